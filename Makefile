@@ -1,0 +1,45 @@
+# Everything a newcomer types. `make test` builds its own environment in .venv and passes on a clean machine.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help test lint format types lock clean bench-ring
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
+BIN := .venv/bin
+READY := .venv/.ready
+SOURCES := swiftlike ring proxy storage_node tools tests benchmarks
+
+help: ## show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "swiftlike needs Python 3.11 or newer and $(PYTHON) is not: set PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make environments: run 'apt install python3-venv' and try again" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(READY)
+
+test: $(READY) ## run the test suite (builds .venv first)
+	$(BIN)/pytest -n 2 --dist worksteal
+
+lint: $(READY) ## ruff: lint and format check
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+
+format: $(READY) ## ruff: rewrite what it can
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+types: $(READY) ## mypy --strict
+	$(BIN)/mypy
+
+lock: $(READY) ## refresh requirements.lock from pyproject.toml
+	$(BIN)/pip-compile --quiet --extra dev --strip-extras --generate-hashes --allow-unsafe \
+		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-annotate --no-header \
+		--output-file requirements.lock pyproject.toml
+
+bench-ring: $(READY) ## the ring builder beside OpenStack Swift's (CPU seconds, moves, memory)
+	$(BIN)/python -m benchmarks.ring
+
+clean: ## remove the environment and caches
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -1,0 +1,1 @@
+"""What one device remembers: index, volumes, group commit, and the jobs that keep it honest."""
