@@ -53,10 +53,10 @@ from struct import Struct
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import UUID
 
-import msgpack  # type: ignore[import-untyped]  # it ships no types
+import msgpack
 import xxhash
 
-from ring.device import DEVICE_ID_MAX, Device, DeviceId
+from ring.device import DEVICE_ID_MAX, WEIGHT_MAX, Device, DeviceId
 from ring.errors import RingError, RingFileError
 from ring.hashing import PART_POWER_MAX
 from ring.ring import CHECKSUM_BYTES, NOBODY, Ring, ids_in
@@ -66,6 +66,9 @@ if TYPE_CHECKING:
 
 MAGIC: Final = b"\x89SLRING\n"
 FORMAT_VERSION: Final = 1
+
+REPLICAS_MAX: Final = 256.0
+"""Far above any policy, replicated or erasure-coded; a row of the assignment is cut for each."""
 
 _PREFIX: Final = Struct("<8sII")
 _SIZES: Final = Struct("<6Q")
@@ -127,29 +130,16 @@ def load_ring(path: str | Path, hash_seed: int) -> Ring:
 
     Raises RingFileError when the file is missing, is no regular file, or must not be believed.
     """
+    source = f"ring file {path}"
     try:
-        # Not to wait for a writer, should somebody have put a pipe there.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise RingFileError(f"ring file {path} is not a regular file; name the ring file itself")
-            if status.st_size == 0:
-                raise RingFileError(f"ring file {path} is empty; {_REPLACE_IT}")
-            mapped = mmap.mmap(descriptor, status.st_size, access=mmap.ACCESS_READ)
-        finally:
-            os.close(descriptor)
+        mapped = _map(path)
     except FileNotFoundError:
-        raise RingFileError(
-            f"ring file {path} does not exist; write it from its builder, or fix the path"
-        ) from None
+        raise RingFileError(f"{source} does not exist; write it from its builder, or fix the path") from None
     except OSError as error:
-        raise RingFileError(
-            f"ring file {path} cannot be read ({error.strerror}); make it readable"
-        ) from error
-    except ValueError:
-        raise RingFileError(f"ring file {path} shrank while it was opened; {_REPLACE_IT}") from None
-    return decode_ring(mapped, hash_seed, f"ring file {path}")
+        raise RingFileError(f"{source} cannot be read ({error.strerror}); make it readable") from error
+    except _UnsoundError as unsound:
+        raise RingFileError(f"{source} {unsound}") from None
+    return decode_ring(mapped, hash_seed, source)
 
 
 def decode_ring(data: "Buffer", hash_seed: int, source: str) -> Ring:
@@ -162,6 +152,23 @@ def decode_ring(data: "Buffer", hash_seed: int, source: str) -> Ring:
         return _decode(memoryview(data).toreadonly().cast("B"), hash_seed)
     except _UnsoundError as unsound:
         raise RingFileError(f"{source} {unsound}") from None
+
+
+def _map(path: str | Path) -> mmap.mmap:
+    # O_NONBLOCK, not to wait for a writer, should somebody have put a pipe there.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise _UnsoundError("is not a regular file", "name the ring file itself")
+        if status.st_size == 0:
+            raise _UnsoundError("is empty")
+        try:
+            return mmap.mmap(descriptor, status.st_size, access=mmap.ACCESS_READ)
+        except ValueError:
+            raise _UnsoundError("shrank while it was opened") from None
+    finally:
+        os.close(descriptor)
 
 
 def _decode(data: memoryview, hash_seed: int) -> Ring:
@@ -259,14 +266,14 @@ class _Metadata:
                 builder_id=UUID(bytes=_typed(fields["builder"], bytes)),
                 epoch=_within(fields["epoch"], 1, 2**63),
                 part_power=_within(fields["part_power"], 0, PART_POWER_MAX),
-                replicas=_finite(fields["replicas"], at_least=1.0),
+                replicas=_between(fields["replicas"], 1.0, REPLICAS_MAX),
                 devices=_parse_devices(_typed(fields["devices"], tuple)),
             )
-        except _UnsoundError:
-            raise
         # Everything that msgpack, UUID and a wrong shape raise; the checksum was right, so a writer is at fault.
         except (msgpack.UnpackException, ValueError, TypeError, KeyError) as error:
-            raise _UnsoundError(f"has metadata that cannot be read ({error!r})") from error
+            raise _UnsoundError(
+                f"has metadata that cannot be read ({type(error).__name__}: {error})"
+            ) from error
 
 
 def _parse_devices(records: tuple[Any, ...]) -> tuple[Device | None, ...]:
@@ -286,7 +293,7 @@ def _parse_device(number: int, record: tuple[Any, ...]) -> Device:
         host=sys.intern(_typed(host, str)),
         port=_typed(port, int),
         name=sys.intern(_typed(name, str)),
-        weight=_finite(weight, at_least=0.0),
+        weight=_between(weight, 0.0, WEIGHT_MAX),
         meta=sys.intern(_typed(meta, str)),
         uuid=None if uuid is None else UUID(bytes=_typed(uuid, bytes)),
     )
@@ -295,7 +302,7 @@ def _parse_device(number: int, record: tuple[Any, ...]) -> Device:
 def _typed(value: Any, kind: type[T]) -> T:
     # Not isinstance: True would be a port.
     if type(value) is not kind:
-        raise TypeError(f"{value!r:.40} where {kind.__name__} belongs")
+        raise TypeError(f"{type(value).__name__} where {kind.__name__} belongs")
     return value
 
 
@@ -305,9 +312,9 @@ def _within(value: Any, least: int, most: int) -> int:
     return int(value)
 
 
-def _finite(value: Any, at_least: float) -> float:
-    if not at_least <= _typed(value, float) < math.inf:
-        raise ValueError(f"{value} where a finite number of at least {at_least:g} belongs")
+def _between(value: Any, least: float, most: float) -> float:
+    if not least <= _typed(value, float) <= most:
+        raise ValueError(f"{value} where {least:g} to {most:g} belongs")
     return float(value)
 
 
@@ -390,7 +397,7 @@ def replace_file(path: str | Path, pieces: "Iterable[Buffer]") -> None:
                 os.fsync(file.fileno())
             beside.replace(path)
         except BaseException:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # what broke the write is what the caller must hear of
                 beside.unlink()
             raise
         _sync_directory(path.parent)
