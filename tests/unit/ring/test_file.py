@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import msgpack  # type: ignore[import-untyped]  # it ships no types
+import msgpack
 import pytest
 import xxhash
 from hypothesis import given
@@ -187,6 +187,7 @@ DEVICE = [1, 1, "h", 6200, "sda", 1.0, "", None]
         {"devices": [7]},
         {"devices": [[*DEVICE[:5], -1.0, *DEVICE[6:]]]},
         {"devices": [[*DEVICE[:5], float("inf"), *DEVICE[6:]]]},
+        {"devices": [[*DEVICE[:5], 1e19, *DEVICE[6:]]]},
         {"devices": [[*DEVICE[:7], b"not sixteen"]]},
     ],
     ids=str,
@@ -201,6 +202,7 @@ def test_metadata_out_of_bounds_is_refused_even_under_a_right_checksum(changed: 
     [
         b"",
         b"\xc1",
+        b"\x81\xa4name\xa1\xff",
         b"\x90",
         b"\x81\x90\x01",
         b"\xdd\xff\xff\xff\xff",
@@ -208,7 +210,17 @@ def test_metadata_out_of_bounds_is_refused_even_under_a_right_checksum(changed: 
         b"\x91" * 5000,
         b"\x80\x80",
     ],
-    ids=["nothing", "reserved", "array", "array-as-key", "huge-array", "huge-text", "deep", "two"],
+    ids=[
+        "nothing",
+        "reserved",
+        "not-utf-8",
+        "array",
+        "array-as-key",
+        "huge-array",
+        "huge-text",
+        "deep",
+        "two",
+    ],
 )
 def test_metadata_that_is_no_map_is_refused(packed: bytes) -> None:
     rest = SMALL_BYTES[HEADER_BYTES + -(-struct.unpack_from("<Q", SMALL_BYTES, 40)[0] // 8) * 8 :]
@@ -352,6 +364,23 @@ def test_a_pipe_is_no_ring_file_and_nobody_waits_for_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.ring")
     with pytest.raises(RingFileError, match="is not a regular file"):
         load_ring(tmp_path / "x.ring", SEED)
+
+
+def test_a_file_that_shrinks_while_it_is_opened_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.ring"
+    write_ring(path, SMALL)
+    fstat = os.fstat
+
+    def fstat_and_truncate(descriptor: int) -> os.stat_result:
+        status = fstat(descriptor)
+        os.truncate(path, 100)
+        return status
+
+    monkeypatch.setattr("ring.file.os.fstat", fstat_and_truncate)
+    with pytest.raises(RingFileError, match=r"x\.ring shrank while it was opened; copy it again"):
+        load_ring(path, SEED)
 
 
 def test_a_path_through_a_file_cannot_be_read(tmp_path: Path) -> None:

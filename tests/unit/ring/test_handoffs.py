@@ -118,7 +118,7 @@ def test_a_device_of_hardly_any_weight_is_still_found() -> None:
     devices: list[Device | None] = [
         device(0),
         device(1, weight=1e-300),
-        device(2, weight=1e300),
+        device(2, weight=1e18),
         device(3, weight=0.0),
     ]
     assert {found.id for found in HandoffOrder(devices).walk(Partition(1), ())} == {0, 1, 2}
