@@ -111,7 +111,14 @@ def test_a_truncated_ring_file_is_refused() -> None:
 
 
 def test_a_ring_file_with_something_after_it_is_refused() -> None:
-    assert "is corrupted" in refusal(SMALL_BYTES + b"\0")
+    assert f"{len(SMALL_BYTES) + 1} bytes are there where its header says {len(SMALL_BYTES)}" in refusal(
+        SMALL_BYTES + b"\0"
+    )
+
+
+def test_sections_that_leave_something_over_are_refused() -> None:
+    longer = SMALL_BYTES[:32] + struct.pack("<Q", len(SMALL_BYTES) + 8) + SMALL_BYTES[40:] + bytes(8)
+    assert "has sections that do not fill it" in refusal(sealed(longer))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Who stands in for the primaries: laws over any ring, and how the load of a dead device spreads."""
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import islice
 
 from hypothesis import given
@@ -26,15 +27,13 @@ def test_handoffs_are_each_other_device_with_weight_once(described: RingFields) 
         assert sorted(handoffs) == sorted(weighted - {owner.id for owner in ring.primaries(partition)})
 
 
-@given(devices_by_id(), st.integers(0, 2**32 - 1), st.data())
-def test_each_handoff_is_in_the_widest_place_that_nobody_before_it_is_in(
-    devices: list[Device | None], number: int, data: st.DataObject
+def check_far_apart(
+    devices: Sequence[Device | None], partition: Partition, primaries: Sequence[Device]
 ) -> None:
-    there = [found for found in devices if found is not None]
-    primaries = data.draw(st.lists(st.sampled_from(there), min_size=1, max_size=3))
-    left = [found for found in there if found.weight > 0 and found not in primaries]
+    """Each handoff is in the widest place that nobody before it is in, and nobody is left out."""
+    left = [found for found in devices if found is not None and found.weight > 0 and found not in primaries]
     used = list(primaries)
-    for handoff in HandoffOrder(devices).walk(Partition(number), primaries):
+    for handoff in HandoffOrder(devices).walk(partition, primaries):
         for tier in Tier:
             places = {place.location(tier) for place in used}
             apart = [found for found in left if found.location(tier) not in places]
@@ -44,6 +43,15 @@ def test_each_handoff_is_in_the_widest_place_that_nobody_before_it_is_in(
         left.remove(handoff)
         used.append(handoff)
     assert left == []
+
+
+@given(devices_by_id(), st.integers(0, 2**32 - 1), st.data())
+def test_each_handoff_is_in_the_widest_place_that_nobody_before_it_is_in(
+    devices: list[Device | None], number: int, data: st.DataObject
+) -> None:
+    there = [found for found in devices if found is not None]
+    primaries = data.draw(st.lists(st.sampled_from(there), min_size=1, max_size=3))
+    check_far_apart(devices, Partition(number), primaries)
 
 
 @given(ring_fields())
@@ -112,6 +120,30 @@ def test_the_second_handoff_keeps_away_from_the_first() -> None:
         assert len({*zones, owner.location(Tier.ZONE)}) == 4, (
             "all four zones are used before one is used again"
         )
+
+
+def _beside_a_giant() -> tuple[Device, list[Device | None]]:
+    """A primary that every draw falls on, and 12 devices in two zones of the other region that no draw finds."""
+    giant = device(0, region=1, weight=1e18)
+    return giant, [
+        giant,
+        *(device(n, region=2, zone=1 + n % 2, weight=3.0 if n == 1 else 1.0) for n in range(1, 13)),
+    ]
+
+
+def test_devices_that_no_draw_finds_are_as_far_apart() -> None:
+    giant, devices = _beside_a_giant()
+    for number in range(100):
+        check_far_apart(devices, Partition(number), [giant])
+
+
+def test_devices_that_no_draw_finds_stand_in_as_often_as_their_weight_says() -> None:
+    giant, devices = _beside_a_giant()
+    order = HandoffOrder(devices)
+    firsts = Counter(next(order.walk(Partition(number), [giant])).id for number in range(7_000))
+    assert 1400 < firsts.pop(DeviceId(1)) < 1600, "three parts of fourteen"
+    assert len(firsts) == 11
+    assert all(420 < times < 580 for times in firsts.values())
 
 
 def test_a_device_of_hardly_any_weight_is_still_found() -> None:

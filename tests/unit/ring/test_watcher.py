@@ -170,6 +170,9 @@ def test_a_refusal_ends_when_the_file_in_use_is_put_back(path: Path) -> None:
     path.unlink()
     watcher.check()
     assert len(told.refusals) == 2, "and what happens again is told again"
+    write_ring(path, FIELDS)
+    assert not watcher.check(), "the same ring, though another file"
+    assert refusal_of(watcher) == ""
 
 
 def test_refusals_and_changes_are_logged(path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -184,8 +187,18 @@ def test_refusals_and_changes_are_logged(path: Path, caplog: pytest.LogCaptureFi
     assert caplog.messages[1].endswith("or fix the path; epoch 2 stays in use")
 
 
-async def test_a_poke_makes_a_running_watcher_look_at_once(path: Path) -> None:
+async def test_a_poke_makes_a_running_watcher_look_at_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told = Told()
+    looks: list[Path] = []
+
+    def load_and_count(path: Path, hash_seed: int) -> Ring:
+        looks.append(path)
+        return load_ring(path, hash_seed)
+
+    monkeypatch.setattr("ring.watcher.load_ring", load_and_count)
+    monkeypatch.setattr("ring.watcher._signature", lambda path: None)
     watcher = watcher_of(path, put(path, 1), told)
     async with asyncio.TaskGroup() as group:
         running = group.create_task(watcher.run())
@@ -196,6 +209,7 @@ async def test_a_poke_makes_a_running_watcher_look_at_once(path: Path) -> None:
             assert watcher.ring.epoch == epoch
         running.cancel()
     assert told.changes == [(1, 2), (2, 3)]
+    assert len(looks) == 2, "once for each poke, and then it waits again"
 
 
 async def test_a_running_watcher_looks_at_each_interval(path: Path) -> None:
