@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ring.builder.plan import NOISE, Plan
-from ring.builder.tree import TIERS, Ints, Tree
+from ring.builder.tree import TIERS, Floats, Ints, Tree
 from ring.device import Tier
 
 Owners = npt.NDArray[np.int32]
@@ -47,8 +47,10 @@ class Board:
     """Which slots are to be filled, in the shape of `owners`."""
     quota: tuple[Ints, ...]
     """Per tier: the slots that each node should hold."""
-    exact: tuple[npt.NDArray[np.float64], ...]
+    exact: tuple[Floats, ...]
     """Per tier: the same before rounding."""
+    fair: Floats
+    """Per device: the slots its weight asks for, whatever dispersion wants."""
     resting: Mask
     """Per partition: moved too recently to move again, except away from a removed device."""
     moved: Mask
@@ -84,7 +86,7 @@ class Board:
     ) -> "Board":
         """Set up a board for one rebalance; `moved` are the partitions that lost a removed device."""
         exact = tuple(share * owners.shape[1] for share in plan.wanted)
-        return cls(tree, owners, wanted, quota, exact, resting, moved)
+        return cls(tree, owners, wanted, quota, exact, plan.fair * owners.shape[1], resting, moved)
 
     @property
     def partitions(self) -> int:
@@ -99,6 +101,11 @@ class Board:
     def lacking(self) -> int:
         """Count the slots by which devices fall short of their quotas."""
         return int(np.maximum(-self.excess, 0).sum())
+
+    def demanded_by_weights(self) -> int:
+        """Count the slots that devices must give up because they hold more than their weights ask for."""
+        kept = np.maximum(self.quota[Tier.DEVICE], np.ceil(self.fair - NOISE))
+        return int(np.maximum(self.loads - kept, 0).sum())
 
     def free_to_move(self) -> Mask:
         """Tell which partitions may move a replica that nothing forces."""

@@ -18,9 +18,9 @@ from ring.builder.deal import deal
 from ring.builder.plan import Plan, make_plan, quotas
 from ring.builder.rebalance import rebalance
 from ring.builder.tree import Tree
-from ring.device import DEVICE_ID_MAX, Device, DeviceId, Partition, Tier
+from ring.device import DEVICE_ID_MAX, WEIGHT_MAX, Device, DeviceId, Partition, Tier
 from ring.errors import BuilderError
-from ring.file import EncodedRing, RingFields, encode_ring
+from ring.file import REPLICAS_MAX, EncodedRing, RingFields, encode_ring
 from ring.hashing import PART_POWER_MAX
 from ring.ring import CHECKSUM_BYTES
 from ring.ring import NOBODY as NOBODY_ON_DISK
@@ -28,8 +28,6 @@ from ring.ring import NOBODY as NOBODY_ON_DISK
 Ids = npt.NDArray[np.uint32]
 
 SECONDS_PER_HOUR: Final = 3600
-REPLICAS_MAX: Final = 64
-WEIGHT_MAX: Final = 1e12
 TOLERANCE: Final = 0.005
 """A device this share above its weight is told of: it is more than rounding."""
 
@@ -268,7 +266,9 @@ class RingBuilder:
                 "the first ring cannot be undone, since data may be on it; create another builder instead"
             )
         voters = self._voters()
-        devices: list[Device | None] = [None] * max(len(self.devices), len(earlier.devices))
+        # Ids that a ring has named are not used again.
+        named = len(self.devices) if self.epoch > earlier.epoch else len(earlier.devices)
+        devices: list[Device | None] = [None] * max(named, len(earlier.devices))
         removed = set(earlier.removed)
         for device in earlier.devices:
             if device is not None:
@@ -342,14 +342,15 @@ class RingBuilder:
         rows = max(len(self.owners), -(-self.slots_wanted // self.partitions))
         owners = np.full((rows, self.partitions), NOBODY, np.int32)
         owners[: len(self.owners)] = _to_places(tree, self.owners)
-        gone = np.array([device.id in self.removed for device in tree.devices] + [False])[owners]
+        gone: Mask = np.array([device.id in self.removed for device in tree.devices] + [False])[owners]
         owners[gone] = NOBODY
         wanted = np.arange(owners.size).reshape(owners.shape) < self.slots_wanted
         loads = np.bincount(owners[owners != NOBODY], minlength=len(tree.devices))
         quota = quotas(tree, plan, self.partitions, self.slots_wanted, loads)
         rests_until_s = self.moved_at_s + self.min_part_hours * SECONDS_PER_HOUR
         resting: Mask = (self.moved_at_s > 0) & (rests_until_s > now_s)
-        return Board.of(tree, plan, quota, owners, wanted, resting, gone.any(axis=0))
+        lost: Mask = np.any(gone, axis=0)
+        return Board.of(tree, plan, quota, owners, wanted, resting, lost)
 
     def _adopt(self, owners: Ids, now_s: int) -> None:
         """Make `owners` the assignment of the next epoch; what they change moves."""

@@ -105,7 +105,7 @@ def _remember(path: Path) -> None:
             os.link(path, state)
         except PermissionError:  # a file system without hard links
             shutil.copy2(path, state)
-        for old in states[: len(states) + 1 - HISTORY_STATES_MAX]:
+        for old in [*states, state][:-HISTORY_STATES_MAX]:
             old.unlink()
     except OSError as error:
         raise RingError(f"{state} could not be written ({error.strerror}); nothing was changed") from error

@@ -33,6 +33,8 @@ class Plan:
 
     weighted: Floats
     """Per device: its weight's share of all replicas, which may exceed 1 where weights are lopsided."""
+    fair: Floats
+    """Per device: the same with nobody above 1, and so what a device holds that dispersion does not concern."""
     wanted: tuple[Floats, ...]
     """Per tier, per node: what the node is to hold."""
 
@@ -46,7 +48,7 @@ def make_plan(tree: Tree, replicas: float, overload: float) -> Plan:
     weighted = replicas * weights / weights.sum()
     fair = share_by_weight(weights, replicas)
     if overload == 0:
-        return Plan(weighted, tuple(tree.sums(tier, fair) for tier in TIERS))
+        return Plan(weighted, fair, tuple(tree.sums(tier, fair) for tier in TIERS))
     most = np.minimum(1.0, np.maximum(fair, weighted * (1 + overload)))
     wanted: list[Floats] = []
     above = np.array([replicas])
@@ -60,7 +62,7 @@ def make_plan(tree: Tree, replicas: float, overload: float) -> Plan:
             shares[family] = disperse(share, fair_here[family], most_here[family], slots[family])
         wanted.append(shares)
         above = shares
-    return Plan(weighted, tuple(wanted))
+    return Plan(weighted, fair, tuple(wanted))
 
 
 def share_by_weight(weights: Floats, replicas: float) -> Floats:

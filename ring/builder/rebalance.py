@@ -26,12 +26,17 @@ Judge = Callable[[Ints, Ints], Mask]
 def rebalance(board: Board, rng: np.random.Generator) -> None:
     """Bring the board as near to its quotas and bounds as one move a partition can."""
     drop_surplus_replicas(board, rng)
+    demanded = board.demanded_by_weights()
     fill(board, rng)
     chains.settle(board, rng, only_given=True)
     spread(board, rng)
     level(board, rng)
     chains.settle(board, rng, only_given=True)
     chains.settle(board, rng)
+    # Whatever went beyond what the weights demand made room: for replicas that failure domains kept from a better place.
+    beyond = max(0, board.counts[Reason.BALANCE] - demanded)
+    board.counts[Reason.BALANCE] -= beyond
+    board.counts[Reason.DISPERSION] += beyond
 
 
 def drop_surplus_replicas(board: Board, rng: np.random.Generator) -> None:
