@@ -21,6 +21,8 @@ from ring.ring import NOBODY as NOBODY_ON_DISK
 Place = TypeVar("Place")
 
 NOWHERE: Final = -1
+SHOWN: Final = 5
+"""Devices that a sentence names before it says "..."."""
 PAIR_COLUMNS: Final = 1 << 20
 """Partitions whose pairs of owners are sorted at a time: 8 MB a pair of replicas."""
 
@@ -322,18 +324,22 @@ def _pending(builder: RingBuilder) -> list[str]:
         if loads[number]:
             device = builder.devices[number]
             found.append(f"{device} was removed and still holds {loads[number]} replicas; rebalance")
-    quota = _quotas(builder, Tree.of(_known(builder)))
+    tree = Tree.of(_known(builder))
+    quota = _quotas(builder, tree)
     if quota is None:
         usable = sum(device.weight > 0 for device in builder.present())
         found.append(
             f"{builder.replicas:g} replicas need more than {usable} devices with a weight; add devices or set_replicas"
         )
         return found
-    tree = Tree.of(_known(builder))
-    for device, should in zip(tree.devices, quota[Tier.DEVICE], strict=True):
-        off = int(loads[device.id] - should)
-        if abs(off) > 1 and device.id not in builder.removed:
-            found.append(f"{device} holds {loads[device.id]} replicas and should hold {should}; rebalance")
+    off = [
+        f"{device} holds {loads[device.id]} replicas instead of {should}"
+        for device, should in zip(tree.devices, quota[Tier.DEVICE], strict=True)
+        if abs(loads[device.id] - should) > 1 and device.id not in builder.removed
+    ]
+    if off:
+        shown = ", ".join(off[:SHOWN]) + (", ..." if len(off) > SHOWN else "")
+        found.append(f"{len(off)} devices are not at their share ({shown}); rebalance")
     crowded = dispersion(builder).crowded
     if crowded:
         found.append(
@@ -384,7 +390,9 @@ def _most_per_partition(builder: RingBuilder, tree: Tree) -> list[Ints]:
     unlimited = len(builder.owners)
     if quota is None:
         return [np.full(tree.nodes(tier) + 1, unlimited) for tier in TIERS]
-    return [np.append(most, unlimited) for _, most in per_partition_bounds(quota, builder.partitions)]
+    # At least one: a replica alone in a node that is to be emptied is in the wrong place, but close to no other.
+    bounds = per_partition_bounds(quota, builder.partitions)
+    return [np.append(np.maximum(most, 1), unlimited) for _, most in bounds]
 
 
 def _unknown_ids(builder: RingBuilder, ids: Ids) -> Ids:
@@ -393,5 +401,5 @@ def _unknown_ids(builder: RingBuilder, ids: Ids) -> Ids:
 
 
 def _some(ids: Ids) -> str:
-    shown = ", ".join(f"d{number}" for number in ids[:5])
-    return f"{shown}, ..." if len(ids) > 5 else shown
+    shown = ", ".join(f"d{number}" for number in ids[:SHOWN])
+    return f"{shown}, ..." if len(ids) > SHOWN else shown
