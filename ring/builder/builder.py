@@ -140,7 +140,7 @@ class RingBuilder:
         """Tell how long the partition that moved last must rest yet."""
         if not len(self.moved_at_s):
             return 0
-        return max(0, int(self.moved_at_s.max() + math.ceil(self.min_part_hours * SECONDS_PER_HOUR)) - now_s)
+        return max(0, int(self.moved_at_s.max()) + math.ceil(self.min_part_hours * SECONDS_PER_HOUR) - now_s)
 
     # Changes to the devices and the settings; a rebalance brings them into effect
 
@@ -206,6 +206,8 @@ class RingBuilder:
             raise BuilderError(
                 f"{len(self.moving_partitions)} partitions are still moving; settle the ring once they have arrived"
             )
+        if seed is not None and seed < 0:
+            raise BuilderError(f"a seed of {seed} is below zero; any whole number from 0 will do")
         self._check_enough_devices()
         first = not self.owners.size
         tree = Tree.of([device for device in self.devices if device is not None])
