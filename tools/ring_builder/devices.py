@@ -215,8 +215,7 @@ def bind(session: Session, values: tuple[str, ...], uuid: UUID | None) -> Exit:
             unbound = [device for device in _named(builder, values) if device.uuid is None]
             bound = [replace(device, uuid=ask_for_uuid(device)) for device in unbound]
         if not bound:
-            session.warn("every device is bound already; name one and its --uuid to bind it anew")
-            return Exit.WARNING
+            return session.refuse("every device is bound already; name one and its --uuid to bind it anew")
         for device in bound:
             builder.update(device)
         session.save(builder, remembering_nothing)
