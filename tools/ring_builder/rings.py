@@ -17,7 +17,7 @@ from ring.device import Device
 from ring.errors import RingError
 from ring.hashing import PART_POWER_MAX
 from tools.ring_builder.documents import Document, moves_document, rebalance_document
-from tools.ring_builder.grammar import command, pass_session
+from tools.ring_builder.grammar import HOURS, command, pass_session
 from tools.ring_builder.notation import parse_overload
 from tools.ring_builder.session import Exit, Session, remembering_nothing
 from tools.ring_builder.tables import clock, show_lines, show_moves, show_rebalance, sign_of_life
@@ -29,7 +29,7 @@ SURPRISING_OVERLOAD: Final = 1.0
 @command("create")
 @click.argument("power", type=click.IntRange(0, PART_POWER_MAX))
 @click.argument("replicas", type=float)
-@click.argument("min_part_hours", type=float)
+@click.argument("min_part_hours", type=HOURS)
 @pass_session
 def create(session: Session, power: int, replicas: float, min_part_hours: float) -> None:
     """Create a builder of 2^POWER partitions."""
@@ -86,7 +86,7 @@ def set_overload(session: Session, overload: str) -> Exit:
 
 
 @command("set_min_part_hours")
-@click.argument("hours", type=float)
+@click.argument("hours", type=HOURS)
 @pass_session
 def set_min_part_hours(session: Session, hours: float) -> None:
     """Change how many hours a partition rests after one of its replicas has moved."""

@@ -82,7 +82,6 @@ class Session:
     @contextmanager
     def locked(self) -> Iterator[RingBuilder]:
         """Read the builder, to change it: until the end of the block nobody else can."""
-        self.load()  # which says in one sentence what is wrong with a file that cannot be opened
         descriptor = self._lock()
         try:
             yield self.load()
@@ -102,7 +101,11 @@ class Session:
         A change replaces the file, so whoever gets the lock looks whether the file still has its name.
         """
         while True:
-            descriptor = os.open(self.builder_path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                descriptor = os.open(self.builder_path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                self.load()  # which says in one sentence what is wrong
+                raise
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.path.samestat(os.fstat(descriptor), self.builder_path.stat()):

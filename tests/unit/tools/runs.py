@@ -1,7 +1,7 @@
 """Runs of the ring builder in this process, with a clock in hand."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,6 @@ class Operator:
     directory: Path
     capture: pytest.CaptureFixture[str]
     now_s: int = 1_800_000_000
-    lines: list[str] = field(default_factory=list)
 
     @property
     def file(self) -> Path:

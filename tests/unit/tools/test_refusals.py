@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ring.builder.file import save_builder
 from tests.unit.tools.runs import Operator
 from tools.ring_builder import tables
 
@@ -87,6 +88,8 @@ UUID = "12345678-1234-5678-1234-567812345678"
         (["set_replicas", "many"], "'many' is not a valid float"),
         (["set_overload", "-0.1"], "an overload of -0.1 is below zero"),
         (["set_overload", "much"], "'much' is not an overload; write 0.1 or 10%"),
+        (["set_min_part_hours", "1e300"], "1e+300 is not in the range x<=878400"),
+        (["set_min_part_hours", "nan"], "min_part_hours of nan is below zero"),
         (["set_min_part_hours", "-1"], "min_part_hours of -1 is below zero"),
         # the ring
         (["undo"], "the first ring cannot be undone"),
@@ -190,6 +193,37 @@ def test_two_operators_cannot_change_one_builder_at_once(owner: Operator) -> Non
         assert "is being changed by another ring builder; wait" in owner.refused("set_weight", "d0", 5)
         assert owner.run().code == 0, "looking is allowed"
     owner.does("set_weight", "d0", 5)
+
+
+def test_a_builder_that_was_replaced_just_before_it_was_locked_is_read_anew(
+    owner: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock, newer = fcntl.flock, owner.builder
+    newer.set_overload(0.5)
+    calls = 0
+
+    def flock_late(descriptor: int, operation: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            save_builder(owner.file, newer)
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock_late)
+    owner.does("set_weight", "d0", 5)
+    assert (calls, owner.builder.overload, owner.builder.device(0).weight) == (2, 0.5, 5)
+
+
+def test_a_ring_that_cannot_be_written_says_that_the_builder_is_saved(owner: Operator) -> None:
+    owner.does("add", "r1z4-10.0.0.4:6200/sdb1", 100)
+    owner.ring_file.unlink()
+    owner.ring_file.mkdir()
+    run = owner.run("rebalance")
+    assert run.code == 2
+    assert run.sentence.endswith("the builder is saved, so write_ring is all there is to repeat")
+    owner.ring_file.rmdir()
+    owner.does("write_ring")
+    assert owner.ring.epoch == 2
 
 
 def test_an_interrupted_question_is_no_traceback(owner: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
