@@ -23,13 +23,16 @@ SINGLE_PLACEMENTS_MAX: Final = 20_000
 Judge = Callable[[Ints, Ints], Mask]
 
 
-def rebalance(board: Board, rng: np.random.Generator) -> None:
-    """Bring the board as near to its quotas and bounds as one move a partition can."""
+def rebalance(board: Board, rng: np.random.Generator) -> int:
+    """Bring the board as near to its quotas and bounds as one move a partition can.
+
+    Returns how many replicas stay for now on devices above their quota, or too close to another.
+    """
     drop_surplus_replicas(board, rng)
     demanded = board.demanded_by_weights()
     fill(board, rng)
     chains.settle(board, rng, only_given=True)
-    spread(board, rng)
+    crowded = np.flatnonzero(spread(board, rng))
     level(board, rng)
     chains.settle(board, rng, only_given=True)
     chains.settle(board, rng)
@@ -37,6 +40,7 @@ def rebalance(board: Board, rng: np.random.Generator) -> None:
     beyond = max(0, board.counts[Reason.BALANCE] - demanded)
     board.counts[Reason.BALANCE] -= beyond
     board.counts[Reason.DISPERSION] += beyond
+    return int(max(np.maximum(board.excess, 0).sum(), board.crowded(crowded).sum()))
 
 
 def drop_surplus_replicas(board: Board, rng: np.random.Generator) -> None:
@@ -95,19 +99,21 @@ def _place(board: Board, slot: int, reason: Reason, rng: np.random.Generator) ->
     board.give(np.array([slot]), order[:1], reason)
 
 
-def spread(board: Board, rng: np.random.Generator) -> None:
-    """Move replicas that stand too close to others, where another place can hold them."""
-    free = board.free_to_move()
-    suspects = (board.crowded() | board.starved()) & free & (board.owners != NOBODY)
+def spread(board: Board, rng: np.random.Generator) -> Mask:
+    """Move replicas that stand too close to others, where another place can hold them.
+
+    Returns which partitions had such replicas, whether or not they could be moved.
+    """
+    crowded = board.crowded()
+    suspects = (crowded | board.starved()) & board.free_to_move() & (board.owners != NOBODY)
     slots = np.flatnonzero(suspects)
-    if not len(slots):
-        return
     giving = board.excess[board.owners_of(slots)] > 0
     for part, reason in ((slots[giving], Reason.BALANCE), (slots[~giving], Reason.DISPERSION)):
         _match(board, part, reason, rng, lambda s, t: _mends(board, s, t))
     columns = np.flatnonzero(suspects.any(axis=0) & board.free_to_move())
     for column in rng.permutation(columns)[:SINGLE_PLACEMENTS_MAX]:
         _spread_one(board, column, rng)
+    return np.logical_or.reduce(crowded)
 
 
 def _mends(board: Board, slots: Ints, targets: Ints) -> Mask:
