@@ -67,6 +67,8 @@ class RpcLimits:
     """Connections whose handshake has not ended; above it the one that has taken longest is dropped."""
     served_idle_factor: float = 1.5
     """The serving end closes unused connections later than the calling end, so that no call meets a closing door."""
+    goodbye_s: float = 1.0
+    """A drained server waits this long for its callers to close their connections, before it does."""
     calls_in_flight_max: int = 4096
     """Calls at work in the whole process; above it the answer is "busy"."""
     calls_in_flight_per_connection_max: int = 1024

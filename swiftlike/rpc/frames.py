@@ -78,6 +78,8 @@ class Frame(NamedTuple):
     call_id: int
     header: Any
     body: Body
+    header_bytes: int = 0
+    """The header's size on the wire, which counts against a stream's credit."""
 
 
 _packer: Final = msgpack.Packer(use_bin_type=True)
@@ -272,4 +274,4 @@ def _checked(kind: Kind, call_id: int, header: Body, body: Body, checksum: int) 
         unpacked = msgpack.unpackb(header, use_list=False, raw=False, strict_map_key=True)
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise FrameDamaged(f"the header of a {kind.name} frame is not msgpack of ours: {error}") from None
-    return Frame(kind, call_id, unpacked, body)
+    return Frame(kind, call_id, unpacked, body, len(header))
