@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from math import ceil
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -360,7 +361,7 @@ class _CallsConnection(_CallerConnection):
         """Send one call and wait for how it ends."""
         loop = self.loop
         self.used_at = now = loop.time()
-        left_ms = int((deadline - now) * 1000)
+        left_ms = ceil((deadline - now) * 1000)  # rounded up: the caller's own clock is the one that counts
         if self.closed is not None:
             return _not_sent("unreachable", str(self.closed))
         if left_ms <= 0:
@@ -462,7 +463,7 @@ class _StreamConnection(_CallerConnection):
 
     def open(self, method: str, header: Header, deadline: float) -> CalledStream:
         """Open a stream; raises StreamEnded when it is too late for that."""
-        left_ms = int((deadline - self.loop.time()) * 1000)
+        left_ms = ceil((deadline - self.loop.time()) * 1000)
         if self.closed is not None:
             raise StreamEnded(_not_sent("unreachable", str(self.closed)))
         if left_ms <= 0:

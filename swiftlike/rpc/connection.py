@@ -114,9 +114,9 @@ class Connection(asyncio.BufferedProtocol):
         self.flush()
         self._end(error)
         if self._wire is not None:
-            self._wire.close()
             if self._wire.get_write_buffer_size():  # do not wait for ever for a peer that does not read
                 self.loop.call_later(self.limits.handshake_s, self._wire.abort)
+            self._wire.close()
 
     def abort(self, error: WireError) -> None:
         """End the connection now; what was not taken by the peer's host is lost."""

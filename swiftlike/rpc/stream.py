@@ -51,14 +51,19 @@ class StreamEnd:
         """Send one message, waiting for credit; raises StreamEnded when the stream is over or the peer stalls."""
         head = encode(Kind.DATA, self.call_id, header, body)
         cost = len(head) + len(body)
-        while self.ended is None and (self._credit_bytes < cost or self._peer_window_bytes == 0):
-            if 0 < self._peer_window_bytes < 2 * cost:
-                raise FrameTooLarge("message", cost, self._peer_window_bytes // 2)
+        while self.ended is None and (self._peer_window_bytes == 0 or self._credit_bytes < cost):
+            self._check_fits(cost)
             await self._wait_to_write()
         if self.ended is not None:
             raise StreamEnded(self.ended)
+        self._check_fits(cost)
         self._credit_bytes -= cost
         self._connection.send_encoded(head, body)
+
+    def _check_fits(self, cost: int) -> None:
+        """Refuse what could wait for credit for ever, or leave no room for what follows while it travels."""
+        if 0 < self._peer_window_bytes < 2 * cost:
+            raise FrameTooLarge("message", cost, self._peer_window_bytes // 2)
 
     async def receive(self) -> Message | None:
         """Return the next message, or None when the peer will send no more."""
