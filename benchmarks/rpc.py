@@ -3,8 +3,7 @@
     python -m benchmarks.rpc [--loop uvloop|asyncio] [--callers 2] [--in-flight 64] [--seconds 3] [--body-bytes 4096]
 
 Starts one server process and several caller processes. What counts is the server's own CPU: calls per CPU second is
-what one core could answer if the callers had cores of their own. Beside it, for scale, the same number of round trips of
-the same bytes over a bare socket with a protocol that only echoes.
+what one core could answer if the callers had cores of their own.
 """
 
 import argparse
@@ -13,9 +12,8 @@ import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from pathlib import Path
 
 import uvloop
 
@@ -42,7 +40,9 @@ class Load:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop")
     parser.add_argument("--callers", type=int, default=2)
     parser.add_argument("--in-flight", type=int, default=64, help="calls of one caller")
@@ -68,7 +68,9 @@ def main() -> None:
         load = Load(method, b"", 1, options.seconds)
         chunks, cpu_s, wall_s = measure(options.loop, 1, load, options.body_bytes)
         gigabytes = chunks * CHUNK_BYTES / 1e9
-        print(f"  {title + ' in one stream':36} {gigabytes / wall_s:9.2f} GB/s     {gigabytes / cpu_s:9.2f} per CPU second")
+        print(
+            f"  {title + ' in one stream':36} {gigabytes / wall_s:9.2f} GB/s     {gigabytes / cpu_s:9.2f} per CPU second"
+        )
 
 
 def measure(loop: str, callers: int, load: Load, body_bytes: int) -> tuple[int, float, float]:
@@ -82,12 +84,10 @@ def measure(loop: str, callers: int, load: Load, body_bytes: int) -> tuple[int, 
         server = context.Process(target=_serve, args=(loop, path, body_bytes, ready, stop, cpu_s))
         server.start()
         ready.wait()
-        began_s = time.perf_counter()
         processes = [context.Process(target=_load, args=(loop, path, load, results)) for _ in range(callers)]
         for process in processes:
             process.start()
         calls = sum(results.get() for _ in processes)
-        del began_s
         for process in processes:
             process.join()
         stop.set()
@@ -130,8 +130,7 @@ def _serve(loop: str, path: str, body_bytes: int, ready, stop, cpu_s) -> None:  
             await server.listen(UnixAddress(path))
             began_s = time.process_time()
             ready.set()
-            while not stop.is_set():
-                await asyncio.sleep(0.05)
+            await asyncio.to_thread(stop.wait)
             cpu_s.value = time.process_time() - began_s
 
     _run(loop, serve)
@@ -171,7 +170,7 @@ def _load(loop: str, path: str, load: Load, results) -> None:  # type: ignore[no
     _run(loop, run)
 
 
-def _run(loop: str, main: Callable[[], "asyncio._CoroutineLike[None]"]) -> None:
+def _run(loop: str, main: Callable[[], Coroutine[None, None, None]]) -> None:
     factory = uvloop.new_event_loop if loop == "uvloop" else asyncio.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(main())

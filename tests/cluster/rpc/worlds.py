@@ -16,6 +16,8 @@ from swiftlike.limits import RpcLimits
 from swiftlike.rpc.client import Client
 from swiftlike.rpc.connection import Connection
 from swiftlike.rpc.errors import WireError
+from swiftlike.rpc.frames import FIXED_BYTES, Frame, FrameDecoder, Kind, encode
+from swiftlike.rpc.handshake import MAC_BYTES, NONCE_BYTES, Channel, ClientHandshake, ServerHandshake
 from swiftlike.rpc.network import Network, SocketNetwork
 from swiftlike.rpc.server import Server
 from swiftlike.rpc.service import Service
@@ -87,9 +89,9 @@ class World:
         """Connect without a handshake, to send whatever one likes."""
         return await self.calling.connect(address, RawPeer)
 
-    async def listen_raw(self, place: int, greet: Callable[["RawPeer"], None]) -> Address:
-        """Listen without a server, and greet who comes with whatever one likes."""
-        listener = await self.serving.listen(self.address_of(place), lambda: RawPeer(greet))
+    async def pretend(self, make: Callable[[], Connection], place: int = 0) -> Address:
+        """Listen without a server; whoever comes meets a connection of the test's own."""
+        listener = await self.serving.listen(self.address_of(place), make)
         self.stack.callback(listener.close)
         return listener.address
 
@@ -171,3 +173,62 @@ class RawPeer(Connection):
             self._more.clear()
             await self._more.wait()
         return bytes(self.heard)
+
+
+async def shake_hands(raw: RawPeer, channel: Channel, secret: bytes = SECRET) -> None:
+    """Do a client's half of the handshake by hand, so that what follows may be anything."""
+    handshake = ClientHandshake(secret, channel, b"n" * NONCE_BYTES)
+    raw.write(encode(Kind.HELLO, 0, handshake.hello))
+    [challenge] = frames_in(await raw.wait_heard(FIXED_BYTES + NONCE_BYTES + 3))
+    proof = handshake.answer(challenge)
+    raw.heard.clear()
+    raw.write(encode(Kind.PROOF, 0, proof))
+    [welcome] = frames_in(await raw.wait_heard(FIXED_BYTES + MAC_BYTES + 3))
+    assert handshake.answer(welcome) is None
+    raw.heard.clear()
+
+
+def frames_in(data: bytes) -> list[Frame]:
+    """Decode what was heard."""
+    decoder = FrameDecoder()
+    decoder.trust()
+    found: list[Frame] = []
+    while data:
+        space = decoder.space()
+        taken = min(len(space), len(data))
+        space[:taken] = data[:taken]
+        data = data[taken:]
+        found.extend(decoder.received(taken))
+    return found
+
+
+class FakeServer(Connection):
+    """A server that holds the secret and then does as a test tells it."""
+
+    def __init__(self, script: Callable[["FakeServer", Frame], None]) -> None:
+        super().__init__(RpcLimits())
+        self._handshake = ServerHandshake(SECRET, b"s" * NONCE_BYTES)
+        self._script = script
+        self.handle = self._shake_hands
+
+    def on_closed(self, error: WireError) -> None:
+        pass
+
+    def write(self, data: bytes) -> None:
+        assert self._wire is not None
+        self._wire.write(data)
+
+    def stop_reading(self) -> None:
+        assert self._wire is not None
+        self._wire.pause_reading()
+
+    def read_on(self) -> None:
+        assert self._wire is not None
+        self._wire.resume_reading()
+
+    def _shake_hands(self, frame: Frame) -> None:
+        kind, header = self._handshake.answer(frame)
+        self.send(kind, 0, header)
+        if kind is Kind.WELCOME:
+            self.trust()
+            self.handle = lambda frame: self._script(self, frame)
