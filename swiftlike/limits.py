@@ -37,6 +37,8 @@ class RpcLimits:
     # Either end.
     handshake_s: float = 5.0
     """From the connection's first byte to its last proof; a peer that takes longer is disconnected."""
+    goodbye_s: float = 1.0
+    """At the end of a process: for peers to take what was sent to them, and to close their connections themselves."""
     write_buffer_bytes: int = 256 * 1024
     """Unsent bytes on one connection above which its writer waits for the peer to read."""
     stream_window_bytes: int = 1024 * 1024
@@ -67,8 +69,6 @@ class RpcLimits:
     """Connections whose handshake has not ended; above it the one that has taken longest is dropped."""
     served_idle_factor: float = 1.5
     """The serving end closes unused connections later than the calling end, so that no call meets a closing door."""
-    goodbye_s: float = 1.0
-    """A drained server waits this long for its callers to close their connections, before it does."""
     calls_in_flight_max: int = 4096
     """Calls at work in the whole process; above it the answer is "busy"."""
     calls_in_flight_per_connection_max: int = 1024

@@ -51,6 +51,9 @@ class Client:
         # An ordered set of all open connections, and how many more are being opened.
         self._open: dict[_CallerConnection, None] = {}
         self._opening = 0
+        self._wires: dict[
+            _CallerConnection, None
+        ] = {}  # also of connections that are closed and still sending
         self._waiting_for_room: deque[asyncio.Future[None]] = deque()
         self._sweep: asyncio.TimerHandle | None = None
 
@@ -75,6 +78,7 @@ class Client:
         for connection in list(self._open):
             connection.close(ConnectionFailed("this process has closed its transport"))
         await self._connecting.__aexit__(None, None, None)
+        await Connection.wait_gone(list(self._wires), self.limits.goodbye_s)
 
     async def call(
         self, peer: Address, method: str, header: Header = EMPTY, body: Body = b"", *, deadline: float
@@ -115,6 +119,14 @@ class Client:
             turns.release()
 
     # --- what connections tell --------------------------------------------------------------------------------
+
+    def wire_made(self, connection: "_CallerConnection") -> None:
+        """Know a wire, which `wire_lost` ends."""
+        self._wires[connection] = None
+
+    def wire_lost(self, connection: "_CallerConnection") -> None:
+        """Forget a wire."""
+        self._wires.pop(connection, None)
 
     def retire(self, connection: "_CallerConnection") -> None:
         """Give no more work to a connection that goes on only for what it has."""
@@ -265,6 +277,16 @@ class _CallerConnection(Connection):
         self._handshake: ClientHandshake | None = None
         self._welcomed: asyncio.Future[None] = self.loop.create_future()
         self._ping: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the wire."""
+        super().connection_made(transport)
+        self._client.wire_made(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of the wire."""
+        super().connection_lost(exc)
+        self._client.wire_lost(self)
 
     async def shake_hands(self, secret: bytes, nonce: bytes) -> None:
         """Return when both ends trust each other; raises WireError."""

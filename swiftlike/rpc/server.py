@@ -87,6 +87,7 @@ class Server:
         # Dictionaries used as ordered sets: what is first in them has been there longest.
         self._connections: dict[_Served, None] = {}
         self._strangers: dict[_Served, None] = {}
+        self._wires: dict[_Served, None] = {}  # also of connections that are closed and still sending
         self._sweep: asyncio.TimerHandle | None = None
         self._denial_logged_at = float("-inf")
         self._waiting_drain: asyncio.Future[None] | None = None
@@ -110,6 +111,7 @@ class Server:
         for connection in list(self._connections):
             connection.abort(ConnectionFailed("this server has stopped"))
         await self.handlers.__aexit__(None, None, None)
+        await Connection.wait_gone(list(self._wires), self.limits.goodbye_s)
 
     async def listen(self, address: Address) -> Address:
         """Accept connections at `address` and return where callers reach it; raises OSError when it is taken."""
@@ -141,6 +143,7 @@ class Server:
 
     def admit(self, stranger: "_Served") -> None:
         """Take a newcomer in, dropping the one whose handshake has taken longest if there are too many."""
+        self._wires[stranger] = None
         self._connections[stranger] = None
         self._strangers[stranger] = None
         if len(self._strangers) > self.limits.strangers_max:
@@ -160,6 +163,10 @@ class Server:
         self._connections.pop(connection, None)
         self._strangers.pop(connection, None)
         self.work_ended()
+
+    def wire_lost(self, connection: "_Served") -> None:
+        """The wire of a connection is no more."""
+        self._wires.pop(connection, None)
 
     def note_denial(self, peer_name: str, reason: str) -> None:
         """Count a stranger that did not prove itself, and log it unless the last was a moment ago."""
@@ -225,6 +232,11 @@ class _Served(Connection):
         """Begin as a stranger."""
         super().connection_made(transport)
         self._server.admit(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of the wire."""
+        super().connection_lost(exc)
+        self._server.wire_lost(self)
 
     def is_working(self) -> bool:
         """Say whether a call or stream of this connection is at work."""
