@@ -38,8 +38,13 @@ def test_waiting_for_what_can_never_happen_is_an_error_and_no_hang() -> None:
 
 def test_a_program_that_never_ends_is_stopped_at_its_limit() -> None:
     async def main() -> None:
-        while True:
-            await asyncio.sleep(1)
+        loop = asyncio.get_running_loop()
+
+        def tick() -> None:
+            loop.call_later(1, tick)
+
+        tick()
+        await asyncio.Event().wait()
 
     with pytest.raises(EndlessRunError, match="waits in vain"):
         run_in_virtual_time(main(), limit_s=100)
