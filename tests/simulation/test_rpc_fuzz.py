@@ -133,9 +133,13 @@ def attack_server(data: bytes, sizes: list[int], channel: Channel | None) -> Non
             await check_serves(proxy, PEER)
             raw.hang_up()
             await asyncio.sleep(1)
-            assert (server.calls_in_flight, server.bytes_in_flight, server.streams_in_flight) == (0, 0, 0)
-            assert not server._connections
-            assert not server._wires
+            assert (
+                server.admission.calls_in_flight,
+                server.admission.bytes_in_flight,
+                server.admission.streams_in_flight,
+            ) == (0, 0, 0)
+            assert not server.admission.connections
+            assert not server.admission.wires
 
     play(scenario)
 

@@ -218,3 +218,22 @@ def test_the_buffer_of_a_busy_connection_stays_bounded() -> None:
         small = small[taken:]
         for frame in decoder.received(taken):
             assert len(frame.body) == 4096
+
+
+def test_the_buffer_of_a_connection_that_is_no_longer_busy_shrinks_again() -> None:
+    decoder = FrameDecoder()
+    decoder.trust()
+    small = wire(Frame(Kind.CALL, 1, ("put", 1, {}), b"x" * 1000))
+    while len(decoder.space()) < 200_000:
+        space = decoder.space()
+        data = (small * (len(space) // len(small) + 1))[: len(space)]
+        space[:] = data
+        frames_found = list(decoder.received(len(space)))
+        assert frames_found
+        rest = small[len(data) % len(small) :] if len(data) % len(small) else b""
+        decoder.space()[: len(rest)] = rest
+        list(decoder.received(len(rest)))
+    for _ in range(300):
+        decoder.space()[: len(small)] = small
+        assert len(list(decoder.received(len(small)))) == 1
+    assert len(decoder.space()) == 16 * 1024
