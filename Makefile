@@ -1,7 +1,7 @@
 # Everything a newcomer types. `make test` builds its own environment in .venv and passes on a clean machine.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help test lint format types lock clean bench-ring
+.PHONY: help test laws lint format types lock clean bench-ring
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 BIN := .venv/bin
@@ -21,6 +21,9 @@ $(READY): requirements.lock pyproject.toml
 
 test: $(READY) ## run the test suite (builds .venv first)
 	$(BIN)/pytest -n 2 --dist worksteal
+
+laws: $(READY) ## the ring's laws over thousands of random clusters (LAWS_EXAMPLES=5000)
+	HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -n 2 --dist worksteal --timeout 3600 tests/unit/ring/test_builder_laws.py
 
 lint: $(READY) ## ruff: lint and format check
 	$(BIN)/ruff check $(SOURCES)

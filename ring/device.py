@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NewType
+from typing import Final, NewType
 from uuid import UUID
 
 DeviceId = NewType("DeviceId", int)
@@ -13,6 +13,9 @@ Partition = NewType("Partition", int)
 
 DEVICE_ID_MAX = 2**32 - 2
 """The largest device id; the value above it means "nobody" in a ring file."""
+
+WEIGHT_MAX: Final = 1e18
+"""An exabyte, should weights be bytes. Bounded, so that the sum over all devices is a number."""
 
 
 class Tier(IntEnum):

@@ -1,0 +1,302 @@
+"""The commands that make a ring or the next epoch of it: create, the settings, rebalance, settle, undo, write_ring and kin.
+
+Each decides only what is said and written; what becomes of the ring is the builder's.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+from uuid import uuid4
+
+import click
+
+from ring.builder import RingBuilder
+from ring.builder.builder import Ids
+from ring.builder.file import previous_state, save_undone
+from ring.builder.report import Moves, moves
+from ring.device import Device
+from ring.errors import RingError
+from ring.hashing import PART_POWER_MAX
+from tools.ring_builder.documents import Document, moves_document, rebalance_document
+from tools.ring_builder.grammar import HOURS, command, pass_session
+from tools.ring_builder.notation import parse_overload
+from tools.ring_builder.session import Exit, Session, remembering_nothing
+from tools.ring_builder.tables import clock, show_lines, show_moves, show_rebalance, sign_of_life
+
+DISTRIBUTE: Final = "copy the ring to all hosts; when the devices have caught up, settle"
+SURPRISING_OVERLOAD: Final = 1.0
+
+
+@command("create")
+@click.argument("power", type=click.IntRange(0, PART_POWER_MAX))
+@click.argument("replicas", type=float)
+@click.argument("min_part_hours", type=HOURS)
+@pass_session
+def create(session: Session, power: int, replicas: float, min_part_hours: float) -> None:
+    """Create a builder of 2^POWER partitions."""
+    session.check_free()
+    if session.ring_path.exists():
+        raise RingError(
+            f"{session.ring_path} exists and a cluster may be running by it; make its builder with write_builder, or move it"
+            " away"
+        )
+    builder = RingBuilder(uuid4(), session.stem, power, replicas, min_part_hours)
+    session.save(builder)
+    document = {"ring": builder.name, "builder_id": str(builder.id), "partitions": builder.partitions}
+    session.say(
+        document,
+        lambda: show_lines(
+            f"{session.builder_path} is created: {builder.partitions} partitions, {replicas:g} replicas; add devices, then"
+            " rebalance"
+        ),
+    )
+
+
+# Settings
+
+
+def _set(session: Session, name: str, value: float, sentence: str) -> None:
+    """Save a builder with one setting changed; the setter is the builder's own."""
+    with session.locked() as builder:
+        getattr(builder, f"set_{name}")(value)
+        session.save(builder)
+    session.say({name: value}, lambda: show_lines(sentence))
+
+
+@command("set_replicas")
+@click.argument("replicas", type=float)
+@pass_session
+def set_replicas(session: Session, replicas: float) -> None:
+    """Change the replica count; 3.25 gives a quarter of the partitions a fourth."""
+    _set(session, "replicas", replicas, f"{replicas:g} replicas are wanted; rebalance brings them about")
+
+
+@command("set_overload")
+@click.argument("overload")
+@pass_session
+def set_overload(session: Session, overload: str) -> Exit:
+    """Let devices hold more than their weight asks for, by 0.1 or 10%, where replicas then stand farther apart."""
+    factor = parse_overload(overload)
+    _set(session, "overload", factor, f"overload is {factor:.2%}; rebalance brings it into effect")
+    if factor > SURPRISING_OVERLOAD and not overload.endswith("%"):
+        session.warn(
+            f"an overload of {overload} is {factor:.0%}; if you meant {overload}%, set it with the %"
+        )
+        return Exit.WARNING
+    return Exit.DONE
+
+
+@command("set_min_part_hours")
+@click.argument("hours", type=HOURS)
+@pass_session
+def set_min_part_hours(session: Session, hours: float) -> None:
+    """Change how many hours a partition rests after one of its replicas has moved."""
+    _set(session, "min_part_hours", hours, f"a partition rests for {hours:g} hours after a move")
+
+
+@command("pretend_min_part_hours_passed")
+@pass_session
+def pretend_min_part_hours_passed(session: Session) -> None:
+    """Let every partition move at the next rebalance, however lately it has moved."""
+    with session.locked() as builder:
+        builder.pretend_min_part_hours_passed()
+        session.save(builder, remembering_nothing)
+    session.say({"seconds_to_wait": 0}, lambda: show_lines("every partition may move at the next rebalance"))
+
+
+# Epochs
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What a change of the assignment is compared with."""
+
+    owners: Ids
+    devices: list[Device | None]
+    epoch: int
+
+    @classmethod
+    def of(cls, builder: RingBuilder) -> "Before":
+        """Note how a builder is now; its owners are replaced by a change, never edited."""
+        return cls(builder.owners, list(builder.devices), builder.epoch)
+
+    def moves_to(self, builder: RingBuilder) -> Moves:
+        """Compare with how it is after a change."""
+        known = list(builder.devices) + [None] * (len(self.devices) - len(builder.devices))
+        for number, device in enumerate(self.devices):
+            known[number] = known[number] or device
+        return moves(self.owners, builder.owners, known)
+
+
+@command("rebalance")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63), help="Of the random choices, instead of the builder's own."
+)
+@click.option("--dry-run", is_flag=True, help="Tell what would move, from and to where, and write nothing.")
+@pass_session
+def rebalance(session: Session, seed: int | None, dry_run: bool) -> Exit:
+    """Place partitions as devices and weights ask for, and write the builder and the ring beside it.
+
+    Exit code 1, with nothing written, when nothing has to move, when what has to move must rest yet, or when the last
+    rebalance is not settled. Unbound devices are warned of, and leave the exit code 0: no first ring could be made else.
+    """
+    with session.locked_with_ring() as builder:
+        if builder.is_moving:
+            return session.refuse(
+                f"{len(builder.moving_partitions)} partitions are still moving, so nothing was rebalanced; settle once the"
+                " devices have caught up, then rebalance",
+            )
+        before, first = Before.of(builder), not builder.owners.size
+        with sign_of_life(f"rebalancing {builder.partitions} partitions"):
+            outcome = builder.rebalance(session.now_s, seed)
+            moved = before.moves_to(builder)
+        if not first and not outcome.partitions_moved:
+            return session.refuse(_why_nothing_moves(session, builder, before, outcome.held_back))
+        if not dry_run:
+            session.save_with_ring(builder)
+        document = {
+            **rebalance_document(builder, outcome, moved),
+            "written": not dry_run,
+            "ring_file": str(session.ring_path),
+        }
+    _warn_of_unbound(session, builder)
+    session.say(document, lambda: _show_rebalance(document, first=first))
+    return Exit.DONE
+
+
+def _why_nothing_moves(session: Session, builder: RingBuilder, before: Before, held_back: int) -> str:
+    wait_s = builder.seconds_to_wait(session.now_s)
+    if held_back and wait_s:
+        return (
+            f"{held_back} replicas must move, but their partitions rest for min_part_hours, {clock(wait_s)} more; nothing was"
+            " written: wait, or pretend_min_part_hours_passed"
+        )
+    if held_back:
+        return f"{held_back} replicas are not where they should be and no move helps; nothing was written: see validate"
+    if builder.epoch != before.epoch:
+        return "nothing has to move, so nothing was written; devices were changed, and write_ring tells the cluster"
+    return "nothing has to move, so nothing was written"
+
+
+def _warn_of_unbound(session: Session, builder: RingBuilder) -> None:
+    unbound = sum(device.uuid is None for device in builder.present())
+    if unbound:
+        session.warn(
+            f"{unbound} of {len(builder.present())} devices are not bound to a uuid and do not vote; bind them, then"
+            " write_ring"
+        )
+
+
+def _show_rebalance(document: Document, *, first: bool) -> None:
+    show_rebalance(document)
+    if not document["written"]:
+        if not first:
+            show_moves(document)
+        show_lines("this was a preview: nothing was written")
+        return
+    show_lines(f"{document['ring_file']} is written")
+    show_lines(f"next: {'copy the ring to all hosts' if first else DISTRIBUTE}")
+
+
+@command("settle")
+@pass_session
+def settle(session: Session) -> Exit:
+    """End the moves of the last rebalance, once the devices have caught up, and write the ring that says so.
+
+    From then on the previous owners of what moved are not asked any more.
+    """
+    with session.locked_with_ring() as builder:
+        if not builder.is_moving:
+            return session.refuse("nothing is moving, so there is nothing to settle and nothing was written")
+        settled = builder.settle()
+        session.save_with_ring(builder, remembering_nothing)
+    say_epoch(session, builder, f"{settled} partitions are settled", {"partitions_settled": settled})
+    return Exit.DONE
+
+
+@command("undo")
+@pass_session
+def undo(session: Session) -> None:
+    """Take back the last change, as a new epoch if partitions move by it. The last ten can be taken back.
+
+    Settling, binding, write_ring and pretend_min_part_hours_passed are not changes in this sense: undo takes back the one
+    before them.
+    """
+    with session.locked_with_ring() as builder:
+        before = Before.of(builder)
+        builder.undo_to(previous_state(session.builder_path), session.now_s)
+        moved = before.moves_to(builder)
+        if builder.owners.size:
+            session.save_with_ring(builder, save_undone)
+        else:
+            session.save(builder, save_undone)
+    document = {"epoch": builder.epoch, **moves_document(moved)}
+    session.say(document, lambda: _show_undo(document, builder))
+
+
+def _show_undo(document: Document, builder: RingBuilder) -> None:
+    show_lines(
+        f"the last change is taken back: epoch {document['epoch']}, {document['replicas_moved']} replicas of"
+        f" {document['partitions_moved']} partitions move, {document['percent_of_cluster']:.2f}% of the cluster"
+    )
+    if document["partitions_moved"]:
+        show_moves(document)
+    if builder.is_moving:
+        show_lines(f"next: {DISTRIBUTE}")
+
+
+@command("write_ring")
+@pass_session
+def write_ring(session: Session) -> None:
+    """Write the ring beside the builder once more, as a new epoch if devices were bound or described anew."""
+    with session.locked_with_ring() as builder:
+        session.save_with_ring(builder, remembering_nothing)
+    _warn_of_unbound(session, builder)
+    say_epoch(session, builder, "the ring is written", {})
+
+
+@command("increase_partition_power")
+@pass_session
+def increase_partition_power(session: Session) -> None:
+    """Split every partition in two; both halves stay where it is, so no data moves. It cannot be undone."""
+    with session.locked_with_ring() as builder:
+        builder.increase_part_power()
+        if builder.owners.size:
+            session.save_with_ring(builder)
+        else:
+            session.save(builder)
+    say_epoch(
+        session,
+        builder,
+        f"there are {builder.partitions} partitions (2^{builder.part_power}) now",
+        {"part_power": builder.part_power, "partitions": builder.partitions},
+    )
+
+
+def say_epoch(session: Session, builder: RingBuilder, sentence: str, document: Document) -> None:
+    """Say what was done, and which epoch is written now."""
+    ring = f" in {session.ring_path}" if builder.owners.size else ""
+    session.say(
+        {"epoch": builder.epoch, **document, "ring_file": str(session.ring_path) if ring else None},
+        lambda: show_lines(f"{sentence}: epoch {builder.epoch}{ring}"),
+    )
+
+
+def _needless(name: str, help_text: str) -> click.Command:
+    """Make a command of Swift's that has nothing to do here, so that scripts which call it go on."""
+    sentence = (
+        f"{name} is not needed: increase_partition_power is one step, since the partition is no part of where a device keeps"
+        " an object"
+    )
+
+    @command(name, help=help_text)
+    @pass_session
+    def answer(session: Session) -> None:
+        session.say({"message": sentence}, lambda: show_lines(sentence))
+
+    return answer
+
+
+NEEDLESS: Final = tuple(
+    _needless(f"{step}_increase_partition_power", "Not needed here; says so.")
+    for step in ("prepare", "finish", "cancel")
+)
