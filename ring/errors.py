@@ -1,9 +1,9 @@
 """What can go wrong with a ring, as a tree:
 
-    RingError                 any of the below; the message names the cause and the fix
-    ├── RingFileError         the file is truncated, corrupted, foreign, or of a newer format
-    ├── RingAncestryError     a ring that does not descend from the one in use
-    └── BuilderError          a change that the builder refuses; nothing was written
+RingError                 any of the below; the message names the cause and the fix
+├── RingFileError         the file is truncated, corrupted, foreign, or of a newer format
+├── RingAncestryError     a ring that does not descend from the one in use
+└── BuilderError          a change that the builder refuses; nothing was written
 """
 
 
