@@ -188,8 +188,10 @@ def pack_metadata(metadata: Mapping[str, str | bytes | int]) -> bytes:
 
 def unpack_metadata(raw: bytes) -> dict[str, str | bytes | int]:
     """Decode a metadata map. Raises EntryDamaged when it is not one."""
+    if len(raw) > METADATA_BYTES_MAX:
+        raise EntryDamaged(f"metadata is {len(raw)} bytes long; the limit is {METADATA_BYTES_MAX}")
     try:
-        found = msgpack.unpackb(raw, max_buffer_size=METADATA_BYTES_MAX)
+        found = msgpack.unpackb(raw)
     except (ValueError, msgpack.UnpackException) as error:
         raise EntryDamaged(f"metadata is not a msgpack map: {error}") from None
     if not isinstance(found, dict):
