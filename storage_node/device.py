@@ -277,6 +277,7 @@ class Device(TableStore):
             self.volumes.sync()
             view.commit()
         except (OSError, DeviceFailed) as error:
+            view.abort()
             self._mark_failed(error)
             raise DeviceFailed(f"device {self.name}: {error}") from error
         self._standings.update(change.standings_changed)
