@@ -87,7 +87,7 @@ def read_digests(view: Reading, layout: Layout, table: bytes, first: int, stop: 
         bucket = int.from_bytes(key[2:4], "big")
         if len(key) == _HEAD_KEY_BYTES:
             at = (bucket - first_bucket) * each
-            digests[at : at + each] = _decode_head(raw)
+            digests[at : at + each] = decode_head(raw)
         bucket += 1
     return digests[first % each :][: stop - first]
 
@@ -269,7 +269,7 @@ class Change:
             head = (
                 [[0, 0] for _ in range(each)]
                 if raw is None
-                else [list(digest) for digest in _decode_head(raw)]
+                else [list(digest) for digest in decode_head(raw)]
             )
             self._heads[head_key] = head
         at = head[(hashed >> (HASH_BITS - self.layout.digest_bits(key[:2]))) % each] if each > 1 else head[0]
@@ -313,5 +313,6 @@ def _delete_time(entry: Entry | None) -> int | None:
     return entry.delete_at if entry is not None and entry.delete_at and not entry.tombstone else None
 
 
-def _decode_head(raw: bytes) -> list[Digest]:
+def decode_head(raw: bytes) -> list[Digest]:
+    """Read the digests at the head of a bucket."""
     return [Digest.decode(raw, at) for at in range(0, len(raw), DIGEST_BYTES)]

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from storage_node import compaction
 from storage_node.acceptor import Standing
+from storage_node.checking import ClosedDevice, check
 from storage_node.device import Device, Settings, format_device
 from storage_node.keys import CONTAINERS, Due
 from storage_node.rows import Query
@@ -86,6 +87,9 @@ class DeviceLife(RuleBasedStateMachine):
 
     def close(self) -> None:
         self.run(self.device.close())
+        closed = ClosedDevice(self.root, map_bytes=self.settings.index_map_bytes)
+        assert check(closed).damage == []
+        closed.close()
 
     @initialize()
     def begin(self) -> None:
