@@ -64,9 +64,9 @@ class ClosedDevice:
                 raise DeviceRefused(
                     f"{root}: the index is not this device's: mount the right one, or run rebuild-index"
                 )
-            self.volumes = Volumes(root / "volumes", self.device.uuid, Disk())
+            self.volumes = Volumes(root / "volumes", self.device.stamp, Disk())
             parts.callback(self.volumes.close)
-            self.files = Files(root / "files", root / "staging", self.device.uuid, Disk())
+            self.files = Files(root / "files", root / "staging", self.device.stamp, Disk())
             self._parts = parts.pop_all()
 
     def close(self) -> None:

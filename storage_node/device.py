@@ -94,7 +94,8 @@ def format_device(
     `device.toml` is written last: a directory that has one is a whole device. Raises DeviceRefused.
     """
     identity.make_directories(root)
-    device = DeviceFile(uuid4(), generation=1)
+    uuid = uuid4()
+    device = DeviceFile(uuid, generation=1, stamp=uuid)
     create_index(index_directory or root / "index", device, map_bytes).close()
     identity.write_device_file(root, device)
     return device.uuid
@@ -143,7 +144,7 @@ class Device(TableStore):
             try:
                 _check_identity(self._index, device, root)
                 self.volumes = Volumes(
-                    root / "volumes", device.uuid, self._disk, volume_bytes_max=settings.volume_bytes_max
+                    root / "volumes", device.stamp, self._disk, volume_bytes_max=settings.volume_bytes_max
                 )
                 self._load_standings()
             except BaseException:
@@ -152,7 +153,7 @@ class Device(TableStore):
         except BaseException:
             identity.unlock_device(self._lock)
             raise
-        self.files = Files(root / "files", root / "staging", device.uuid, self._disk)
+        self.files = Files(root / "files", root / "staging", device.stamp, self._disk)
         self._writer = GroupCommit(self, on_failure)
         self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="reader")
         self._remover = ThreadPoolExecutor(1, thread_name_prefix="remover")

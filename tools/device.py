@@ -1,6 +1,7 @@
 """swiftlike-device: format a device, check it, and look into it while no process has it open.
 
-Owns the command line and its exit codes: 0 done, 1 damage or something missing, 2 not done (in use, foreign, unreadable).
+Owns the command line and its exit codes: 0 done, 1 damage or something missing, 2 not done (in use, foreign,
+unreadable).
 """
 
 import json
@@ -17,7 +18,8 @@ from storage_node import keys, tables
 from storage_node.checking import ClosedDevice, Report, check
 from storage_node.device import format_device
 from storage_node.errors import StorageError
-from storage_node.keys import Key
+from storage_node.keys import Key, Layout
+from storage_node.rebuilding import rebuild_index as rebuild
 from storage_node.tables import Held
 from swiftlike.entries import unpack_metadata
 from swiftlike.timestamps import ZERO_BALLOT
@@ -88,6 +90,40 @@ def stats(directory: Path, as_json: bool) -> None:
             "large_files": len(closed.files.finished()),
         }
     _print(figures, as_json, "\n".join(f"{name:18} {value}" for name, value in figures.items()))
+
+
+@main.command()
+@_DIRECTORY
+@click.option(
+    "--seed-file",
+    required=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="File that holds the cluster's path-hash seed as a number.",
+)
+@click.option(
+    "--part-power", default=16, show_default=True, help="The largest part power of the cluster's rings."
+)
+@_JSON
+def rebuild_index(directory: Path, seed_file: Path, part_power: int, as_json: bool) -> None:
+    """Build a new index from volumes and files. The device gets a new uuid and votes only when it has caught up."""
+    with _refusals():
+        try:
+            seed = int(seed_file.read_text("ascii"), 0)
+        except ValueError:
+            _fail(f"{seed_file} does not hold a number: give the seed file of the cluster", 2)
+        tables_of_all = [keys.objects(policy) for policy in range(256)] + [keys.CONTAINERS, keys.ACCOUNTS]
+        rebuilt = rebuild(directory, Layout(seed, dict.fromkeys(tables_of_all, part_power)))
+    lacking = rebuilt.damaged + rebuilt.unreadable_files
+    figures = {
+        "uuid": str(rebuilt.device.uuid),
+        "generation": rebuilt.device.generation,
+        "entries": rebuilt.entries,
+        "damaged": rebuilt.damaged,
+        "unreadable_files": rebuilt.unreadable_files,
+    }
+    text = f"{directory} is device {rebuilt.device.uuid} now: {rebuilt.entries} entries found, {lacking} damaged. "
+    _print(figures, as_json, text + "Put the new uuid into the ring.")
+    sys.exit(1 if lacking else 0)
 
 
 def _find(closed: ClosedDevice, letter: bytes, path: bytes) -> Iterator[tuple[Key, Held]]:

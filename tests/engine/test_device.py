@@ -93,10 +93,10 @@ def test_a_directory_without_a_device_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "fix"),
     [
-        ("format = 2\nuuid = ''\ngeneration = 1", "format 2, this release knows 1: upgrade it"),
+        ("format = 2\nuuid = ''\ngeneration = 1\nstamp = ''", "format 2, this release knows 1: upgrade it"),
         ("format = 1", "mount the right disk"),
         ("nonsense", "mount the right disk"),
-        ("format = 1\nuuid = 'x'\ngeneration = 1", "names no valid uuid"),
+        ("format = 1\nuuid = 'x'\ngeneration = 1\nstamp = 'x'", "names no valid uuid"),
     ],
 )
 def test_a_device_file_that_is_not_ours_is_refused(root: Path, text: str, fix: str) -> None:

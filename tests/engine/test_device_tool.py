@@ -9,10 +9,22 @@ from click.testing import CliRunner, Result
 
 from storage_node import identity
 from storage_node.errors import StorageError
+from storage_node.keys import Due
 from tests.engine.conftest import opened, vote_everywhere
-from tests.engine.samples import CONTAINER, LARGE, NOW_US, container, delete, object_key, put, row
+from tests.engine.samples import (
+    CONTAINER,
+    LARGE,
+    LAYOUT,
+    NOW_US,
+    OBJECTS,
+    container,
+    delete,
+    object_key,
+    put,
+    row,
+)
 from tests.engine.test_device import flip
-from tests.engine.test_store_contract import offer, rows
+from tests.engine.test_store_contract import body_of, offer, rows
 from tools.device import main
 
 
@@ -140,6 +152,49 @@ async def test_stats_counts_what_is_there(root: Path) -> None:
     figures = json.loads(run("stats", root, "--json").stdout)
     assert (figures["volumes"], figures["large_files"]) == (1, 1)
     assert 0 < figures["volume_bytes_live"] < figures["volume_bytes"]
+
+
+async def rebuilt(root: Path) -> Result:
+    """Rebuild the index of a device."""
+    seed = root.parent / "seed"
+    seed.write_text(str(LAYOUT.seed))
+    return run("rebuild-index", root, "--seed-file", seed, "--json")
+
+
+async def test_a_rebuilt_device_has_its_bodies_a_new_uuid_and_no_vote(root: Path) -> None:
+    await fill_device(root)
+    async with opened(root) as device:
+        await offer(device, object_key("small"), put(5, b"newer bytes"), b"newer bytes")
+    before = identity.read_device_file(root)
+    for path in (root / "index").iterdir():
+        path.unlink()
+    result = await rebuilt(root)
+    assert result.exit_code == 0
+    after = identity.read_device_file(root)
+    assert after.uuid != before.uuid
+    assert (after.generation, after.stamp) == (2, before.stamp)
+    assert run("check", root).exit_code == 0
+    async with opened(root) as device:
+        assert await body_of(device, object_key("small")) == b"newer bytes"
+        assert await body_of(device, object_key("large")) == bytes(LARGE - 5) + b"large"
+        assert await body_of(device, object_key("due")) == b""
+        assert not device.standing(OBJECTS, 0).votes
+        held = device.read(object_key("small"))
+        assert held is not None
+        assert held.register.since_us is None, "it cannot tell what came before"
+        assert len(device.due(Due.DEBT, NOW_US + 10, 10)) == 3
+        assert (await offer(device, object_key("new"), put(9, b"x"), b"x")).counts
+    assert json.loads((await rebuilt(root)).stdout)["generation"] == 3
+
+
+async def test_a_rebuild_keeps_the_entry_of_a_damaged_body_and_says_so(root: Path) -> None:
+    await fill_device(root)
+    flip(root / "volumes" / "00000001.vol", b"precious bytes")
+    result = await rebuilt(root)
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["damaged"] == 1
+    async with opened(root) as device:
+        assert device.missing(None, 5) == [object_key("small")]
 
 
 async def test_a_read_that_was_refused_leaves_the_lock_free(root: Path) -> None:
