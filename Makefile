@@ -44,8 +44,8 @@ bench-ring: $(READY) ## the ring builder beside OpenStack Swift's (CPU seconds, 
 bench-device: $(READY) ## one device's engine: 4 KiB puts and gets beside the disk's raw rates
 	$(BIN)/python -m benchmarks.device_engine
 
-bench-crash: $(READY) ## many more crash states than `make test` tries
-	CRASH_STATES=2000 $(BIN)/pytest tests/engine/test_crash_states.py --timeout 0
+bench-crash: $(READY) ## many more crash states and kills than `make test` tries
+	CRASH_STATES=2000 KILLS=300 $(BIN)/pytest tests/engine/test_crash_states.py tests/engine/test_kill.py --timeout 0
 
 clean: ## remove the environment and caches
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
