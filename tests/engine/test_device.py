@@ -259,6 +259,40 @@ async def test_an_aborted_upload_leaves_nothing(device: Device) -> None:
     assert device.files.finished() == []
 
 
+@pytest.mark.parametrize("turns", range(1, 12))
+async def test_an_upload_that_is_cancelled_anywhere_leaves_nothing_once_aborted(
+    root: Path, turns: int
+) -> None:
+    async with opened(root) as device:
+        entry = put(1, bytes(LARGE))
+        staged = device.stage(entry.body_id)
+
+        async def upload() -> None:
+            for _ in range(0, LARGE, 100_000):
+                await staged.write(bytes(100_000))
+            await staged.finish(KEY, entry._replace(size=staged.size))
+
+        task = asyncio.create_task(upload())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        if task.cancelled():
+            await staged.abort()
+            assert device.files.staged() == []
+            assert device.files.finished() == []
+
+
+async def test_a_large_upload_stops_at_the_reserve(root: Path) -> None:
+    disk = FaultyDisk()
+    settings = Settings(reserve_bytes=1000, index_map_bytes=1 << 30)
+    async with opened(root, settings, disk=disk) as device:
+        disk.free = 999
+        with pytest.raises(InsufficientStorage):
+            await offer(device, KEY, put(1, bytes(LARGE)), bytes(LARGE))
+        assert device.files.staged() == []
+
+
 async def test_volumes_are_rolled_at_their_size(root: Path) -> None:
     settings = Settings(reserve_bytes=0, index_map_bytes=1 << 30, volume_bytes_max=10_000)
     async with opened(root, settings) as device:
