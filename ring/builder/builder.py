@@ -237,11 +237,10 @@ class RingBuilder:
             self._adopt(_to_ids(tree, deal(tree, quota, self.partitions, rng)), now_s)
             return Rebalance(self.epoch, dict.fromkeys(Reason, 0), 0, 0, self._notes(tree, plan))
         board = self._board(tree, plan, now_s)
-        held_back = rebalance(board, rng)
+        outcome = rebalance(board, rng)
         self._adopt(_to_ids(tree, board.owners), now_s)
-        return Rebalance(
-            self.epoch, board.counts, len(self.moving_partitions), held_back, self._notes(tree, plan)
-        )
+        moving = len(self.moving_partitions)
+        return Rebalance(self.epoch, outcome.moved, moving, outcome.held_back, self._notes(tree, plan))
 
     def settle(self) -> int:
         """End all moves: previous owners no longer count. Returns how many partitions were moving."""
