@@ -112,7 +112,7 @@ class Board:
 
     def demanded_by_weights(self) -> int:
         """Count the slots that devices must give up because they hold more than their weights ask for."""
-        kept = np.maximum(self.quota[Tier.DEVICE], np.ceil(self.fair - NOISE))
+        kept = np.maximum(self.quota[Tier.DEVICE], np.floor(self.fair + NOISE))
         return int(np.maximum(self.loads - kept, 0).sum())
 
     def free_to_move(self) -> Mask:

@@ -38,14 +38,14 @@ def rebalance(board: Board, rng: np.random.Generator) -> Outcome:
     """Bring the board as near to its quotas and bounds as one move a partition can."""
     drop_surplus_replicas(board, rng)
     board.remember()
-    demanded = board.demanded_by_weights()
+    demanded, least = board.demanded_by_weights(), int(np.maximum(board.excess, 0).sum())
     fill(board, rng)
     chains.settle(board, rng, only_given=True)
     crowded = np.flatnonzero(spread(board, rng))
     level(board, rng)
     chains.settle(board, rng, only_given=True)
     chains.settle(board, rng)
-    if len(board.needless()) > demanded:
+    if len(board.needless()) > least:
         chains.spare(board, rng)
     held_back = max(np.maximum(board.excess, 0).sum(), board.crowded(crowded).sum())
     return Outcome(board.counts(demanded), int(held_back))
