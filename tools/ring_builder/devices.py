@@ -49,7 +49,7 @@ ID_GAP_MAX: Final = 65_536
 @click.option("--meta", metavar="TEXT")
 @click.option("--uuid", type=click.UUID, help="The device's own uuid, if it is formatted already.")
 @pass_session
-def add(session: Session, /, values: tuple[str, ...], uuid: UUID | None, **parts: Any) -> None:
+def add(session: Session, /, values: tuple[str, ...], uuid: UUID | None, **parts: Any) -> Exit:
     """Add devices: any number of DEVICE WEIGHT pairs, or one device by options.
 
     A DEVICE is written r1z1-127.0.0.1:6200/sdb1_meta, with IPv6 in brackets.
@@ -64,7 +64,7 @@ def add(session: Session, /, values: tuple[str, ...], uuid: UUID | None, **parts
             builder.add(device)
             added.append(device)
         session.save(builder)
-    _say(session, added, lambda device: f"{device} is added with weight {device.weight:.10g}")
+    return _say(session, added, lambda device: f"{device} is added with weight {device.weight:.10g}")
 
 
 def _by_pairs(builder: RingBuilder, values: Sequence[str], uuid: UUID | None) -> Iterator[Device]:
@@ -102,7 +102,7 @@ def _check_id(builder: RingBuilder, device: Device) -> None:
 @search_options
 @yes_option
 @pass_session
-def remove(session: Session, /, values: tuple[str, ...], yes: bool, **wanted: Any) -> None:
+def remove(session: Session, /, values: tuple[str, ...], yes: bool, **wanted: Any) -> Exit:
     """Remove devices that are gone; the next rebalance empties them at once.
 
     To take a device out while it still works, drain it: set_weight SEARCH 0.
@@ -116,7 +116,7 @@ def remove(session: Session, /, values: tuple[str, ...], yes: bool, **wanted: An
         for device in removed:
             builder.remove(device.id)
         session.save(builder)
-    _say(session, removed, lambda device: f"{device} is removed")
+    return _say(session, removed, lambda device: f"{device} is removed")
 
 
 @command("set_weight")
@@ -124,9 +124,9 @@ def remove(session: Session, /, values: tuple[str, ...], yes: bool, **wanted: An
 @search_options
 @yes_option
 @pass_session
-def set_weight(session: Session, /, values: tuple[str, ...], yes: bool, **wanted: Any) -> None:
+def set_weight(session: Session, /, values: tuple[str, ...], yes: bool, **wanted: Any) -> Exit:
     """Change weights: any number of SEARCH WEIGHT pairs, or search options and one WEIGHT."""
-    _change_each(
+    return _change_each(
         session,
         _pairs(values, Search(**wanted), "SEARCH WEIGHT"),
         lambda text: _with(weight=parse_weight(text)),
@@ -140,9 +140,9 @@ def set_weight(session: Session, /, values: tuple[str, ...], yes: bool, **wanted
 @search_options
 @yes_option
 @pass_session
-def set_region(session: Session, /, values: tuple[str, ...], yes: bool, **wanted: Any) -> None:
+def set_region(session: Session, /, values: tuple[str, ...], yes: bool, **wanted: Any) -> Exit:
     """Change the region of devices: any number of SEARCH REGION pairs, or search options and one REGION."""
-    _change_each(
+    return _change_each(
         session,
         _pairs(values, Search(**wanted), "SEARCH REGION"),
         lambda text: _with(region=parse_place(text, "region")),
@@ -156,9 +156,9 @@ def set_region(session: Session, /, values: tuple[str, ...], yes: bool, **wanted
 @search_options
 @yes_option
 @pass_session
-def set_zone(session: Session, /, values: tuple[str, ...], yes: bool, **wanted: Any) -> None:
+def set_zone(session: Session, /, values: tuple[str, ...], yes: bool, **wanted: Any) -> Exit:
     """Change the zone of devices: any number of SEARCH ZONE pairs, or search options and one ZONE."""
-    _change_each(
+    return _change_each(
         session,
         _pairs(values, Search(**wanted), "SEARCH ZONE"),
         lambda text: _with(zone=parse_place(text, "zone")),
@@ -186,7 +186,7 @@ def set_info(
     meta_after: str | None,
     yes: bool,
     **wanted: Any,
-) -> None:
+) -> Exit:
     """Change the address, name or meta of devices: any number of SEARCH CHANGE pairs, or search and --change options.
 
     A CHANGE is written 127.0.0.1:6200/sdb1_meta; what it leaves out stays.
@@ -197,7 +197,7 @@ def set_info(
         changes = [(asked, parse_change(text)) for asked, text in _pairs(values, search, "SEARCH CHANGE")]
     else:
         changes = [(asked, change) for asked in searches(values, search)]
-    _change_each(
+    return _change_each(
         session,
         changes,
         lambda change: lambda device: changed(device, change),
@@ -227,13 +227,12 @@ def bind(session: Session, values: tuple[str, ...], uuid: UUID | None) -> Exit:
         for device in bound:
             builder.update(device)
         session.save(builder, remembering_nothing)
-    _say(
+    return _say(
         session,
         bound,
         lambda device: f"{device} is bound to {device.uuid}",
         then="write_ring tells the cluster",
     )
-    return Exit.DONE
 
 
 def _named(builder: RingBuilder, values: Sequence[str]) -> list[Device]:
@@ -278,7 +277,7 @@ def _change_each(
     *,
     yes: bool,
     then: str = REBALANCE,
-) -> None:
+) -> Exit:
     """Change the devices that each search finds among those that were there before, and save all or nothing."""
     edits = [(asked, parse(value)) for asked, value in changes]
     with session.locked() as builder:
@@ -290,7 +289,7 @@ def _change_each(
                 touched.append(device)
         session.save(builder)
         after = [builder.device(device.id) for device in _unique(touched)]
-    _say(session, after, describe, then)
+    return _say(session, after, describe, then)
 
 
 def _unique(devices: Iterable[Device]) -> list[Device]:
@@ -302,6 +301,6 @@ def _say(
     devices: Sequence[Device],
     describe: Callable[[Device], str],
     then: str = REBALANCE,
-) -> None:
+) -> Exit:
     document: Document = {"devices": devices_document(devices)}
-    session.say(document, lambda: show_lines(*map(describe, devices), then))
+    return session.say(document, lambda: show_lines(*map(describe, devices), then))

@@ -31,8 +31,7 @@ def table(session: Session) -> Exit:
     builder = session.load()
     with sign_of_life("looking at the ring"):
         document = ring_document(session, builder)
-    session.say(document, lambda: show_ring(session.builder_path, document))
-    return Exit.DONE
+    return session.say(document, lambda: show_ring(session.builder_path, document))
 
 
 def _known(builder: RingBuilder) -> list[Device]:
@@ -48,7 +47,7 @@ def _found(builder: RingBuilder, values: Sequence[str], wanted: Search) -> set[i
 @values_argument
 @search_options
 @pass_session
-def search(session: Session, /, values: tuple[str, ...], **wanted: Any) -> None:
+def search(session: Session, /, values: tuple[str, ...], **wanted: Any) -> Exit:
     """Show the devices that match SEARCH values or options.
 
     A SEARCH is any of d3 r1 z2 -10.0.0.5 :6200 /sdb1 _meta, in this order, such as r1z2 or z1-127.0.0.1:6200.
@@ -56,14 +55,14 @@ def search(session: Session, /, values: tuple[str, ...], **wanted: Any) -> None:
     builder = session.load()
     ids = _found(builder, values, Search(**wanted))
     document = {"devices": balances_document(each for each in balance(builder) if each.device.id in ids)}
-    session.say(document, lambda: show_devices(document["devices"]))
+    return session.say(document, lambda: show_devices(document["devices"]))
 
 
 @command("list_parts")
 @values_argument
 @search_options
 @pass_session
-def list_parts(session: Session, /, values: tuple[str, ...], **wanted: Any) -> None:
+def list_parts(session: Session, /, values: tuple[str, ...], **wanted: Any) -> Exit:
     """List the partitions of which the matching devices hold replicas, and how many."""
     builder = session.load()
     ids = _found(builder, values, Search(**wanted))
@@ -73,7 +72,7 @@ def list_parts(session: Session, /, values: tuple[str, ...], **wanted: Any) -> N
     partitions = [
         {"partition": int(partition), "replicas": int(held[partition])} for partition in np.flatnonzero(held)
     ]
-    session.say(
+    return session.say(
         {"device_ids": sorted(ids), "partitions": partitions},
         lambda: show_lines(
             "partition  replicas", *(f"{each['partition']:>9}  {each['replicas']:>8}" for each in partitions)
@@ -83,7 +82,7 @@ def list_parts(session: Session, /, values: tuple[str, ...], **wanted: Any) -> N
 
 @command("dispersion")
 @pass_session
-def dispersion_command(session: Session) -> None:
+def dispersion_command(session: Session) -> Exit:
     """Show how far apart the replicas of a partition stand, and how many devices share a repair."""
     builder = session.load()
     if not builder.owners.size:
@@ -96,7 +95,7 @@ def dispersion_command(session: Session) -> None:
         "median": float(median(partners)),
         "most": partners[-1],
     }
-    session.say(document, lambda: show_dispersion(document))
+    return session.say(document, lambda: show_dispersion(document))
 
 
 @command("validate")
@@ -116,10 +115,10 @@ def validate_command(session: Session) -> Exit:
     document: Document = {"broken": by_kind[True], "pending": by_kind[False]}
     for sentence in by_kind[False]:
         session.warn(sentence)
-    session.say(document, lambda: None if findings or by_kind[True] else show_lines("all is well"))
+    code = session.say(document, lambda: None if findings or by_kind[True] else show_lines("all is well"))
     if by_kind[True]:
         raise RingError("; ".join(by_kind[True]))
-    return Exit.WARNING if by_kind[False] else Exit.DONE
+    return code
 
 
 def _broken_ring(session: Session, builder: RingBuilder) -> list[str]:
@@ -134,7 +133,7 @@ def _broken_ring(session: Session, builder: RingBuilder) -> list[str]:
 
 @command("version")
 @pass_session
-def version(session: Session) -> None:
+def version(session: Session) -> Exit:
     """Show the versions of this program, of the builder file and of the ring."""
     builder = session.load()
     document = {
@@ -144,7 +143,7 @@ def version(session: Session) -> None:
         "builder_id": str(builder.id),
         "epoch": builder.epoch,
     }
-    session.say(
+    return session.say(
         document,
         lambda: show_lines(
             f"swiftlike {document['swiftlike']}, builder file version {document['builder_file']}",

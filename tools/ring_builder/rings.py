@@ -31,7 +31,7 @@ SURPRISING_OVERLOAD: Final = 1.0
 @click.argument("replicas", type=float)
 @click.argument("min_part_hours", type=HOURS)
 @pass_session
-def create(session: Session, power: int, replicas: float, min_part_hours: float) -> None:
+def create(session: Session, power: int, replicas: float, min_part_hours: float) -> Exit:
     """Create a builder of 2^POWER partitions."""
     session.check_free()
     if session.ring_path.exists():
@@ -42,7 +42,7 @@ def create(session: Session, power: int, replicas: float, min_part_hours: float)
     builder = RingBuilder(uuid4(), session.stem, power, replicas, min_part_hours)
     session.save(builder)
     document = {"ring": builder.name, "builder_id": str(builder.id), "partitions": builder.partitions}
-    session.say(
+    return session.say(
         document,
         lambda: show_lines(
             f"{session.builder_path} is created: {builder.partitions} partitions, {replicas:g} replicas; add devices, then"
@@ -54,20 +54,24 @@ def create(session: Session, power: int, replicas: float, min_part_hours: float)
 # Settings
 
 
-def _set(session: Session, name: str, value: float, sentence: str) -> None:
+def _set(session: Session, name: str, value: float, sentence: str, warning: str | None = None) -> Exit:
     """Save a builder with one setting changed; the setter is the builder's own."""
     with session.locked() as builder:
         getattr(builder, f"set_{name}")(value)
         session.save(builder)
-    session.say({name: value}, lambda: show_lines(sentence))
+    if warning:
+        session.warn(warning)
+    return session.say({name: value}, lambda: show_lines(sentence))
 
 
 @command("set_replicas")
 @click.argument("replicas", type=float)
 @pass_session
-def set_replicas(session: Session, replicas: float) -> None:
+def set_replicas(session: Session, replicas: float) -> Exit:
     """Change the replica count; 3.25 gives a quarter of the partitions a fourth."""
-    _set(session, "replicas", replicas, f"{replicas:g} replicas are wanted; rebalance brings them about")
+    return _set(
+        session, "replicas", replicas, f"{replicas:g} replicas are wanted; rebalance brings them about"
+    )
 
 
 @command("set_overload")
@@ -76,31 +80,36 @@ def set_replicas(session: Session, replicas: float) -> None:
 def set_overload(session: Session, overload: str) -> Exit:
     """Let devices hold more than their weight asks for, by 0.1 or 10%, where replicas then stand farther apart."""
     factor = parse_overload(overload)
-    _set(session, "overload", factor, f"overload is {factor:.2%}; rebalance brings it into effect")
-    if factor > SURPRISING_OVERLOAD and not overload.endswith("%"):
-        session.warn(
-            f"an overload of {overload} is {factor:.0%}; if you meant {overload}%, set it with the %"
-        )
-        return Exit.WARNING
-    return Exit.DONE
+    meant_percent = factor > SURPRISING_OVERLOAD and not overload.endswith("%")
+    return _set(
+        session,
+        "overload",
+        factor,
+        f"overload is {factor:.2%}; rebalance brings it into effect",
+        f"an overload of {overload} is {factor:.0%}; if you meant {overload}%, set it with the %"
+        if meant_percent
+        else None,
+    )
 
 
 @command("set_min_part_hours")
 @click.argument("hours", type=HOURS)
 @pass_session
-def set_min_part_hours(session: Session, hours: float) -> None:
+def set_min_part_hours(session: Session, hours: float) -> Exit:
     """Change how many hours a partition rests after one of its replicas has moved."""
-    _set(session, "min_part_hours", hours, f"a partition rests for {hours:g} hours after a move")
+    return _set(session, "min_part_hours", hours, f"a partition rests for {hours:g} hours after a move")
 
 
 @command("pretend_min_part_hours_passed")
 @pass_session
-def pretend_min_part_hours_passed(session: Session) -> None:
+def pretend_min_part_hours_passed(session: Session) -> Exit:
     """Let every partition move at the next rebalance, however lately it has moved."""
     with session.locked() as builder:
         builder.pretend_min_part_hours_passed()
         session.save(builder, remembering_nothing)
-    session.say({"seconds_to_wait": 0}, lambda: show_lines("every partition may move at the next rebalance"))
+    return session.say(
+        {"seconds_to_wait": 0}, lambda: show_lines("every partition may move at the next rebalance")
+    )
 
 
 # Epochs
@@ -137,7 +146,8 @@ def rebalance(session: Session, seed: int | None, dry_run: bool) -> Exit:
     """Place partitions as devices and weights ask for, and write the builder and the ring beside it.
 
     Refused while the ring of the last epoch is not written (exit code 2). Exit code 1, with nothing written, when nothing
-    has to move, when what has to move must rest yet, or when the last rebalance is not settled. Unbound devices are warned of, and leave the exit code 0: no first ring could be made else.
+    has to move, when what has to move must rest yet, or when the last rebalance is not settled; and, as wherever a ring is
+    written, when devices in it are unbound.
     """
     with session.locked_with_ring(then="rebalance") as builder:
         if builder.is_moving:
@@ -158,9 +168,7 @@ def rebalance(session: Session, seed: int | None, dry_run: bool) -> Exit:
             "written": not dry_run,
             "ring_file": str(session.ring_path),
         }
-    _warn_of_unbound(session, builder)
-    session.say(document, lambda: _show_rebalance(document, first=first))
-    return Exit.DONE
+    return session.say(document, lambda: _show_rebalance(document, first=first))
 
 
 def _why_nothing_moves(session: Session, builder: RingBuilder, before: Before, held_back: int) -> str:
@@ -175,15 +183,6 @@ def _why_nothing_moves(session: Session, builder: RingBuilder, before: Before, h
     if builder.epoch != before.epoch:
         return "nothing has to move, so nothing was written; devices were changed, and write_ring tells the cluster"
     return "nothing has to move, so nothing was written"
-
-
-def _warn_of_unbound(session: Session, builder: RingBuilder) -> None:
-    unbound = sum(device.uuid is None for device in builder.present())
-    if unbound:
-        session.warn(
-            f"{unbound} of {len(builder.present())} devices are not bound to a uuid and do not vote; bind them, then"
-            " write_ring"
-        )
 
 
 def _show_rebalance(document: Document, *, first: bool) -> None:
@@ -209,13 +208,12 @@ def settle(session: Session) -> Exit:
             return session.refuse("nothing is moving, so there is nothing to settle and nothing was written")
         settled = builder.settle()
         session.save_with_ring(builder, remembering_nothing)
-    say_epoch(session, builder, f"{settled} partitions are settled", {"partitions_settled": settled})
-    return Exit.DONE
+    return say_epoch(session, builder, f"{settled} partitions are settled", {"partitions_settled": settled})
 
 
 @command("undo")
 @pass_session
-def undo(session: Session) -> None:
+def undo(session: Session) -> Exit:
     """Take back the last change, as a new epoch if partitions move by it. The last ten can be taken back.
 
     Settling, binding, write_ring and pretend_min_part_hours_passed are not changes in this sense: undo takes back the one
@@ -230,7 +228,7 @@ def undo(session: Session) -> None:
         else:
             session.save(builder, save_undone)
     document = {"epoch": builder.epoch, **moves_document(moved)}
-    session.say(document, lambda: _show_undo(document, builder))
+    return session.say(document, lambda: _show_undo(document, builder))
 
 
 def _show_undo(document: Document, builder: RingBuilder) -> None:
@@ -246,17 +244,16 @@ def _show_undo(document: Document, builder: RingBuilder) -> None:
 
 @command("write_ring")
 @pass_session
-def write_ring(session: Session) -> None:
+def write_ring(session: Session) -> Exit:
     """Write the ring beside the builder once more, as a new epoch if devices were bound or described anew."""
     with session.locked_with_ring() as builder:
         session.save_with_ring(builder, remembering_nothing)
-    _warn_of_unbound(session, builder)
-    say_epoch(session, builder, "the ring is written", {})
+    return say_epoch(session, builder, "the ring is written", {})
 
 
 @command("increase_partition_power")
 @pass_session
-def increase_partition_power(session: Session) -> None:
+def increase_partition_power(session: Session) -> Exit:
     """Split every partition in two; both halves stay where it is, so no data moves. It cannot be undone."""
     with session.locked_with_ring(then="increase_partition_power") as builder:
         builder.increase_part_power()
@@ -264,7 +261,7 @@ def increase_partition_power(session: Session) -> None:
             session.save_with_ring(builder)
         else:
             session.save(builder)
-    say_epoch(
+    return say_epoch(
         session,
         builder,
         f"there are {builder.partitions} partitions (2^{builder.part_power}) now",
@@ -272,10 +269,10 @@ def increase_partition_power(session: Session) -> None:
     )
 
 
-def say_epoch(session: Session, builder: RingBuilder, sentence: str, document: Document) -> None:
+def say_epoch(session: Session, builder: RingBuilder, sentence: str, document: Document) -> Exit:
     """Say what was done, and which epoch is written now."""
     ring = f" in {session.ring_path}" if builder.owners.size else ""
-    session.say(
+    return session.say(
         {"epoch": builder.epoch, **document, "ring_file": str(session.ring_path) if ring else None},
         lambda: show_lines(f"{sentence}: epoch {builder.epoch}{ring}"),
     )
@@ -290,8 +287,8 @@ def _needless(name: str, help_text: str) -> click.Command:
 
     @command(name, help=help_text)
     @pass_session
-    def answer(session: Session) -> None:
-        session.say({"message": sentence}, lambda: show_lines(sentence))
+    def answer(session: Session) -> Exit:
+        return session.say({"message": sentence}, lambda: show_lines(sentence))
 
     return answer
 

@@ -170,6 +170,15 @@ class Session:
             raise RingError(
                 f"{error}; the builder is saved, so write_ring is all there is to repeat"
             ) from error
+        self._warn_of_unbound(builder)
+
+    def _warn_of_unbound(self, builder: RingBuilder) -> None:
+        unbound = sum(device.uuid is None for device in builder.present())
+        if unbound:
+            self.warn(
+                f"{unbound} of {len(builder.present())} devices are not bound to a uuid and do not vote; bind them, then"
+                " write_ring"
+            )
 
     # Speaking
 
@@ -181,16 +190,19 @@ class Session:
     def refuse(self, sentence: str) -> Exit:
         """Say why there was nothing to do."""
         self.warn(sentence)
-        self.say({"written": False}, lambda: None)
-        return Exit.WARNING
+        return self.say({"written": False}, lambda: None)
 
-    def say(self, document: Mapping[str, Any], show: Callable[[], None]) -> None:
-        """Print one JSON document, or else `show` it to a person."""
+    def say(self, document: Mapping[str, Any], show: Callable[[], None]) -> Exit:
+        """Print one JSON document, or else `show` it to a person; return how the run ends.
+
+        The last word of a command: what is warned of afterwards would be missing in the document and in the exit code.
+        """
         if self.as_json:
             whole = {"file": str(self.builder_path), **document, "warnings": self.warnings}
             print(json.dumps(whole, indent=2, allow_nan=False))
         else:
             show()
+        return Exit.WARNING if self.warnings else Exit.DONE
 
 
 def made_by(builder: RingBuilder, ring: Ring) -> bool:
