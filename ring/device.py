@@ -6,7 +6,7 @@ from typing import Final, NewType
 from uuid import UUID
 
 DeviceId = NewType("DeviceId", int)
-"""Index of a device in the ring's table, 32 bits. Ids of removed devices are reused only when asked for."""
+"""Index of a device in the ring's table, 32 bits. Ids of removed devices are not used again."""
 
 Partition = NewType("Partition", int)
 """A slice of the hash space: the top `part_power` bits of a path hash."""

@@ -8,7 +8,7 @@ not at all. Never decides which of two rings to use, and never imports numpy: wh
         offset  size  field
              0     8  magic b"\x89SLRING\n"
              8     4  format version = 1
-            12     4  header_bytes = 80
+            12     4  header_bytes = 88
             16    16  checksum: xxh3_128 (big-endian, seed 0) of all bytes of the file but these
             32     8  file_bytes
             40     8  metadata_bytes
@@ -16,7 +16,8 @@ not at all. Never decides which of two rings to use, and never imports numpy: wh
             56     8  assignment_bytes
             64     8  moving_partitions_bytes
             72     8  moving_rows_bytes
-            80        the five sections in this order, each beginning at the next multiple of 8, gaps zero
+            80     8  founding_bytes
+            88        the six sections in this order, each beginning at the next multiple of 8, gaps zero
 
     metadata           msgpack map: name (str), builder (16 bytes), epoch (int), part_power (int), replicas (float),
                        devices (array by id: nil for a hole, or the array
@@ -27,6 +28,8 @@ not at all. Never decides which of two rings to use, and never imports numpy: wh
     moving partitions  u32 each, ascending: the partitions that are moving
     moving rows        as many rows of u32 device ids, one per moving partition, as the largest set of previous
                        owners needs; 0xFFFFFFFF is nobody, and only follows somebody
+    founding           a bit for each partition, lowest bit first, set while it has only ever had its present owners,
+                       each under its first uuid; or nothing at all, where no partition has
 
 A file is replaced, never changed: the new one is written beside it, synced, renamed over it, and the
 directory is synced. Processes that have the old one mapped keep it whole. Truncating a ring file in place
@@ -72,14 +75,14 @@ REPLICAS_MAX: Final = 256.0
 """Far above any policy, replicated or erasure-coded; a row of the assignment is cut for each."""
 
 _PREFIX: Final = Struct("<8sII")
-_SIZES: Final = Struct("<6Q")
+_SIZES: Final = Struct("<7Q")
 _CHECKSUM: Final = slice(_PREFIX.size, _PREFIX.size + CHECKSUM_BYTES)
 _HEADER_BYTES: Final = _CHECKSUM.stop + _SIZES.size
 _ALIGNMENT: Final = 8
 _SLOT_BYTES: Final = 4
 _NO_SLOTS: Final = memoryview(array("I"))  # an empty view of bytes cannot be cast
 
-assert _HEADER_BYTES == 80, "the table and the code must agree"
+assert _HEADER_BYTES == 88, "the table and the code must agree"
 assert memoryview(bytes(_SLOT_BYTES)).cast("I").itemsize == _SLOT_BYTES
 
 _REPLACE_IT: Final = "copy it again from another host or write it again from its builder"
@@ -99,6 +102,8 @@ class RingFields:
     ancestors: bytes = b""
     moving_partitions: "Buffer" = b""
     moving_rows: "Sequence[Buffer]" = ()
+    founding: "Buffer" = b""
+    """A bit for each partition, lowest bit first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,12 +177,12 @@ def _map(path: str | Path) -> mmap.mmap:
 
 def _decode(data: memoryview, hash_seed: int) -> Ring:
     checksum = _check_frame(data)
-    packed, ancestors, assignment, moving_partitions, moving_rows = _sections(data)
+    packed, ancestors, assignment, moving_partitions, moving_rows, founding = _sections(data)
     metadata = _Metadata.parse(packed)
     rows = _cut(_slots(assignment), 1 << metadata.part_power, math.ceil(metadata.replicas))
     moving = _slots(moving_partitions)
     previous = _cut(_slots(moving_rows), len(moving), len(moving_rows) // max(1, len(moving_partitions)))
-    _check_tables(metadata, ancestors, rows, moving, previous)
+    _check_tables(metadata, ancestors, rows, moving, previous, founding)
     return Ring(
         checksum=checksum,
         hash_seed=hash_seed,
@@ -190,6 +195,7 @@ def _decode(data: memoryview, hash_seed: int) -> Ring:
         rows=rows,
         moving_partitions=moving,
         moving_rows=previous,
+        founding=founding,
         ancestors=ancestors,
     )
 
@@ -281,6 +287,7 @@ def _check_tables(
     rows: Sequence[memoryview],
     moving: memoryview,
     previous: Sequence[memoryview],
+    founding: memoryview,
 ) -> None:
     """Refuse tables whose shapes do not fit together. Reads what is moving, never the whole assignment."""
     partitions = 1 << metadata.part_power
@@ -300,6 +307,8 @@ def _check_tables(
         raise _UnsoundError("has moving partitions that are out of range or out of order")
     if moving and NOBODY in previous[0]:
         raise _UnsoundError("has a moving partition without a previous owner")
+    if len(founding) not in (0, (partitions + 7) // 8):
+        raise _UnsoundError(f"has {len(founding)} bytes of founding bits for {partitions} partitions")
 
 
 # Writing
@@ -315,17 +324,18 @@ def encode_ring(fields: RingFields) -> EncodedRing:
     rows = [_as_slots(row) for row in fields.rows]
     moving = _as_slots(fields.moving_partitions)
     previous = [_as_slots(row) for row in fields.moving_rows]
+    founding = memoryview(fields.founding).cast("B") if memoryview(fields.founding) else memoryview(b"")
     try:
         metadata = _Metadata.parse(packed)
         if metadata.devices != tuple(fields.devices) or len(rows) != math.ceil(metadata.replicas):
             raise _UnsoundError("has devices out of their place, or as many rows as no reader expects")
-        _check_tables(metadata, ancestors, rows, moving, previous)
+        _check_tables(metadata, ancestors, rows, moving, previous, founding)
         _check_ids(metadata, [*rows, *previous])
     except _UnsoundError as unsound:
         raise RingError(
             f"ring {fields.name}, epoch {fields.epoch}, {unsound.cause}; nothing was written: report this as a bug"
         ) from unsound
-    return _frame((packed,), (ancestors,), rows, (moving,), previous)
+    return _frame((packed,), (ancestors,), rows, (moving,), previous, (founding,))
 
 
 def write_ring(path: str | Path, fields: RingFields) -> bytes:
@@ -341,7 +351,8 @@ def write_ring(path: str | Path, fields: RingFields) -> bytes:
 def replace_file(path: str | Path, pieces: "Iterable[Buffer]") -> None:
     """Write a file beside `path`, sync it, and rename it over `path`, so that a reader sees all of it or none.
 
-    Raises RingError when the file system refuses; before the rename, `path` is then what it was.
+    The new file has the mode of the one it replaces. Raises RingError when the file system refuses; before the rename,
+    `path` is then what it was.
     """
     path = Path(path)
     # Beside it, since a rename is atomic only within a file system; and a name that no other writer picks.
@@ -349,6 +360,8 @@ def replace_file(path: str | Path, pieces: "Iterable[Buffer]") -> None:
     try:
         try:
             with beside.open("xb") as file:
+                with contextlib.suppress(FileNotFoundError):
+                    os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
                 file.writelines(pieces)
                 file.flush()
                 os.fsync(file.fileno())

@@ -64,6 +64,8 @@ class Ring:
     """The previous owners of those partitions, as rows of device ids, filled up with NOBODY."""
     ancestors: memoryview = field(compare=False, repr=False)
     """The checksums of epochs 1, 2, … up to the one before this, 16 bytes each."""
+    founding: memoryview = field(compare=False, repr=False)
+    """A bit for each partition, lowest bit first; or nothing at all, where none is founding."""
 
     _device_of: dict[int, Device] = field(init=False, compare=False, repr=False)
     _hash_shift: int = field(init=False, compare=False, repr=False)
@@ -109,6 +111,14 @@ class Ring:
             return tuple([device_of[row[partition]] for row in rows])
         except KeyError as error:
             raise self._names_unknown_device(partition, error.args[0]) from None
+
+    def is_founding(self, partition: Partition) -> bool:
+        """Whether a partition has only ever had its present owners, each under its first uuid.
+
+        Such an owner has missed nothing and votes at once; any other votes when it has caught up.
+        """
+        assert not partition >> self.part_power, "a partition of another ring"
+        return bool(self.founding) and bool(self.founding[partition >> 3] >> (partition & 7) & 1)
 
     def handoffs(self, partition: Partition) -> Iterator[Device]:
         """Yield all devices with weight that are no primary of a partition, in the order in which they stand in.

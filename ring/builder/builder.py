@@ -32,6 +32,8 @@ Address = tuple[str, int, str]
 SECONDS_PER_HOUR: Final = 3600
 HOURS_MAX: Final = 24.0 * 366 * 100
 """A century; a partition that rests longer is not at rest but forgotten."""
+WEIGHT_MIN: Final = 1e-6
+"""Lighter devices would be lost in rounding beside any other."""
 TIME_S_MAX: Final = 2**32 - 1
 ID_GAP_MAX: Final = 65_536
 """How far above the next id a chosen one may lie: every id below it takes a place in the table."""
@@ -97,6 +99,8 @@ class RingBuilder:
     """The previous owners of the moving partitions, one column each."""
     moved_at_s: npt.NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, np.uint32))
     """Per partition: when one of its replicas was last moved, in seconds since 1970; 0 for never."""
+    founding: Mask = field(default_factory=lambda: np.empty(0, bool))
+    """Per partition: it has only ever had its present owners, each under its first uuid, who therefore vote at once."""
     lineage: bytes = b""
     """The checksums of all rings so far, 16 bytes each; the last is the current epoch's."""
     _claimed: dict[Address | UUID, DeviceId] = field(init=False, repr=False, compare=False)
@@ -157,8 +161,10 @@ class RingBuilder:
     # Changes to the devices and the settings; a rebalance brings them into effect
 
     def add(self, device: Device) -> None:
-        """Add a device under its id, which is `next_id()` unless an old one is to be used again."""
+        """Add a device under its id, which is `next_id()` or above it. Once there is a ring, no id is used again."""
         self._check_device(device)
+        if device.id < len(self.devices) and self.epoch and self.devices[device.id] is None:
+            raise BuilderError(f"id {device.id} was another device's; leave the id out to get a new one")
         if device.id < len(self.devices) and self.devices[device.id] is not None:
             raise BuilderError(f"there is a device d{device.id} already; leave the id out to get a new one")
         if device.id > len(self.devices) + ID_GAP_MAX:
@@ -182,9 +188,14 @@ class RingBuilder:
             self._forget(device_id)
 
     def update(self, device: Device) -> None:
-        """Replace what is known of a device: its weight, place, address, meta or uuid."""
-        self.device(device.id)
+        """Replace what is known of a device: its weight, place, address, meta or uuid.
+
+        Another uuid is another disk, so that what the device owns has had another owner.
+        """
+        known = self.device(device.id)
         self._check_device(device)
+        if known.uuid is not None and known.uuid != device.uuid and self.owners.size:
+            self.founding[(self.owners == device.id).any(axis=0)] = False
         self._put(device)
 
     def set_replicas(self, replicas: float) -> None:
@@ -263,6 +274,7 @@ class RingBuilder:
         if self.owners.size:
             self.owners = np.repeat(self.owners, 2, axis=1)
             self.moved_at_s = np.repeat(self.moved_at_s, 2)
+            self.founding = np.repeat(self.founding, 2)
             self._publish()
 
     def undo_to(self, earlier: "RingBuilder", now_s: int) -> None:
@@ -351,9 +363,9 @@ class RingBuilder:
         """Refuse a device that cannot be, or that another one is already."""
         if not 0 <= device.id <= DEVICE_ID_MAX:
             raise BuilderError(f"a device id of {device.id} is not between 0 and {DEVICE_ID_MAX}")
-        if not 0 <= device.weight <= WEIGHT_MAX:
+        if not (device.weight == 0 or WEIGHT_MIN <= device.weight <= WEIGHT_MAX):
             raise BuilderError(
-                f"a weight of {device.weight:g} is not between 0 and {WEIGHT_MAX:g}; 0 drains the device"
+                f"a weight of {device.weight:g} is not between {WEIGHT_MIN:g} and {WEIGHT_MAX:g}; 0 drains the device"
             )
         if not 0 < device.port < 2**16:
             raise BuilderError(f"port {device.port} is not between 1 and 65535")
@@ -414,9 +426,11 @@ class RingBuilder:
         self.owners = owners
         if not before.size:
             self.moved_at_s = np.zeros(self.partitions, np.uint32)
+            self.founding = np.ones(self.partitions, bool)
         else:
             changed = np.flatnonzero(_sets_differ(before, owners))
             self.moved_at_s[changed] = now_s
+            self.founding[changed] = False
             self.moving_partitions = changed.astype(np.uint32)
             self.moving_rows = _top(before[:, changed])
         if not self.is_moving:
@@ -465,6 +479,7 @@ class RingBuilder:
                 ancestors=ancestors,
                 moving_partitions=self.moving_partitions.data,
                 moving_rows=[row.data for row in self.moving_rows] if self.is_moving else [],
+                founding=pack_bits(self.founding),
             )
         )
 
@@ -525,6 +540,17 @@ def _claims(device: Device) -> Iterator[Address | UUID]:
 
 def _claimed(devices: Iterable[Device | None]) -> dict[Address | UUID, DeviceId]:
     return {claim: device.id for device in devices if device for claim in _claims(device)}
+
+
+def pack_bits(mask: Mask) -> bytes:
+    """Write one bit for each partition, lowest bit first."""
+    return np.packbits(mask, bitorder="little").tobytes()
+
+
+def unpack_bits(packed: bytes | memoryview, count: int) -> Mask:
+    """Read `count` bits; where there are none at all, none is set."""
+    bits = np.frombuffer(packed, np.uint8) if packed else np.zeros((count + 7) // 8, np.uint8)
+    return np.unpackbits(bits, count=count, bitorder="little").astype(bool)
 
 
 def _to_places(tree: Tree, ids: Ids) -> Owners:

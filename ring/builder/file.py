@@ -11,7 +11,7 @@ Owns the byte layout and the history directory. Never decides what a change does
             32        msgpack map: id (16 bytes), name, part_power, replicas, min_part_hours, seed, overload, lineage
                       (bytes), removed (array of ids), devices (array by id: nil for a hole, or [region, zone, host,
                       port, name, weight, meta, uuid (16 bytes or nil)]), and the tables as [rows, bytes of u32]:
-                      owners, moving_partitions, moving_rows, moved_at_s
+                      owners, moving_partitions, moving_rows, moved_at_s; and founding, a bit for each partition, lowest bit first
 
 Beside `FILE` stands `FILE.history/`, with the states that came before as `000001`, `000002`, ...: whole builder files, of
 which the last ten are kept. A state enters it as a hard link, before the new file is renamed over the old one, so that a
@@ -30,7 +30,7 @@ import msgpack
 import numpy as np
 import xxhash
 
-from ring.builder.builder import Ids, RingBuilder
+from ring.builder.builder import Ids, RingBuilder, pack_bits, unpack_bits
 from ring.device import DeviceId
 from ring.device_records import pack_devices, unpack_devices
 from ring.errors import BuilderError, RingError, RingFileError
@@ -130,6 +130,7 @@ def encode_builder(builder: RingBuilder) -> Iterator[bytes]:
             "moving_partitions": _table(builder.moving_partitions[None]),
             "moving_rows": _table(builder.moving_rows),
             "moved_at_s": _table(builder.moved_at_s[None]),
+            "founding": pack_bits(builder.founding),
         }
     )
     yield HEADER.pack(MAGIC, FORMAT_VERSION, 0, xxhash.xxh3_128_digest(body))
@@ -174,6 +175,7 @@ def _parse(fields: dict[str, Any]) -> RingBuilder:
         moving_partitions=_from_table(fields["moving_partitions"])[0],
         moving_rows=_from_table(fields["moving_rows"]),
         moved_at_s=_from_table(fields["moved_at_s"])[0],
+        founding=unpack_bits(fields["founding"], len(fields["moved_at_s"][1]) // 4),
     )
 
 

@@ -7,12 +7,12 @@ import click
 import numpy as np
 
 from ring.builder import RingBuilder
-from ring.builder.builder import Ids
+from ring.builder.builder import Ids, unpack_bits
 from ring.file import load_ring
 from ring.ring import NOBODY, Ring
 from tools.ring_builder.grammar import HOURS, command, pass_session
 from tools.ring_builder.rings import say_epoch
-from tools.ring_builder.session import BUILDER_SUFFIX, NO_SEED, RING_SUFFIX, Session
+from tools.ring_builder.session import BUILDER_SUFFIX, NO_SEED, RING_SUFFIX, Exit, Session
 
 MIN_PART_HOURS: Final = 24.0
 """Unless told otherwise; as Swift has it."""
@@ -26,7 +26,7 @@ LOST: Final = (
 @command("write_builder")
 @click.argument("min_part_hours", type=HOURS, default=MIN_PART_HOURS)
 @pass_session
-def write_builder(session: Session, min_part_hours: float) -> None:
+def write_builder(session: Session, min_part_hours: float) -> Exit:
     """Make a builder from the ring beside it, when the builder is lost. FILE names either of the two.
 
     Kept are devices, weights, uuids, assignment, moves and ancestors; lost are the overload, which devices were removed
@@ -39,7 +39,7 @@ def write_builder(session: Session, min_part_hours: float) -> None:
     session.check_free()
     builder = builder_of(load_ring(session.ring_path, NO_SEED), min_part_hours, session.now_s)
     session.save(builder)
-    say_epoch(session, builder, f"{session.builder_path} is made; {LOST}", {"lost": LOST})
+    return say_epoch(session, builder, f"{session.builder_path} is made; {LOST}", {"lost": LOST})
 
 
 def builder_of(ring: Ring, min_part_hours: float, now_s: int) -> RingBuilder:
@@ -54,6 +54,7 @@ def builder_of(ring: Ring, min_part_hours: float, now_s: int) -> RingBuilder:
         owners=_table(ring.rows, ring.partition_count),
         moving_partitions=np.array(ring.moving_partitions, np.uint32),
         moving_rows=_table(ring.moving_rows, len(ring.moving_partitions)),
+        founding=unpack_bits(ring.founding, ring.partition_count),
         moved_at_s=np.full(ring.partition_count, now_s, np.uint32),
         lineage=bytes(ring.ancestors) + ring.checksum,
     )

@@ -70,6 +70,7 @@ def successor_of(ring: Ring, described: RingFields) -> RingFields:
         ancestors=bytes(ring.ancestors) + ring.checksum,
         moving_partitions=described.moving_partitions,
         moving_rows=described.moving_rows,
+        founding=described.founding,
     )
 
 
@@ -129,4 +130,7 @@ def ring_fields(draw: st.DrawFn, part_power_max: int = 4) -> RingFields:
             array("I", [owners[row] if row < len(owners) else NOBODY for _, owners in sorted(moving.items())])
             for row in range(width)
         ],
+        founding=draw(
+            st.just(b"") | st.binary(min_size=(partitions + 7) // 8, max_size=(partitions + 7) // 8)
+        ),
     )

@@ -452,3 +452,62 @@ def test_a_clock_that_cannot_be_is_refused() -> None:
     for now_s in (-5, 0, 2**32):
         with pytest.raises(BuilderError, match=f"the clock says {now_s}"):
             builder.rebalance(now_s)
+
+
+# Who has missed nothing
+
+
+def founding(builder: RingBuilder) -> set[int]:
+    ring = ring_of(builder)
+    return {number for number in range(ring.partition_count) if ring.is_founding(Partition(number))}
+
+
+def test_the_owners_of_a_first_ring_have_missed_nothing_even_when_they_are_bound_later() -> None:
+    builder = cluster()
+    builder.rebalance(NOW_S)
+    assert founding(builder) == set(range(64))
+    for device in builder.present():
+        builder.update(replace(device, uuid=UUID(int=100 + device.id)))
+    assert founding(builder) == set(range(64))
+
+
+def test_a_partition_that_changed_owners_has_had_others_for_ever() -> None:
+    builder = cluster()
+    now_s = to_fixed_point(builder, NOW_S)
+    earlier = deepcopy(builder)
+    builder.add(a_disk(builder))
+    builder.rebalance(now_s)
+    moved = set(map(int, builder.moving_partitions))
+    assert moved
+    assert founding(builder) == set(range(64)) - moved
+    builder.settle()
+    builder.undo_to(earlier, now_s)
+    assert founding(builder) == set(range(64)) - moved
+    builder.settle()
+    builder.increase_part_power()
+    assert founding(builder) == {
+        half for partition in set(range(64)) - moved for half in (2 * partition, 2 * partition + 1)
+    }
+
+
+def test_a_disk_in_another_ones_stead_is_another_owner_of_all_it_holds() -> None:
+    builder = cluster()
+    builder.update(replace(builder.device(4), uuid=UUID(int=40)))
+    builder.rebalance(NOW_S)
+    builder.update(replace(builder.device(4), uuid=UUID(int=41)))
+    held = {
+        number
+        for number, owners in enumerate(owners_by_partition(builder))
+        if 4 in {device.id for device in owners}
+    }
+    assert founding(builder) == set(range(64)) - held
+
+
+def test_an_id_that_a_ring_has_named_is_not_used_again() -> None:
+    builder = cluster()
+    now_s = to_fixed_point(builder, NOW_S)
+    builder.remove(DeviceId(4))
+    builder.rebalance(now_s)
+    builder.settle()
+    with pytest.raises(BuilderError, match="id 4 was another device's"):
+        builder.add(replace(a_disk(builder), id=DeviceId(4)))

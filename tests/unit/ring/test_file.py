@@ -29,7 +29,7 @@ SMALL = fields(
     moving={1: [2, 0], 3: [0]},
 )
 SMALL_BYTES = bytes(encode_ring(SMALL))
-HEADER_BYTES = 80
+HEADER_BYTES = 88
 
 
 def refusal(data: bytes) -> str:
@@ -68,6 +68,7 @@ def test_what_is_written_is_read(described: RingFields) -> None:
         ancestors=bytes(ring.ancestors),
         moving_partitions=array("I", ring.moving_partitions),
         moving_rows=[array("I", row) for row in ring.moving_rows],
+        founding=bytes(ring.founding),
     ) == replace(described, devices=list(described.devices))
 
 
@@ -85,9 +86,9 @@ def test_a_file_is_loaded_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_sections_begin_at_multiples_of_eight() -> None:
-    sizes = struct.unpack_from("<6Q", SMALL_BYTES, 32)
+    sizes = struct.unpack_from("<7Q", SMALL_BYTES, 32)
     assert sizes[0] == len(SMALL_BYTES) == HEADER_BYTES + sum(-(-size // 8) * 8 for size in sizes[1:])
-    assert sizes[3:] == (6 * 4, 2 * 4, 4 * 4)
+    assert sizes[3:] == (6 * 4, 2 * 4, 4 * 4, 0)
 
 
 # Refusals
@@ -154,7 +155,7 @@ def test_a_refusal_names_the_cause_and_the_fix(data: bytes, cause: str, fix: str
 
 def _with_metadata(**changed: object) -> bytes:
     """The small ring with other metadata, sealed, as a writer with a bug might leave it."""
-    sizes = list(struct.unpack_from("<6Q", SMALL_BYTES, 32))
+    sizes = list(struct.unpack_from("<7Q", SMALL_BYTES, 32))
     metadata = msgpack.unpackb(SMALL_BYTES[HEADER_BYTES : HEADER_BYTES + sizes[1]])
     packed = msgpack.packb({name: value for name, value in (metadata | changed).items() if value is not ...})
     rest = SMALL_BYTES[HEADER_BYTES + -(-sizes[1] // 8) * 8 :]
@@ -162,10 +163,10 @@ def _with_metadata(**changed: object) -> bytes:
 
 
 def _with_section(packed: bytes, rest: bytes) -> bytes:
-    sizes = list(struct.unpack_from("<6Q", SMALL_BYTES, 32))
+    sizes = list(struct.unpack_from("<7Q", SMALL_BYTES, 32))
     body = packed + bytes(-len(packed) % 8) + rest
     return sealed(
-        SMALL_BYTES[:32] + struct.pack("<6Q", HEADER_BYTES + len(body), len(packed), *sizes[2:]) + body
+        SMALL_BYTES[:32] + struct.pack("<7Q", HEADER_BYTES + len(body), len(packed), *sizes[2:]) + body
     )
 
 
@@ -334,9 +335,9 @@ def test_a_damaged_file_with_a_right_checksum_is_refused_or_can_be_used(
 @pytest.mark.parametrize("field", range(6))
 @pytest.mark.parametrize("length", [2**64 - 1, 2**63, 2**40, 2**32 - 8])
 def test_a_huge_length_costs_no_memory(field: int, length: int) -> None:
-    sizes = list(struct.unpack_from("<6Q", SMALL_BYTES, 32))
+    sizes = list(struct.unpack_from("<7Q", SMALL_BYTES, 32))
     sizes[field] = length
-    huge = sealed(SMALL_BYTES[:32] + struct.pack("<6Q", *sizes) + SMALL_BYTES[HEADER_BYTES:])
+    huge = sealed(SMALL_BYTES[:32] + struct.pack("<7Q", *sizes) + SMALL_BYTES[HEADER_BYTES:])
     tracemalloc.start()
     try:
         refusal(huge)
