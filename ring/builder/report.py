@@ -48,8 +48,8 @@ class DeviceBalance:
 
 def balance(builder: RingBuilder) -> tuple[DeviceBalance, ...]:
     """Weigh every device, removed ones too, in the order of their ids."""
-    known = _known(builder)
-    total = math.fsum(device.weight for device in known)
+    devices = known(builder)
+    total = math.fsum(device.weight for device in devices)
     loads = builder.loads()
     return tuple(
         DeviceBalance(
@@ -58,7 +58,7 @@ def balance(builder: RingBuilder) -> tuple[DeviceBalance, ...]:
             builder.slots_wanted * (device.weight / total) if total else 0.0,
             int(loads[device.id]),
         )
-        for device in known
+        for device in devices
     )
 
 
@@ -106,7 +106,7 @@ class Dispersion:
 
 def dispersion(builder: RingBuilder) -> Dispersion:
     """Count distinct failure domains per partition, and the replicas that stand closer than they need to."""
-    tree = Tree.of(_known(builder))
+    tree = Tree.of(known(builder))
     weighted = np.array([device.weight for device in tree.devices]) > 0
     most = _most_per_partition(builder, tree)
     anywhere = np.zeros(builder.owners.shape, bool)
@@ -324,7 +324,7 @@ def _pending(builder: RingBuilder) -> list[str]:
         if loads[number]:
             device = builder.devices[number]
             found.append(f"{device} was removed and still holds {loads[number]} replicas; rebalance")
-    tree = Tree.of(_known(builder))
+    tree = Tree.of(known(builder))
     quota = _quotas(builder, tree)
     if quota is None:
         usable = sum(device.weight > 0 for device in builder.present())
@@ -351,7 +351,8 @@ def _pending(builder: RingBuilder) -> list[str]:
 # Shared
 
 
-def _known(builder: RingBuilder) -> list[Device]:
+def known(builder: RingBuilder) -> list[Device]:
+    """List all devices, those that are being emptied too."""
     return [device for device in builder.devices if device is not None]
 
 
@@ -396,8 +397,8 @@ def _most_per_partition(builder: RingBuilder, tree: Tree) -> list[Ints]:
 
 
 def _unknown_ids(builder: RingBuilder, ids: Ids) -> Ids:
-    known = np.array([device.id for device in _known(builder)] + [NOBODY_ON_DISK], np.uint32)
-    return np.setdiff1d(ids, known)
+    there = np.array([device.id for device in known(builder)] + [NOBODY_ON_DISK], np.uint32)
+    return np.setdiff1d(ids, there)
 
 
 def _some(ids: Ids) -> str:

@@ -7,6 +7,7 @@ and exit code 2, never a traceback.
 import os
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,8 @@ from tools.ring_builder.grammar import FileFirst
 from tools.ring_builder.session import Exit, Session
 
 PROGRAM: Final = "swiftlike-ring-builder"
+TRACEBACK: Final = "SWIFTLIKE_TRACEBACK"
+"""The environment variable that asks for the traceback of a bug."""
 
 
 @click.group(
@@ -40,7 +43,8 @@ def cli(context: click.Context, as_json: bool, file: str) -> Exit | None:
         raise RingError(
             f"{file!r} is no name for a builder file; name it after its ring, such as object-0.builder"
         )
-    context.obj = Session(path, now_s=context.obj, as_json=as_json)
+    context.obj = Session.of(path, now_s=context.obj)
+    context.obj.as_json = as_json
     return None if context.invoked_subcommand else reports.table(context.obj)
 
 
@@ -97,6 +101,14 @@ def main(arguments: Sequence[str] | None = None, now_s: int | None = None) -> in
         # click ends with when it meets this first.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.WARNING
+    except OSError as error:
+        return _refused(
+            f"{error.filename or 'a file'} cannot be used ({error.strerror}); mend that and try again"
+        )
+    except Exception as error:
+        if os.environ.get(TRACEBACK):
+            traceback.print_exc()
+        return _refused(f"this is a bug in swiftlike: {error!r}; report it, with what {TRACEBACK}=1 shows")
     return code or Exit.DONE
 
 

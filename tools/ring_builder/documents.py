@@ -5,6 +5,7 @@ Owns the names of their fields, which scripts rely on: fields are added, never r
 """
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 from typing import Any
 
 from ring.builder import Rebalance, RingBuilder
@@ -19,7 +20,7 @@ from ring.builder.report import (
     largest_deviation_percent,
 )
 from ring.device import Device
-from ring.errors import RingFileError
+from ring.errors import RingError, RingFileError
 from tools.ring_builder.session import Session, made_by
 
 Document = dict[str, Any]
@@ -58,9 +59,12 @@ def ring_file_document(session: Session, builder: RingBuilder) -> Document:
 
 def _ring_standing(session: Session, builder: RingBuilder) -> tuple[bool, str]:
     try:
+        session.check_name(builder.name)
         ring = session.ring_beside()
     except RingFileError as error:
         return False, f"{error}; write_ring does that"
+    except RingError as error:
+        return False, str(error)
     if not builder.owners.size:
         return False, "there is no ring yet: add devices and rebalance"
     if ring is None:
@@ -75,13 +79,10 @@ def _ring_standing(session: Session, builder: RingBuilder) -> tuple[bool, str]:
 
 
 def has_unpublished_changes(builder: RingBuilder) -> bool:
-    """Say whether a ring written now would be another one than that of the current epoch.
-
-    Asks by publishing, so the builder must not be saved afterwards.
-    """
-    epoch = builder.epoch
-    builder.publish()
-    return builder.epoch != epoch
+    """Say whether a ring written now would be another one than that of the current epoch."""
+    asked = copy(builder)  # which publishing gives a lineage of its own; the tables are only read
+    asked.publish()
+    return asked.epoch != builder.epoch
 
 
 def device_document(device: Device) -> Document:

@@ -18,8 +18,8 @@ MIN_PART_HOURS: Final = 24.0
 """Unless told otherwise; as Swift has it."""
 
 LOST: Final = (
-    "lost are the overload, which devices were removed (they have weight 0), the history, and when partitions moved, so that"
-    " all rest from now on"
+    "lost are the overload, the seed, which devices were removed (they have weight 0), the history, and when partitions moved,"
+    " so that all rest from now on"
 )
 
 
@@ -29,16 +29,17 @@ LOST: Final = (
 def write_builder(session: Session, min_part_hours: float) -> Exit:
     """Make a builder from the ring beside it, when the builder is lost. FILE names either of the two.
 
-    Kept are devices, weights, uuids, assignment, moves and ancestors; lost are the overload, which devices were removed
-    (they have weight 0), the history, and when partitions moved, so that all rest for MIN_PART_HOURS from now on.
+    Kept are devices, weights, uuids, assignment, moves and ancestors; lost are the overload, the seed, which devices were
+    removed (they have weight 0), the history, and when partitions moved, so that all rest for MIN_PART_HOURS from now on.
     """
     path = session.builder_path
     if path.name.endswith(RING_SUFFIX):
         beside = path.with_name(path.name.removesuffix(RING_SUFFIX) + BUILDER_SUFFIX)
         session = replace(session, builder_path=beside)
-    session.check_free()
-    builder = builder_of(load_ring(session.ring_path, NO_SEED), min_part_hours, session.now_s)
-    session.save(builder)
+    with session.locked_new():
+        builder = builder_of(load_ring(session.ring_path, NO_SEED), min_part_hours, session.now_s)
+        session.check_name(builder.name)
+        session.save(builder)
     return say_epoch(session, builder, f"{session.builder_path} is made; {LOST}", {"lost": LOST})
 
 

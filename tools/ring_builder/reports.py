@@ -10,9 +10,8 @@ import numpy as np
 
 from ring.builder import RingBuilder
 from ring.builder import file as builder_file
-from ring.builder.report import balance, dispersion, partners_per_device, validate
-from ring.device import Device
-from ring.errors import RingError, RingFileError
+from ring.builder.report import balance, dispersion, known, partners_per_device, validate
+from ring.errors import RingError
 from tools.ring_builder.documents import (
     Document,
     balances_document,
@@ -34,13 +33,8 @@ def table(session: Session) -> Exit:
     return session.say(document, lambda: show_ring(session.builder_path, document))
 
 
-def _known(builder: RingBuilder) -> list[Device]:
-    """Return all devices, those that are being emptied too: looking harms nobody."""
-    return [device for device in builder.devices if device is not None]
-
-
 def _found(builder: RingBuilder, values: Sequence[str], wanted: Search) -> set[int]:
-    return {device.id for asked in searches(values, wanted) for device in find(_known(builder), asked)}
+    return {device.id for asked in searches(values, wanted) for device in find(known(builder), asked)}
 
 
 @command("search")
@@ -123,8 +117,9 @@ def validate_command(session: Session) -> Exit:
 
 def _broken_ring(session: Session, builder: RingBuilder) -> list[str]:
     try:
+        session.check_name(builder.name)
         ring = session.ring_beside()
-    except RingFileError as error:
+    except RingError as error:
         return [str(error)]
     if ring is not None and not made_by(builder, ring):
         return [f"{session.ring_path} (epoch {ring.epoch}) does not come from this builder"]

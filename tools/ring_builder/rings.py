@@ -33,14 +33,14 @@ SURPRISING_OVERLOAD: Final = 1.0
 @pass_session
 def create(session: Session, power: int, replicas: float, min_part_hours: float) -> Exit:
     """Create a builder of 2^POWER partitions."""
-    session.check_free()
-    if session.ring_path.exists():
-        raise RingError(
-            f"{session.ring_path} exists and a cluster may be running by it; make its builder with write_builder, or move it"
-            " away"
-        )
-    builder = RingBuilder(uuid4(), session.stem, power, replicas, min_part_hours)
-    session.save(builder)
+    with session.locked_new():
+        if session.ring_path.exists():
+            raise RingError(
+                f"{session.ring_path} exists and a cluster may be running by it; make its builder with write_builder, or move"
+                " it away"
+            )
+        builder = RingBuilder(uuid4(), session.stem, power, replicas, min_part_hours)
+        session.save(builder)
     document = {"ring": builder.name, "builder_id": str(builder.id), "partitions": builder.partitions}
     return session.say(
         document,

@@ -51,14 +51,39 @@ class Session:
     @property
     def ring_path(self) -> Path:
         """The ring stands beside its builder: `object-0.builder`, `object-0.ring`."""
-        return self.builder_path.with_name(self.stem + RING_SUFFIX)
+        return _followed(self.builder_path.with_name(self.stem + RING_SUFFIX))
 
     @property
     def stem(self) -> str:
         """The ring's name, as its builder's file says it."""
         return self.builder_path.name.removesuffix(BUILDER_SUFFIX)
 
-    def check_free(self) -> None:
+    @classmethod
+    def of(cls, path: Path, now_s: int) -> "Session":
+        """Begin a run on a builder; a link is followed once, so that link and builder cannot part ways.
+
+        A change replaces the file: through a link it would replace the link, and leave the builder and its history behind.
+        """
+        return cls(_followed(path), now_s)
+
+    @contextmanager
+    def locked_new(self) -> Iterator[None]:
+        """Make a builder where none is: until the end of the block nobody else makes one in this directory."""
+        directory = self.builder_path.parent
+        try:
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise RingError(
+                f"{self.builder_path} could not be written ({error.strerror}); make its directory or fix the path"
+            ) from error
+        try:
+            self._lock_or_refuse(descriptor)
+            self._check_free()
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _check_free(self) -> None:
         """Refuse to make a builder over another one, or where its ring is to be."""
         if self.builder_path.name.endswith(RING_SUFFIX):
             raise self._is_a_ring()
@@ -96,8 +121,17 @@ class Session:
         beside is not the current epoch.
         """
         with self.locked() as builder:
+            self.check_name(builder.name)
             self._check_ring_beside(builder, then)
             yield builder
+
+    def check_name(self, name: str) -> None:
+        """Refuse to write a ring under another name than its own: copies of a builder would make two rings of one line."""
+        if name != self.stem:
+            raise RingError(
+                f"{self.builder_path} is the builder of ring {name}, renamed or copied; rename it back to"
+                f" {name}{BUILDER_SUFFIX}, or create another builder for another ring"
+            )
 
     def _lock(self) -> int:
         """Lock the builder file and return the descriptor that holds the lock.
@@ -106,20 +140,32 @@ class Session:
         """
         while True:
             try:
-                descriptor = os.open(self.builder_path, os.O_RDONLY | os.O_CLOEXEC)
+                # O_NONBLOCK, not to wait for a writer, should somebody have put a pipe there.
+                descriptor = os.open(self.builder_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             except OSError:
                 self.load()  # which says in one sentence what is wrong
                 raise
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._lock_or_refuse(descriptor)
                 if os.path.samestat(os.fstat(descriptor), self.builder_path.stat()):
                     return descriptor
-                os.close(descriptor)
-            except BlockingIOError:
+            except FileNotFoundError:
                 os.close(descriptor)
                 raise RingError(
-                    f"{self.builder_path} is being changed by another ring builder; wait until that is done and try again"
+                    f"{self.builder_path} was moved away just now; bring it back, or name it where it is"
                 ) from None
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
+
+    def _lock_or_refuse(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RingError(
+                f"{self.builder_path} is being changed by another ring builder; wait until that is done and try again"
+            ) from None
 
     def _check_ring_beside(self, builder: RingBuilder, then: str | None) -> None:
         """Refuse to replace a ring that this builder did not make: a cluster may be running by it.
@@ -203,6 +249,10 @@ class Session:
         else:
             show()
         return Exit.WARNING if self.warnings else Exit.DONE
+
+
+def _followed(path: Path) -> Path:
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def made_by(builder: RingBuilder, ring: Ring) -> bool:

@@ -1,13 +1,14 @@
 """What the ring builder refuses: one sentence that names cause and fix, exit code 2, and nothing written or printed."""
 
 import fcntl
+import os
 from pathlib import Path
 
 import pytest
 
 from ring.builder.file import save_builder
 from tests.unit.tools.runs import Operator
-from tools.ring_builder import tables
+from tools.ring_builder import reports, tables
 
 UUID = "12345678-1234-5678-1234-567812345678"
 
@@ -224,6 +225,79 @@ def test_a_ring_that_cannot_be_written_says_that_the_builder_is_saved(operator: 
     operator.ring_file.rmdir()
     operator.does("write_ring")
     assert operator.ring.epoch == 1
+
+
+def test_a_builder_that_is_moved_away_while_it_is_opened_is_refused_and_left_closed(
+    owner: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock = fcntl.flock
+
+    def flock_late(descriptor: int, operation: int) -> None:
+        owner.file.rename(owner.directory / "moved.builder")
+        flock(descriptor, operation)
+
+    descriptors = set(Path("/proc/self/fd").iterdir())
+    monkeypatch.setattr(fcntl, "flock", flock_late)
+    run = owner.run("set_weight", "d0", 5)
+    assert run.code == 2
+    assert run.sentence.endswith("was moved away just now; bring it back, or name it where it is")
+    assert set(Path("/proc/self/fd").iterdir()) == descriptors
+
+
+@pytest.mark.parametrize("command", [["create", 6, 3, 1], ["write_builder"]], ids=["create", "write_builder"])
+def test_two_operators_cannot_make_one_builder_at_once(owner: Operator, command: list[object]) -> None:
+    owner.file.unlink()
+    descriptor = os.open(owner.directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        assert "is being changed by another ring builder; wait" in owner.refused(*command)
+    finally:
+        os.close(descriptor)
+    owner.ring_file.rename(owner.directory / "old.ring") if command[0] == "create" else None
+    owner.does(*command)
+
+
+@pytest.mark.parametrize("command", ["rebalance", "settle", "undo", "write_ring", "increase_partition_power"])
+def test_no_ring_is_written_from_a_copied_builder(owner: Operator, command: str) -> None:
+    copied = owner.directory / "object-1.builder"
+    copied.write_bytes(owner.file.read_bytes())
+    sentence = owner.refused(command, file=copied)
+    assert (
+        "is the builder of ring object-0, renamed or copied; rename it back to object-0.builder" in sentence
+    )
+    assert "is the builder of ring object-0" in owner.run("validate", file=copied).err
+    standing = owner.run("--json", file=copied).document["ring_file"]["standing"]
+    assert "is the builder of ring object-0" in standing
+
+
+def test_no_builder_is_made_from_a_ring_under_another_name(owner: Operator) -> None:
+    (owner.directory / "object-1.ring").write_bytes(owner.ring_file.read_bytes())
+    sentence = owner.refused("write_builder", file=owner.directory / "object-1.ring")
+    assert "is the builder of ring object-0, renamed or copied" in sentence
+
+
+@pytest.mark.parametrize("command", [[], ["set_weight", "d0", "5"], ["rebalance"]], ids=" ".join)
+def test_a_pipe_in_the_place_of_a_builder_is_refused_at_once(operator: Operator, command: list[str]) -> None:
+    os.mkfifo(operator.file)
+    assert "is not a regular file; name the builder file itself" in operator.refused(*command)
+
+
+def test_a_bug_ends_in_one_sentence_and_shows_its_traceback_when_asked(
+    owner: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(*_: object) -> None:
+        raise KeyError("d0\nd1")
+
+    monkeypatch.setattr(reports, "ring_document", stumble)
+    sentence = (
+        "this is a bug in swiftlike: KeyError('d0\\nd1'); report it, with what SWIFTLIKE_TRACEBACK=1 shows"
+    )
+    assert owner.refused() == sentence
+    monkeypatch.setenv("SWIFTLIKE_TRACEBACK", "1")
+    run = owner.run()
+    assert run.code == 2
+    assert "Traceback (most recent call last)" in run.err
+    assert run.err.endswith(f"{sentence}\n")
 
 
 def test_an_interrupted_question_is_no_traceback(owner: Operator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import os
 import pty
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from ring.builder.file import save_builder
 from ring.builder.report import balance
 from ring.ring import Kinship
 from tests.unit.tools.runs import Operator
+from tools.ring_builder.documents import has_unpublished_changes
 
 SCRIPT = Path(sys.executable).with_name("swiftlike-ring-builder")
 UUIDS = [UUID(int=number + 1) for number in range(4)]
@@ -294,6 +296,46 @@ def test_a_ring_that_another_builder_made_is_not_overwritten(owner: Operator, tm
     owner.does("add", "r1z5-10.0.0.5:6200/sdb1", 100)
     assert "does not come from this builder" in owner.refused("rebalance")
     assert owner.run("validate").code == 2
+
+
+def test_a_builder_behind_a_link_is_changed_where_it_is(owner: Operator, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    link = elsewhere / "mine.builder"
+    link.symlink_to(owner.file)
+    assert owner.run("set_weight", "d0", 5, file=link).code == 0
+    assert owner.run("write_ring", file=link).code == 1, "the devices are unbound"
+    assert link.is_symlink()
+    assert sorted(path.name for path in elsewhere.iterdir()) == ["mine.builder"]
+    assert (owner.builder.device(0).weight, owner.ring.epoch) == (5, 2)
+    assert owner.run("undo", file=link).code == 1
+    assert owner.builder.device(0).weight == 100
+
+
+def test_a_ring_behind_a_link_is_written_where_it_is(owner: Operator, tmp_path: Path) -> None:
+    there = tmp_path / "there.ring"
+    owner.ring_file.rename(there)
+    owner.ring_file.symlink_to(there)
+    owner.does("bind", "d0", "--uuid", UUIDS[0])
+    owner.does("write_ring")
+    assert owner.ring_file.is_symlink()
+    assert owner.ring.epoch == 2
+
+
+def test_files_keep_the_mode_that_they_were_given(owner: Operator) -> None:
+    owner.file.chmod(0o600)
+    owner.ring_file.chmod(0o640)
+    owner.does("bind", "d0", "--uuid", UUIDS[0])
+    owner.does("write_ring")
+    assert [path.stat().st_mode & 0o777 for path in (owner.file, owner.ring_file)] == [0o600, 0o640]
+
+
+def test_asking_whether_there_are_unpublished_changes_changes_nothing(owner: Operator) -> None:
+    builder = owner.builder
+    builder.update(replace(builder.device(0), meta="new"))
+    lineage = builder.lineage
+    assert [has_unpublished_changes(builder) for _ in range(2)] == [True, True]
+    assert (builder.lineage, has_unpublished_changes(owner.builder)) == (lineage, False)
 
 
 # Partition power
