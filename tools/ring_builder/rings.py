@@ -16,8 +16,9 @@ from ring.builder.report import Moves, moves
 from ring.device import Device
 from ring.errors import RingError
 from ring.hashing import PART_POWER_MAX
-from tools.ring_builder.documents import Document, moves_document, rebalance_document
+from tools.ring_builder.documents import Document, devices_document, moves_document, rebalance_document
 from tools.ring_builder.grammar import HOURS, command, pass_session
+from tools.ring_builder.memory import INCREASE_SLOT_BYTES, REBALANCE_SLOT_BYTES, check_memory
 from tools.ring_builder.notation import parse_overload
 from tools.ring_builder.session import Exit, Session, remembering_nothing
 from tools.ring_builder.tables import clock, show_lines, show_moves, show_rebalance, sign_of_life
@@ -153,8 +154,9 @@ def rebalance(session: Session, seed: int | None, dry_run: bool) -> Exit:
         if builder.is_moving:
             return session.refuse(
                 f"{len(builder.moving_partitions)} partitions are still moving, so nothing was rebalanced; settle once the"
-                " devices have caught up, then rebalance",
+                " devices have caught up, then rebalance; or undo, if a new owner died and never will",
             )
+        check_memory(builder, builder.partitions, REBALANCE_SLOT_BYTES)
         before, first = Before.of(builder), not builder.owners.size
         with sign_of_life(f"rebalancing {builder.partitions} partitions"):
             outcome = builder.rebalance(session.now_s, seed)
@@ -220,26 +222,57 @@ def undo(session: Session) -> Exit:
     before them.
     """
     with session.locked_with_ring() as builder:
-        before = Before.of(builder)
+        before, was_moving, ids = (
+            Before.of(builder),
+            builder.is_moving,
+            {device.id for device in builder.present()},
+        )
         builder.undo_to(previous_state(session.builder_path), session.now_s)
         moved = before.moves_to(builder)
         if builder.owners.size:
             session.save_with_ring(builder, save_undone)
         else:
             session.save(builder, save_undone)
-    document = {"epoch": builder.epoch, **moves_document(moved)}
-    return session.say(document, lambda: _show_undo(document, builder))
+    returned = [device for device in builder.present() if device.id not in ids and device.uuid is not None]
+    document = {
+        "epoch": builder.epoch,
+        **moves_document(moved),
+        "moving_partitions": len(builder.moving_partitions),
+        "devices_returned": devices_document(returned),
+    }
+    return session.say(
+        document,
+        lambda: _show_undo(document, _after_undo(before, builder, returned, was_moving=was_moving)),
+    )
 
 
-def _show_undo(document: Document, builder: RingBuilder) -> None:
+def _after_undo(
+    before: Before, builder: RingBuilder, returned: list[Device], *, was_moving: bool
+) -> list[str]:
+    """Tell what is to be done with the outcome of an undo."""
+    told = [
+        f"{device} is back under uuid {device.uuid}; if its disk was wiped since, bind d{device.id} anew, then write_ring"
+        for device in returned
+    ]
+    if builder.is_moving:
+        return [*told, f"next: {DISTRIBUTE}"]
+    if was_moving:
+        return [
+            *told,
+            "its partitions are where they were before it, so the ring is settled at once and there is nothing to settle",
+            "next: copy the ring to all hosts",
+        ]
+    return [*told, "next: copy the ring to all hosts"] if builder.epoch != before.epoch else told
+
+
+def _show_undo(document: Document, further: list[str]) -> None:
     show_lines(
         f"the last change is taken back: epoch {document['epoch']}, {document['replicas_moved']} replicas of"
         f" {document['partitions_moved']} partitions move, {document['percent_of_cluster']:.2f}% of the cluster"
     )
     if document["partitions_moved"]:
         show_moves(document)
-    if builder.is_moving:
-        show_lines(f"next: {DISTRIBUTE}")
+    show_lines(*further)
 
 
 @command("write_ring")
@@ -256,6 +289,8 @@ def write_ring(session: Session) -> Exit:
 def increase_partition_power(session: Session) -> Exit:
     """Split every partition in two; both halves stay where it is, so no data moves. It cannot be undone."""
     with session.locked_with_ring(then="increase_partition_power") as builder:
+        if builder.owners.size:
+            check_memory(builder, 2 * builder.partitions, INCREASE_SLOT_BYTES)
         builder.increase_part_power()
         if builder.owners.size:
             session.save_with_ring(builder)

@@ -8,7 +8,7 @@ import pytest
 
 from ring.builder.file import save_builder
 from tests.unit.tools.runs import Operator
-from tools.ring_builder import reports, tables
+from tools.ring_builder import memory, reports, tables
 
 UUID = "12345678-1234-5678-1234-567812345678"
 
@@ -298,6 +298,41 @@ def test_a_bug_ends_in_one_sentence_and_shows_its_traceback_when_asked(
     assert run.code == 2
     assert "Traceback (most recent call last)" in run.err
     assert run.err.endswith(f"{sentence}\n")
+
+
+@pytest.mark.parametrize("command", ["rebalance", "increase_partition_power"])
+def test_a_ring_that_memory_has_no_room_for_is_refused_before_it_is_made(
+    owner: Operator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str
+) -> None:
+    owner.does("add", "r1z4-10.0.0.4:6200/sdb1", 100)
+    meminfo = tmp_path / "meminfo"
+    monkeypatch.setattr(memory, "MEMINFO", meminfo)
+    meminfo.write_text("MemTotal:  99999999 kB\nMemAvailable:  1 kB\n")
+    sentence = owner.refused(command)
+    assert (
+        "GiB of memory and this machine has 0.0 GiB available; work on the ring on a larger one" in sentence
+    )
+    meminfo.write_text("MemTotal:  99999999 kB\nMemAvailable:  99999999 kB\n")
+    owner.does(command)
+
+
+def test_a_machine_that_does_not_tell_its_memory_is_trusted(
+    owner: Operator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "none")
+    owner.does("increase_partition_power")
+    (tmp_path / "none").write_text("MemTotal: 1 kB\n")
+    owner.does("increase_partition_power")
+
+
+def test_a_ring_larger_than_a_builder_file_is_refused_before_it_is_made(operator: Operator) -> None:
+    operator.does("create", 32, 3, 1)
+    operator.does("add", "z1-a:1/s", 1, "z2-b:1/s", 1, "z3-c:1/s", 1)
+    sentence = operator.refused("rebalance")
+    assert sentence.startswith(
+        "4294967296 partitions of 3 replicas need a builder file of 64.0 GiB, and 3.5 GiB is"
+    )
+    assert sentence.endswith("use a smaller partition power")
 
 
 def test_an_interrupted_question_is_no_traceback(owner: Operator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -263,6 +263,49 @@ def test_undo_tells_what_moves_back(owner: Operator) -> None:
     assert {flow["from"] for flow in run.document["zone_flows"]} == {"r1z4"}
 
 
+def test_an_undo_in_the_middle_of_a_move_is_settled_at_once_and_says_so(owner: Operator) -> None:
+    owner.does("add", "r1z4-10.0.0.4:6200/sdb1", 100)
+    owner.does("rebalance")
+    assert "or undo, if a new owner died" in owner.run("rebalance").err
+    run = owner.does("undo")
+    assert (
+        "so the ring is settled at once and there is nothing to settle\nnext: copy the ring to all hosts"
+        in run.out
+    )
+    assert (owner.ring.epoch, owner.ring.is_moving) == (3, False)
+    assert owner.run("settle").code == 1
+
+
+def test_an_undo_of_a_settled_move_is_to_be_settled(owner: Operator) -> None:
+    owner.does("add", "r1z4-10.0.0.4:6200/sdb1", 100)
+    owner.does("rebalance")
+    owner.does("settle")
+    assert owner.does("undo").out.endswith("when the devices have caught up, settle\n")
+
+
+def test_an_undo_that_brings_a_device_back_asks_for_its_uuid_if_it_was_wiped(owner: Operator) -> None:
+    owner.does("bind", "d2", "--uuid", UUIDS[2])
+    owner.does("add", "r1z3-10.0.0.3:6200/sdc1", 100)
+    owner.does("remove", "d2")
+    owner.does("rebalance")
+    owner.does("settle")
+    owner.does("undo")
+    owner.does("settle")
+    run = owner.does("undo")
+    assert (
+        f"is back under uuid {UUIDS[2]}; if its disk was wiped since, bind d2 anew, then write_ring"
+        in run.out
+    )
+    device = owner.builder.device(2)
+    assert (device.id, device.uuid) == (2, UUIDS[2])
+
+
+def test_an_undo_before_anything_is_written_asks_for_no_copy(operator: Operator) -> None:
+    operator.does("create", 4, 1, 1)
+    operator.does("add", "z1-a:1/s", 1)
+    assert "copy the ring" not in operator.does("undo").out
+
+
 def test_undo_before_the_first_ring_takes_back_an_addition(operator: Operator) -> None:
     operator.does("create", 4, 1, 1)
     operator.does("add", "z1-a:1/s", 1)
