@@ -1,0 +1,84 @@
+"""Bounds: every queue, pool, buffer and length that the world can make grow, with its reason.
+
+Owns numbers only. Whoever meets a bound says there what happens: wait, refuse, or drop and count.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+# --- internal RPC (swiftlike/rpc) -------------------------------------------------------------------------------
+
+RPC_HEADER_BYTES_MAX: Final = 64 * 1024
+"""The msgpack header of a frame: a path, a page of metadata and room to spare; what is larger is a body."""
+
+RPC_BODY_BYTES_MAX: Final = 1024 * 1024
+"""The raw body of a frame; larger bodies travel as a stream of frames."""
+
+RPC_HANDSHAKE_HEADER_BYTES_MAX: Final = 256
+"""The header of a frame before its sender has proved that it holds the secret; such a frame has no body."""
+
+RPC_HANDSHAKE_BYTES_MAX: Final = 1024
+"""All bytes that a stranger may send; the handshake takes about 200."""
+
+RPC_SECRET_BYTES_MIN: Final = 16
+"""A shorter cluster secret could be guessed."""
+
+RPC_METHOD_BYTES_MAX: Final = 64
+"""The name of a method."""
+
+RPC_DEADLINE_MS_MAX: Final = 2**32 - 1
+"""The time left to a call, as it travels; later deadlines are cut to this, seven weeks."""
+
+
+@dataclass(frozen=True, slots=True)
+class RpcLimits:
+    """Bounds of one process on the internal RPC; tests pass smaller ones."""
+
+    # Either end.
+    handshake_s: float = 5.0
+    """From the connection's first byte to its last proof; a peer that takes longer is disconnected."""
+    write_buffer_bytes: int = 256 * 1024
+    """Unsent bytes on one connection above which its writer waits for the peer to read."""
+    stream_window_bytes: int = 1024 * 1024
+    """What one end of a stream may send before the other has consumed it; at least two frames of 256 KiB."""
+    stream_stall_s: float = 30.0
+    """The longest wait for the other end of a stream to take or to give a single frame."""
+
+    # The calling end.
+    connections_max: int = 256
+    """Connections that this process opens; above it the one unused longest closes, or the caller waits."""
+    idle_s: float = 60.0
+    """An unused connection closes after this, so that many workers and many devices are no standing mesh."""
+    connect_s: float = 3.0
+    """To open a connection, without the handshake; a live host on a sound network needs milliseconds."""
+    calls_pending_max: int = 1024
+    """Calls that wait for their answer on one connection; above it a call is not sent."""
+    outbox_bytes_max: int = 16 * 1024 * 1024
+    """Bodies of calls that wait for a peer to read them; above it a call is not sent."""
+    streams_per_peer_max: int = 16
+    """Open streams to one peer; above it the caller waits."""
+    ping_s: float = 3.0
+    """After a call timed out, a peer silent for this long more loses its connection."""
+
+    # The serving end.
+    served_connections_max: int = 4096
+    """Connections that a process serves; above it a newcomer is told "full"."""
+    strangers_max: int = 64
+    """Connections whose handshake has not ended; above it the one that has taken longest is dropped."""
+    served_idle_factor: float = 1.5
+    """The serving end closes unused connections later than the calling end, so that no call meets a closing door."""
+    goodbye_s: float = 1.0
+    """A drained server waits this long for its callers to close their connections, before it does."""
+    calls_in_flight_max: int = 4096
+    """Calls at work in the whole process; above it the answer is "busy"."""
+    calls_in_flight_per_connection_max: int = 1024
+    """Calls at work of one connection; above it the answer is "busy"."""
+    bytes_in_flight_max: int = 256 * 1024 * 1024
+    """Bodies of calls at work in the whole process; above it the answer is "busy"."""
+    streams_in_flight_max: int = 256
+    """Streams at work in the whole process, each with up to a window of bytes; above it the answer is "busy"."""
+    replies_bytes_max: int = 8 * 1024 * 1024
+    """Replies that one peer has not read yet; above it the answer to its further calls is "busy"."""
+
+
+# --- end of internal RPC ----------------------------------------------------------------------------------------
