@@ -1,0 +1,157 @@
+"""The acceptor: what one owner of a key answers to an offer or a prepare.
+
+Pure: values in, values out. Never touches an index, a body or a clock. The rules are those of the register protocol
+in docs/architecture.md, to the letter; the model test drives these very functions through random schedules.
+"""
+
+from typing import NamedTuple
+
+from swiftlike.entries import Entry, Version
+from swiftlike.limits import REMEMBERED_MAX
+from swiftlike.registers import Register, Replaced
+from swiftlike.timestamps import NO_INCARNATION, Ballot, Timestamp
+
+
+class Standing(NamedTuple):
+    """What the owner may say about the keys of one partition."""
+
+    votes: bool = False
+    """It has caught up: an absent key was never written, or was forgotten by agreement."""
+    floor_us: int = 0
+    """All owners may have forgotten tombstones and promises below; an absent key counts as this ballot."""
+    refusing_us: int = 0
+    """The owner has agreed to take nothing below that it lacks, while a new floor is being settled."""
+
+
+class Accepted(NamedTuple):
+    """The offer is held now, and was not before."""
+
+    register: Register
+
+
+class Known(NamedTuple):
+    """The offer was held or remembered already; nothing is to be written."""
+
+    before: Replaced | None
+    """What it replaced then, as far as that is remembered."""
+    whole: bool | None
+    """For one that was replaced since: whether its body was there. None: it is what the register holds now."""
+
+
+class Promised(NamedTuple):
+    """Offers below the prepared ballot will be refused. `before` is what the owner held and remembered."""
+
+    register: Register
+    before: Register
+
+
+class Refused(NamedTuple):
+    """Something newer stands there; a ballot must be above this one to pass."""
+
+    above: Ballot
+
+
+def accept(
+    held: Register | None,
+    entry: Entry,
+    standing: Standing,
+    *,
+    oldest_us: int = 0,
+    from_voter: bool = False,
+    whole: bool = True,
+) -> Accepted | Known | Refused:
+    """Decide on an offered entry.
+
+    `oldest_us` is now less the reclaim age: what is older, an owner that does not vote takes only as a copy
+    `from_voter`. `whole` says whether the body of the entry held so far is there.
+    """
+    if held is None:
+        if refused := _below_floor(entry.ballot, standing, oldest_us, from_voter=from_voter):
+            return refused
+        return Accepted(Register(entry, (), unwritten(standing).since_us))
+    if known := _recall(held, entry.version):
+        return known
+    if entry.ballot <= held.ballot or entry.ballot < held.promised:
+        return Refused(held.outstanding)
+    if held.entry is None:
+        return Accepted(Register(entry, (), held.since_us))
+    replaced, since_us = (_as_replaced(held.entry, entry, whole=whole), *held.replaced), held.since_us
+    if len(replaced) > REMEMBERED_MAX:
+        replaced, since_us = replaced[:REMEMBERED_MAX], None
+    return Accepted(Register(entry, replaced, since_us))
+
+
+def prepare(
+    held: Register | None, ballot: Ballot, standing: Standing, *, oldest_us: int = 0, closing: bool = False
+) -> Promised | Refused:
+    """Decide on a prepare. A later one lifts a closing promise, unless it is closing too."""
+    if held is None:
+        if refused := _below_floor(ballot, standing, oldest_us):
+            return refused
+        held = unwritten(standing)
+    if ballot <= held.promised or ballot <= held.ballot:
+        return Refused(held.outstanding)
+    return Promised(held._replace(promised=ballot, closing=closing), held)
+
+
+def unwritten(standing: Standing) -> Register:
+    """Return what stands for an absent key: nothing was accepted since the floor, if the owner votes; else who knows."""
+    return Register(None, (), standing.floor_us if standing.votes else None)
+
+
+class RowRefused(NamedTuple):
+    """A row that a container does not take."""
+
+    closing: bool
+    """A container delete is under way; otherwise the row's incarnation is gone."""
+    incarnation: Timestamp
+    """The container's incarnation as this owner knows it."""
+
+
+def refuse_row(container: Register | None, ballot: Ballot, standing: Standing) -> RowRefused | None:
+    """Say why a container refuses a row; None when it takes it.
+
+    An owner that has not heard of the container takes the row: it may have missed the creation.
+    """
+    incarnation = ballot.incarnation
+    if container is None:
+        forgotten = standing.votes and incarnation.micros < standing.floor_us
+        return RowRefused(closing=False, incarnation=NO_INCARNATION) if forgotten else None
+    known = NO_INCARNATION if container.entry is None else container.entry.incarnation
+    deleted = container.entry is not None and container.entry.tombstone
+    if container.closing or incarnation < known or (deleted and incarnation == known):
+        return RowRefused(container.closing, known)
+    return None
+
+
+def is_below_floor(ballot: Ballot, standing: Standing) -> bool:
+    """Say whether an owner that votes takes this ballot only for what it holds."""
+    return standing.votes and ballot.micros < max(standing.floor_us, standing.refusing_us)
+
+
+def _recall(held: Register, version: Version) -> Known | None:
+    """Find a write that was accepted under this very ballot, as far back as memory reaches."""
+    if held.entry is not None and held.entry.version == version:
+        return Known(held.replaced[0] if held.replaced else None, None)
+    for at, old in enumerate(held.replaced):
+        if old.version == version:
+            return Known(held.replaced[at + 1] if at + 1 < len(held.replaced) else None, old.whole)
+    return None
+
+
+def _as_replaced(old: Entry, new: Entry, *, whole: bool) -> Replaced:
+    """Keep of an entry what is remembered; whether it was due is judged by the time of what replaces it."""
+    due = 0 < old.delete_at <= new.ballot.micros
+    return Replaced(old.version, old.base, not old.tombstone and not due, whole)
+
+
+def _below_floor(
+    ballot: Ballot, standing: Standing, oldest_us: int, *, from_voter: bool = False
+) -> Refused | None:
+    """Refuse what may be a late copy of something forgotten: a ballot below the floor, for a key that is not held."""
+    lowest_us = max(standing.floor_us, standing.refusing_us)
+    if not standing.votes:
+        if from_voter:
+            return None
+        lowest_us = max(lowest_us, oldest_us)
+    return Refused(Ballot.of(lowest_us, 0, ballot.incarnation)) if ballot.micros < lowest_us else None

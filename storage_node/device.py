@@ -1,0 +1,499 @@
+"""The device: index, volumes and large files of one disk behind the store interface.
+
+Owns their opening, the one order in which a batch becomes durable, reading with verification, quarantine and the
+reserve. Never speaks to the network and starts no job by itself.
+
+Order of a batch: the acceptors decide inside an index transaction; bodies of what was accepted are appended and
+synced; the transaction commits (LMDB syncs); the waiters are answered; files that nothing points at any more are
+unlinked. A crash in between leaves bytes that nothing points at, never an entry without its bytes.
+"""
+
+import asyncio
+import errno
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+from storage_node import identity, tables
+from storage_node.blocks import Cold, Extent, chunks_of, pread_waiting, pread_warm, seed_of
+from storage_node.commit import GroupCommit, Outcome
+from storage_node.disk import Disk
+from storage_node.errors import (
+    BodyDamaged,
+    BodyGone,
+    DeviceFailed,
+    DeviceRefused,
+    InsufficientStorage,
+    StorageError,
+)
+from storage_node.files import Files, StagedFile
+from storage_node.identity import DeviceFile
+from storage_node.index import Identity, Index
+from storage_node.keys import IDENTITY, Key, Layout
+from storage_node.keyvalues import Reading
+from storage_node.locations import FileId, InFile, InVolume, Location, VolumeId
+from storage_node.operations import Content, Disown, Fill, Operation, Relocate, RemoveVolume
+from storage_node.store import Acceptance, Offered, Staged
+from storage_node.table_store import TableStore, check_size
+from storage_node.tables import Change
+from storage_node.volumes import Volumes
+from swiftlike.entries import Entry, encode
+from swiftlike.limits import (
+    BODY_BYTES_MAX,
+    INDEX_MAP_BYTES,
+    READ_THREADS,
+    RECLAIM_AGE_US,
+    RESERVE_BYTES,
+    SMALL_BODY_BYTES_MAX,
+    VOLUME_BYTES_MAX,
+)
+from swiftlike.timestamps import WriteId
+
+_log: Final = logging.getLogger(__name__)
+_OPEN_TRIES: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How one device is kept."""
+
+    reserve_bytes: int = RESERVE_BYTES
+    """Free space that new bodies leave alone."""
+    reclaim_age_us: int = RECLAIM_AGE_US
+    """How long tombstones are remembered."""
+    volume_bytes_max: int = VOLUME_BYTES_MAX
+    """Where a volume is rolled."""
+    index_directory: Path | None = None
+    """Where the index lives, if on a faster disk than the bodies."""
+    index_map_bytes: int = INDEX_MAP_BYTES
+    """Address space of the index; must exceed the disk."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What went wrong on this device since it was opened."""
+
+    read_errors: int = 0
+    write_errors: int = 0
+    bodies_damaged: int = 0
+    cold_reads: int = 0
+    warm_reads: int = 0
+
+
+def format_device(
+    root: Path, *, index_directory: Path | None = None, map_bytes: int = INDEX_MAP_BYTES
+) -> UUID:
+    """Make an empty directory a device with a new uuid, and return that. The only place where an index is created.
+
+    `device.toml` is written last: a directory that has one is a whole device. Raises DeviceRefused.
+    """
+    identity.make_directories(root)
+    device = DeviceFile(uuid4(), generation=1)
+    create_index(index_directory or root / "index", device, map_bytes).close()
+    identity.write_device_file(root, device)
+    return device.uuid
+
+
+def create_index(directory: Path, device: DeviceFile, map_bytes: int) -> Index:
+    """Create the index of a device that is being formatted or rebuilt."""
+    index = Index(directory, create=True, map_bytes=map_bytes)
+    change = index.begin()
+    change.put(IDENTITY, Identity(device.uuid, device.generation).encode())
+    change.commit()
+    return index
+
+
+class Device(TableStore):
+    """An open device. `start` its writer on an event loop, `close` it in the end."""
+
+    def __init__(
+        self,
+        root: Path,
+        layout: Layout,
+        read_us: Callable[[], int],
+        *,
+        settings: Settings | None = None,
+        on_failure: Callable[[DeviceFailed], None] = lambda failure: None,
+        disk: Disk | None = None,
+        open_index: Callable[..., Index] = Index,
+    ) -> None:
+        """Open a formatted device for this process alone.
+
+        `on_failure` is told, on the loop, that a sync failed and the process must stop. Raises DeviceRefused.
+        """
+        settings = settings or Settings()
+        device = identity.read_device_file(root)
+        super().__init__(f"{root.name} ({device.uuid})", layout, read_us, settings.reclaim_age_us)
+        self.root: Final = root
+        self.uuid: Final = device.uuid
+        self.generation: Final = device.generation
+        self.settings: Final = settings
+        self.counters: Final = Counters()
+        self._disk = disk or Disk()
+        self._lock = identity.lock_device(root)
+        index_directory = settings.index_directory or root / "index"
+        try:
+            self._index = open_index(index_directory, map_bytes=settings.index_map_bytes)
+            try:
+                _check_identity(self._index, device, root)
+                self.volumes = Volumes(
+                    root / "volumes", device.uuid, self._disk, volume_bytes_max=settings.volume_bytes_max
+                )
+                self._load_standings()
+            except BaseException:
+                self._index.close()
+                raise
+        except BaseException:
+            identity.unlock_device(self._lock)
+            raise
+        self.files = Files(root / "files", root / "staging", device.uuid, self._disk)
+        self._writer = GroupCommit(self, on_failure)
+        self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="reader")
+        self._remover = ThreadPoolExecutor(1, thread_name_prefix="remover")
+
+    def start(self) -> None:
+        """Start the writer's thread; answers come on the running event loop."""
+        self._writer.start()
+
+    async def close(self) -> None:
+        """Commit what is queued, then let go of everything."""
+        await self._writer.stop()
+        await asyncio.to_thread(self.close_now)
+
+    def close_now(self) -> None:
+        """Let go of everything; for a device whose writer was never started, or has stopped."""
+        self._readers.shutdown()
+        self._remover.shutdown()
+        self.volumes.close()
+        self._index.close()
+        identity.unlock_device(self._lock)
+
+    # ---- writing -------------------------------------------------------------------------------------------
+
+    async def offer(self, offered: Offered) -> Acceptance:
+        """Offer an entry to the acceptor of its key."""
+        now_us = self._check_ballot(offered.entry.ballot, offered.offer)
+        content = await self._content(offered.key, offered.entry, offered.body)
+        answer: Acceptance = await self._submit_with(self._accept(offered, content, now_us), content)
+        return answer
+
+    async def fill(self, key: Key, body_id: WriteId, body: bytes | memoryview | Staged) -> bool:
+        """Bring a missing body; say whether the entry that lacked it is whole now."""
+        held = self.read(key)
+        entry = None if held is None else held.register.entry
+        if entry is None or entry.body_id != body_id:
+            return False
+        content = await self._content(key, entry, body)
+        assert content is not None, "a fill brings a body"
+        answer: bool = await self._submit_with(Fill(key, body_id, content), content)
+        return answer
+
+    def stage(self, body_id: WriteId) -> "StagedBody":
+        """Begin a body that is larger than memory should hold."""
+        return StagedBody(self, seed_of(body_id))
+
+    async def _content(self, key: Key, entry: Entry, body: bytes | memoryview | Staged | None) -> Content:
+        """Check a body against its entry, and put a large one on stable storage."""
+        if body is None:
+            return None
+        if isinstance(body, bytes | memoryview):
+            check_size(entry, len(body))
+            if len(body) <= SMALL_BODY_BYTES_MAX:
+                return body
+            staged = self.stage(entry.body_id)
+            try:
+                await staged.write(body)
+                return await staged.finish(key, entry)
+            except BaseException:
+                await staged.abort()
+                raise
+        assert isinstance(body, StagedBody), "a staged body belongs to the device that staged it"
+        return await body.finish(key, entry)
+
+    async def _submit_with(self, operation: Operation, content: Content) -> Any:
+        """Submit, and remove the finished file of an operation that failed alone."""
+        try:
+            return await self._submit(operation)
+        except DeviceFailed:
+            raise
+        except Exception:
+            # Not on cancellation: the operation may still happen, and the index would point at nothing.
+            if isinstance(content, InFile):
+                await self.on_thread(self.files.remove, content.file)
+            raise
+
+    async def _submit(self, operation: Operation) -> Any:
+        return await self._writer.submit(operation)
+
+    def commit(self, operations: Sequence[Operation]) -> list[Outcome]:
+        """Make operations durable together, on the writer's thread; one that fails, fails alone.
+
+        Raises DeviceFailed when a sync failed.
+        """
+        try:
+            if self._has_room() or all(operation.spends_reserve for operation in operations):
+                return [Outcome(answer) for answer in self._commit_together(operations)]
+        except DeviceFailed:
+            raise
+        except Exception as error:  # one by one, each is told its own
+            if len(operations) == 1:
+                return [self._refusal(error)]
+        return [self._commit_alone(operation) for operation in operations]
+
+    def _commit_alone(self, operation: Operation) -> Outcome:
+        if not operation.spends_reserve and not self._has_room():
+            return self._refusal(
+                InsufficientStorage(
+                    f"device {self.name} has less than its reserve of {self.settings.reserve_bytes} bytes left: "
+                    "add devices, or lower their weight"
+                )
+            )
+        try:
+            (answer,) = self._commit_together([operation])
+        except DeviceFailed:
+            raise
+        except Exception as error:
+            return self._refusal(error)
+        return Outcome(answer)
+
+    def _commit_together(self, operations: Sequence[Operation]) -> list[Any]:
+        view = self._index.begin()
+        try:
+            change = Change(view, self.layout, self._standings)
+            answers = [operation.apply(change, self.volumes) for operation in operations]
+            change.flush()
+            self.volumes.write()
+        except BaseException:
+            view.abort()
+            self.volumes.unstage()
+            raise
+        try:
+            self.volumes.sync()
+            view.commit()
+        except (OSError, DeviceFailed) as error:
+            self._mark_failed(error)
+            raise DeviceFailed(f"device {self.name}: {error}") from error
+        self._standings.update(change.standings_changed)
+        for file in change.freed:
+            self._remover.submit(self._remove_file, file)
+        return answers
+
+    def _refusal(self, error: Exception) -> Outcome:
+        """Turn what stopped an operation into its outcome."""
+        if isinstance(error, OSError):
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                return Outcome(None, InsufficientStorage(f"device {self.name} is full: add devices"))
+            self.counters.write_errors += 1
+            return Outcome(None, StorageError(f"device {self.name}: {error}; look at the disk"))
+        return Outcome(None, error)
+
+    def _has_room(self) -> bool:
+        return self._disk.free_bytes(self.root) > self.settings.reserve_bytes
+
+    def _mark_failed(self, error: Exception) -> None:
+        try:
+            identity.mark_failed(self.root)
+        except OSError as second:
+            _log.critical(
+                "device %s: after %s, its failure could not be noted either: %s", self.name, error, second
+            )
+
+    def _remove_file(self, file: FileId) -> None:
+        try:
+            self.files.remove(file)
+        except OSError as error:
+            # It is dead either way; `check` lists it as a leftover.
+            _log.warning("device %s: %s was not removed: %s", self.name, self.files.path(file), error)
+
+    # ---- reading -------------------------------------------------------------------------------------------
+
+    def _view(self) -> AbstractContextManager[Reading]:
+        return self._index.reading()
+
+    async def open_object(self, key: Key) -> "tuple[Entry, DeviceBody] | None":
+        """Return the entry of a key and its body, held open; None unless both are here."""
+        for _ in range(_OPEN_TRIES):
+            held = self.read(key)
+            if held is None or held.register.entry is None:
+                return None
+            entry, place = held.register.entry, held.location
+            try:
+                match place:
+                    case InVolume():
+                        extent = self.volumes.open(place, entry.size, seed_of(entry.body_id))
+                    case InFile():
+                        opener = partial(self.files.open, place, entry.size, seed_of(entry.body_id))
+                        extent = await self.on_thread(opener)
+                    case _:
+                        return None
+            except BodyGone:
+                continue
+            return entry, DeviceBody(self, key, place, extent)
+        raise StorageError(
+            f"device {self.name}: {key.path!r} was replaced {_OPEN_TRIES} times while it was opened: try again"
+        )
+
+    async def on_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Run what waits for the disk on a reader's thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, call, *arguments)
+
+    async def judge_damage(self, key: Key, place: Location, damage: BodyDamaged) -> StorageError:
+        """Quarantine a damaged body, if the index still points at it; return what to tell the reader."""
+        if not await self._submit(Disown(key, place)):
+            return BodyGone(
+                f"device {self.name}: {key.path!r} was replaced while it was read: begin the read again"
+            )
+        self.counters.bodies_damaged += 1
+        _log.error("device %s: %s", self.name, damage)
+        if isinstance(place, InFile):
+            await self.on_thread(self._quarantine, place)
+        return damage
+
+    def _quarantine(self, place: InFile) -> None:
+        """Move a damaged file aside; a damaged record stays where it is, dead, until its volume is compacted."""
+        target = self.root / "quarantine"
+        self._disk.rename(self.files.path(place.file), target / place.file.hex())
+        self._disk.sync_directory(target)
+
+    # ---- volumes -------------------------------------------------------------------------------------------
+
+    def live_bytes(self) -> dict[VolumeId, int]:
+        """Return how many bytes of each volume something points at."""
+        with self._index.reading() as view:
+            counted = tables.read_live_bytes(view)
+        return {volume: counted.get(volume, 0) for volume in self.volumes.ids()}
+
+    async def relocate(self, key: Key, place: InVolume, body: memoryview) -> bool:
+        """Copy a body to the end of the volumes, unless the index points elsewhere by now."""
+        moved: bool = await self._submit(Relocate(key, place, body))
+        return moved
+
+    async def remove_volume(self, volume: VolumeId) -> None:
+        """Remove a volume that nothing points at."""
+        assert self.live_bytes()[volume] == 0, "bodies must be moved out first"
+        assert not self.volumes.is_active(volume), "records may still be appended to it"
+        await self._submit(RemoveVolume(volume))
+        await self.on_thread(self.volumes.remove, volume)
+
+    # ---- opening -------------------------------------------------------------------------------------------
+
+    def _load_standings(self) -> None:
+        with self._index.reading() as view:
+            self._standings = tables.read_standings(view, self.layout)
+        if identity.has_failed(self.root):
+            # The page cache may show bytes that never reached the disk: what is here may be less than was promised.
+            view = self._index.begin()
+            change = Change(view, self.layout, self._standings)
+            for (table, partition), standing in self._standings.items():
+                change.set_standing(table, partition, standing._replace(votes=False))
+            view.commit()
+            self._standings = dict(change.standings_changed)
+            identity.clear_failed(self.root)
+            _log.warning(
+                "device %s: its last sync failed; it does not vote until it has caught up", self.name
+            )
+
+
+class StagedBody:
+    """A body on its way in: in memory while it is small, then in a file of its own."""
+
+    def __init__(self, device: Device, seed: int) -> None:
+        """Take the device that it belongs to, and the seed of its checksums."""
+        self._device = device
+        self._seed = seed
+        self._chunks: list[bytes] = []
+        self._file: StagedFile | None = None
+        self._size = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self._size
+
+    async def write(self, chunk: bytes | memoryview) -> None:
+        """Append to the body; waits while the disk is slower than the sender."""
+        self._size += len(chunk)
+        if self._size > BODY_BYTES_MAX:
+            raise StorageError(f"the body passes {BODY_BYTES_MAX} bytes, the limit: upload it in segments")
+        self._chunks.append(bytes(chunk))
+        if self._size > SMALL_BODY_BYTES_MAX:
+            chunks, self._chunks = self._chunks, []
+            await self._device.on_thread(self._spill, chunks)
+
+    async def finish(self, key: Key, entry: Entry) -> Content:
+        """Complete the body, durably if it is large, and return what its entry can point at."""
+        check_size(entry, self._size)
+        if self._file is None:
+            return b"".join(self._chunks)
+        place: InFile = await self._device.on_thread(
+            self._device.files.finish, self._file, key, encode(entry)
+        )
+        return place
+
+    async def abort(self) -> None:
+        """Give the body up."""
+        self._chunks.clear()
+        if self._file is not None:
+            await self._device.on_thread(self._file.abort)
+
+    def _spill(self, chunks: list[bytes]) -> None:
+        if self._file is None:
+            self._file = self._device.files.stage(self._seed)
+        for chunk in chunks:
+            self._file.write(chunk)
+
+
+class DeviceBody:
+    """A body of the device, held open."""
+
+    def __init__(self, device: Device, key: Key, place: Location, extent: Extent) -> None:
+        """Take over an open extent."""
+        self._device = device
+        self._key = key
+        self._place = place
+        self._extent = extent
+        self.size: Final = extent.size
+
+    async def read(self, start: int, stop: int) -> memoryview:
+        """Return the verified bytes `[start, stop)`: without a hop if they are warm."""
+        counters = self._device.counters
+        try:
+            try:
+                warm = self._extent.read(start, stop, pread_warm)
+            except Cold:
+                counters.cold_reads += 1
+                cold: memoryview = await self._device.on_thread(self._extent.read, start, stop, pread_waiting)
+                return cold
+            counters.warm_reads += 1
+            return warm
+        except BodyDamaged as damage:
+            raise await self._device.judge_damage(self._key, self._place, damage) from damage
+        except OSError as error:
+            counters.read_errors += 1
+            raise BodyDamaged(
+                f"{self._extent.place}: {error}; read another replica and look at the disk"
+            ) from error
+
+    async def stream(self, start: int, stop: int) -> AsyncIterator[memoryview]:
+        """Yield the verified bytes `[start, stop)` in chunks that end where blocks do."""
+        for chunk_start, chunk_stop in chunks_of(start, stop):
+            yield await self.read(chunk_start, chunk_stop)
+
+    def release(self) -> None:
+        """Let go of the body."""
+        self._extent.release()
+
+
+def _check_identity(index: Index, device: DeviceFile, root: Path) -> None:
+    found = index.identity()
+    if found != Identity(device.uuid, device.generation):
+        raise DeviceRefused(
+            f"{root}: its index belongs to device {found.uuid}, generation {found.generation}, and device.toml says "
+            f"{device.uuid}, generation {device.generation}: mount the right index, or run rebuild-index"
+        )

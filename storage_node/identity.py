@@ -1,0 +1,134 @@
+"""Whose directory this is: `device.toml`, the lock, and the shape of a device on disk.
+
+Owns the refusal of directories that are foreign, newer, not mounted or in use, each with the fix in the sentence.
+Never opens the index.
+
+`device.toml`, format 1: `format` (this number), `uuid` (new at each format, wipe or rebuild) and `generation` (counts
+rebuilds of the index). Written beside, synced, renamed, and the directory synced.
+"""
+
+import fcntl
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+import tomli_w
+
+from storage_node.errors import DeviceRefused
+
+FORMAT: Final = 1
+DEVICE_FILE: Final = "device.toml"
+FAILED_FILE: Final = "sync-failed"
+"""Left by a process whose sync failed: the device returns only as one that does not vote."""
+
+DIRECTORIES: Final = ("index", "volumes", "files", "staging", "quarantine")
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFile:
+    """What `device.toml` says."""
+
+    uuid: UUID
+    generation: int
+
+
+def read_device_file(root: Path) -> DeviceFile:
+    """Read `device.toml`. Raises DeviceRefused when it is missing, not ours or newer."""
+    path = root / DEVICE_FILE
+    try:
+        raw = tomllib.loads(path.read_text("utf-8"))
+        device_format, uuid, generation = raw["format"], raw["uuid"], raw["generation"]
+    except FileNotFoundError:
+        raise DeviceRefused(
+            f"{root} holds no {DEVICE_FILE}: mount its disk, or format it with swiftlike-device init"
+        ) from None
+    except OSError as error:
+        raise DeviceRefused(
+            f"{path} cannot be read ({error.strerror}): give this user access to the device"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError) as error:
+        raise DeviceRefused(
+            f"{path} is not a device file ({error!r}): mount the right disk at {root}"
+        ) from None
+    if device_format != FORMAT:
+        raise DeviceRefused(f"{path} has format {device_format}, this release knows {FORMAT}: upgrade it")
+    try:
+        return DeviceFile(UUID(uuid), int(generation))
+    except (ValueError, TypeError, AttributeError):
+        raise DeviceRefused(
+            f"{path} names no valid uuid and generation: restore it, or rebuild-index"
+        ) from None
+
+
+def write_device_file(root: Path, device: DeviceFile) -> None:
+    """Write `device.toml` so that a crash leaves the old one or the new."""
+    beside = root / f"{DEVICE_FILE}.new"
+    with beside.open("wb") as file:
+        tomli_w.dump({"format": FORMAT, "uuid": str(device.uuid), "generation": device.generation}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.rename(root / DEVICE_FILE)
+    _sync_directory(root)
+
+
+def make_directories(root: Path) -> None:
+    """Lay out an empty device, names durable. Raises DeviceRefused when the directory holds anything else."""
+    if not root.is_dir():
+        raise DeviceRefused(f"{root} is not a directory: create it, or mount the disk there")
+    found = sorted(path.name for path in root.iterdir() if path.name != "lost+found")
+    if found:
+        raise DeviceRefused(f"{root} is not empty (it holds {found[0]}): choose an empty directory")
+    for name in DIRECTORIES:
+        (root / name).mkdir(mode=0o700)
+    for lead in range(256):
+        (root / "files" / f"{lead:02x}").mkdir(mode=0o700)
+    _sync_directory(root / "files")
+    _sync_directory(root)
+
+
+def lock_device(root: Path) -> int:
+    """Lock a device for this process and return the descriptor that holds the lock. Raises DeviceRefused when taken."""
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise DeviceRefused(f"{root} is in use by another process: stop that one first") from None
+    return fd
+
+
+def unlock_device(lock: int) -> None:
+    """Give a lock back."""
+    os.close(lock)
+
+
+def mark_failed(root: Path) -> None:
+    """Note durably that a sync failed, as far as a failing disk lets us."""
+    fd = os.open(root / FAILED_FILE, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    _sync_directory(root)
+
+
+def has_failed(root: Path) -> bool:
+    """Say whether a sync failed when the device was last open."""
+    return (root / FAILED_FILE).exists()
+
+
+def clear_failed(root: Path) -> None:
+    """Forget a failed sync, once the device's votes have been taken away."""
+    (root / FAILED_FILE).unlink()
+    _sync_directory(root)
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,227 @@
+"""The index of a device: one LMDB environment, every value under a checksum.
+
+Owns how the environment is made, opened, read and committed. Never knows what a key means. Commits are fully
+synchronous; one thread writes; a read transaction never spans an `await`.
+
+    value, version 1:  size  field
+                             the value, laid out by the table that it stands in
+                          8  xxh3_64 of key and value
+"""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
+from uuid import UUID
+
+import lmdb
+from xxhash import xxh3_64_digest
+
+from storage_node.errors import DeviceFailed, DeviceRefused, IndexDamaged, InsufficientStorage
+from storage_node.keys import IDENTITY
+from swiftlike.limits import INDEX_MAP_BYTES, INDEX_READERS_MAX
+
+KEY_BYTES_MIN: Final = 1_700
+"""The longest key: a row of 256 + 256 + 1,024 bytes of names, its incarnation, and the time at which it is reclaimed."""
+
+FORMAT_VERSION: Final = 1
+_LIB_VERSION: Final = 1
+_CHECKSUM_BYTES: Final = 8
+_FULL: Final = (lmdb.MapFullError, lmdb.TxnFullError)
+
+
+class Identity(NamedTuple):
+    """Whose index it is; must equal what `device.toml` says."""
+
+    uuid: UUID
+    generation: int
+
+    def encode(self) -> bytes:
+        """Write it down."""
+        return bytes([FORMAT_VERSION]) + self.uuid.bytes + self.generation.to_bytes(8, "big")
+
+
+class Index:
+    """An open environment."""
+
+    def __init__(self, path: Path, *, create: bool = False, map_bytes: int = INDEX_MAP_BYTES) -> None:
+        """Open the environment in directory `path`; only *format* may `create` one.
+
+        Raises DeviceRefused when it is not there, when it is there and should be created, or when this LMDB cannot hold
+        whole paths as keys.
+        """
+        present = (path / "data.mdb").exists()
+        if present == create:
+            what = (
+                "already holds an index: choose an empty one"
+                if create
+                else "holds no index: run rebuild-index"
+            )
+            raise DeviceRefused(f"{path} {what}")
+        try:
+            self._env = lmdb.open(
+                str(path),
+                map_size=map_bytes,
+                max_readers=INDEX_READERS_MAX,
+                max_spare_txns=8,
+                readahead=False,
+                create=create,
+                lib_version=_LIB_VERSION,
+            )
+        except lmdb.Error as error:
+            raise DeviceRefused(
+                f"the index in {path} cannot be opened ({error}): run rebuild-index"
+            ) from None
+        self.engine_version: Final = self._env.lib_version()
+        if self.engine_version[0] != _LIB_VERSION or self._env.max_key_size() < KEY_BYTES_MIN:
+            self._env.close()
+            raise DeviceRefused(
+                f"this build of lmdb (engine {self.engine_version}) holds keys of {self._env.max_key_size()} bytes, and "
+                f"{KEY_BYTES_MIN} are needed: install lmdb>=3"
+            )
+        self._path = path
+        self._env.reader_check()
+
+    def identity(self) -> Identity:
+        """Return whose index it is. Raises DeviceRefused when it is empty or of a newer format."""
+        with self.reading() as view:
+            raw = view.get(IDENTITY)
+        if raw is None:
+            raise DeviceRefused(f"the index in {self._path} is empty: run rebuild-index")
+        if raw[0] != FORMAT_VERSION:
+            raise DeviceRefused(
+                f"the index in {self._path} has format {raw[0]}, this release reads 1: upgrade it"
+            )
+        return Identity(UUID(bytes=raw[1:17]), int.from_bytes(raw[17:25], "big"))
+
+    @contextmanager
+    def reading(self) -> Iterator["IndexView"]:
+        """Hold a consistent view; keep it short, since it pins every page that is replaced meanwhile."""
+        transaction = self._env.begin()
+        try:
+            yield IndexView(transaction)
+        finally:
+            transaction.abort()
+
+    def get(self, key: bytes) -> bytes | None:
+        """Read one value: the shortest of views."""
+        transaction = self._env.begin()
+        try:
+            raw = transaction.get(key)
+        finally:
+            transaction.abort()
+        return None if raw is None else _opened(key, raw)
+
+    def begin(self) -> "IndexChange":
+        """Begin to write; on the writer's thread only."""
+        return IndexChange(self._env.begin(write=True))
+
+    def drop_dead_readers(self) -> int:
+        """Free the slots of readers that were killed, which pin pages; return how many."""
+        return self._env.reader_check()
+
+    def used_bytes(self) -> int:
+        """Return how far the environment has grown, free pages included."""
+        return int(self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._env.close()
+
+
+class IndexView:
+    """A read transaction."""
+
+    def __init__(self, transaction: "lmdb.Transaction[bytes]") -> None:
+        """Take the transaction."""
+        self._transaction = transaction
+        self._get = transaction.get
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value at a key. Raises IndexDamaged."""
+        raw = self._get(key)
+        return None if raw is None else _opened(key, raw)
+
+    def scan(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the items in `[start, stop)` in order of their keys, or from the last to the first."""
+        with self._transaction.cursor() as cursor:
+            if reverse:
+                # The last key below `stop` is the one before the first at or above it, or the very last.
+                there = cursor.prev() if cursor.set_range(stop) else cursor.last()
+                for key, raw in cursor.iterprev() if there else ():
+                    if key < start:
+                        return
+                    yield key, _opened(key, raw)
+            elif cursor.set_range(start):
+                for key, raw in cursor:
+                    if key >= stop:
+                        return
+                    yield key, _opened(key, raw)
+
+    def floor(self, key: bytes, start: bytes) -> tuple[bytes, bytes] | None:
+        """Return the last item in `[start, key]`."""
+        with self._transaction.cursor() as cursor:
+            there = cursor.set_range(key)
+            if not there or cursor.key() != key:
+                there = cursor.prev() if there else cursor.last()
+            if not there or cursor.key() < start:
+                return None
+            found, raw = cursor.item()
+            return found, _opened(found, raw)
+
+
+class IndexChange(IndexView):
+    """The write transaction."""
+
+    def __init__(self, transaction: "lmdb.Transaction[bytes]") -> None:
+        """Take the transaction."""
+        super().__init__(transaction)
+        self._put = transaction.put
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Set the value at a key. Raises InsufficientStorage when the map is full."""
+        try:
+            self._put(key, value + xxh3_64_digest(key + value))
+        except _FULL as error:
+            raise InsufficientStorage(
+                f"the index is full ({error}): add devices, or wait for reclaim"
+            ) from None
+
+    def delete(self, key: bytes) -> bool:
+        """Remove a key; say whether it was there."""
+        try:
+            return self._transaction.delete(key)
+        except _FULL as error:
+            raise InsufficientStorage(
+                f"the index is full ({error}): add devices, or wait for reclaim"
+            ) from None
+
+    def commit(self) -> None:
+        """Put the changes on stable storage.
+
+        Raises InsufficientStorage when nothing was written for want of space, DeviceFailed when nobody knows.
+        """
+        try:
+            self._transaction.commit()
+        except _FULL as error:
+            raise InsufficientStorage(
+                f"the index is full ({error}): add devices, or wait for reclaim"
+            ) from None
+        except lmdb.Error as error:
+            if error.code == errno.ENOSPC:
+                raise InsufficientStorage(
+                    "the disk of the index is full: free space or add devices"
+                ) from None
+            raise DeviceFailed(f"the index could not be committed: {error}") from error
+
+    def abort(self) -> None:
+        """Take the changes back."""
+        self._transaction.abort()
+
+
+def _opened(key: bytes, raw: bytes) -> bytes:
+    value = raw[:-_CHECKSUM_BYTES]
+    if xxh3_64_digest(key + value) != raw[-_CHECKSUM_BYTES:]:
+        raise IndexDamaged(f"index key {key[:80]!r}: checksum mismatch; run check, then rebuild-index")
+    return value

@@ -1,0 +1,149 @@
+"""The store in memory: the same tables and acceptors over a dictionary, for the simulator and for tests.
+
+Owns nothing durable. What it answers is what a device answers, since both stand on the same operations; one contract
+suite holds it to that.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from storage_node.blocks import chunks_of
+from storage_node.keys import Key, Layout
+from storage_node.keyvalues import MemoryKeyValues, Reading
+from storage_node.locations import InVolume, VolumeId
+from storage_node.operations import Content, Fill, Operation
+from storage_node.store import Acceptance, Offered, Staged
+from storage_node.table_store import TableStore, check_size
+from storage_node.tables import Change
+from swiftlike.entries import Entry
+from swiftlike.limits import RECLAIM_AGE_US
+from swiftlike.timestamps import WriteId
+
+
+class MemoryStore(TableStore):
+    """One device without a disk."""
+
+    def __init__(
+        self, name: str, layout: Layout, read_us: Callable[[], int], reclaim_age_us: int = RECLAIM_AGE_US
+    ) -> None:
+        """Begin empty, voting on nothing."""
+        super().__init__(name, layout, read_us, reclaim_age_us)
+        self._table = MemoryKeyValues()
+        self._bodies = _MemoryBodies()
+
+    async def offer(self, offered: Offered) -> Acceptance:
+        """Offer an entry to the acceptor of its key."""
+        now_us = self._check_ballot(offered.entry.ballot, offered.offer)
+        content = _content(offered.entry, offered.body)
+        answer: Acceptance = await self._submit(self._accept(offered, content, now_us))
+        return answer
+
+    async def fill(self, key: Key, body_id: WriteId, body: bytes | memoryview | Staged) -> bool:
+        """Bring a missing body; say whether the entry that lacked it is whole now."""
+        held = self.read(key)
+        entry = None if held is None else held.register.entry
+        if entry is None or entry.body_id != body_id:
+            return False
+        content = _content(entry, body)
+        assert content is not None, "a fill brings a body"
+        answer: bool = await self._submit(Fill(key, body_id, content))
+        return answer
+
+    def stage(self, body_id: WriteId) -> "MemoryStaged":
+        """Begin a body that comes in pieces."""
+        return MemoryStaged()
+
+    async def open_object(self, key: Key) -> "tuple[Entry, MemoryBody] | None":
+        """Return the entry of a key and its body, held open; None unless both are here."""
+        held = self.read(key)
+        if held is None or held.register.entry is None or not isinstance(held.location, InVolume):
+            return None
+        return held.register.entry, MemoryBody(self._bodies.at(held.location))
+
+    @contextmanager
+    def _view(self) -> Iterator[Reading]:
+        yield self._table
+
+    async def _submit(self, operation: Operation) -> Any:
+        change = Change(self._table, self.layout, self._standings)
+        try:
+            answer = operation.apply(change, self._bodies)
+            change.flush()
+        except BaseException:
+            self._table.abort()
+            raise
+        self._table.commit()
+        self._standings.update(change.standings_changed)
+        return answer
+
+
+class MemoryStaged:
+    """A body on its way in."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self._chunks: list[bytes] = []
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return sum(map(len, self._chunks))
+
+    async def write(self, chunk: bytes | memoryview) -> None:
+        """Append to the body."""
+        self._chunks.append(bytes(chunk))
+
+    async def abort(self) -> None:
+        """Give the body up."""
+        self._chunks.clear()
+
+    def joined(self) -> bytes:
+        """Return the whole body."""
+        return b"".join(self._chunks)
+
+
+class MemoryBody:
+    """A body held open: its bytes never change."""
+
+    def __init__(self, body: bytes) -> None:
+        """Take the bytes."""
+        self._body: Final = memoryview(body)
+        self.size: Final = len(body)
+
+    async def read(self, start: int, stop: int) -> memoryview:
+        """Return the bytes `[start, stop)`."""
+        assert 0 <= start <= stop <= self.size
+        return self._body[start:stop]
+
+    async def stream(self, start: int, stop: int) -> AsyncIterator[memoryview]:
+        """Yield the bytes `[start, stop)` in chunks."""
+        for chunk_start, chunk_stop in chunks_of(start, stop):
+            yield self._body[chunk_start:chunk_stop]
+
+    def release(self) -> None:
+        """Let go of the body."""
+
+
+class _MemoryBodies:
+    """Bodies by their place, as a volume would number them; the simulator's runs are short, so none is removed."""
+
+    def __init__(self) -> None:
+        self._bodies: list[bytes] = []
+
+    def stage(self, key: Key, entry_raw: bytes, body: bytes | memoryview, seed: int) -> InVolume:
+        self._bodies.append(bytes(body))
+        return InVolume(VolumeId(0), len(self._bodies) - 1, 0)
+
+    def at(self, place: InVolume) -> bytes:
+        return self._bodies[place.offset]
+
+
+def _content(entry: Entry, body: bytes | memoryview | Staged | None) -> Content:
+    if body is None:
+        return None
+    if not isinstance(body, bytes | memoryview):
+        assert isinstance(body, MemoryStaged), "a staged body belongs to the store that staged it"
+        body = body.joined()
+    check_size(entry, len(body))
+    return body

@@ -1,0 +1,423 @@
+"""Operations: everything that changes a device, each as one step of a transaction.
+
+Owns how an acceptor's decision becomes changes of the tables and bodies to append. Never writes or commits by
+itself, so that many operations share one batch and a failing one can be replayed alone.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from storage_node import acceptor, keys, tables
+from storage_node.acceptor import Accepted, Known, Promised, Refused, RowRefused, Standing
+from storage_node.blocks import seed_of
+from storage_node.errors import StorageError
+from storage_node.keys import Key
+from storage_node.locations import MISSING, UNNEEDED, InFile, InVolume, Location, VolumeId
+from storage_node.rows import condemn_rows, read_row, remove_row, sweep_rows, upsert_row
+from storage_node.store import Acceptance, Promise, Reclaimed, RowOffer
+from storage_node.tables import Change, Held, read_held
+from swiftlike.entries import Entry, Version, encode
+from swiftlike.registers import Register
+from swiftlike.timestamps import Ballot, WriteId
+
+
+class Bodies(Protocol):
+    """Where small bodies are appended."""
+
+    def stage(self, key: Key, entry_raw: bytes, body: bytes | memoryview, seed: int) -> InVolume:
+        """Lay out a record and return where its body will be."""
+
+
+class Operation(Protocol):
+    """One step of a batch."""
+
+    @property
+    def body_bytes(self) -> int:
+        """Bytes that it appends to a volume."""
+
+    @property
+    def spends_reserve(self) -> bool:
+        """Whether it is done even when only the reserve of free space is left."""
+
+    def apply(self, change: Change, bodies: Bodies) -> Any:
+        """Make its changes and return its answer. Raises StorageError when it cannot be done."""
+
+
+Content = bytes | memoryview | InFile | None
+"""A body for a volume, a file that is finished, or nothing."""
+
+
+@dataclass(slots=True)
+class Accept:
+    """Offer an entry to its key's acceptor."""
+
+    key: Key
+    entry: Entry
+    body: Content
+    owing: bool
+    from_voter: bool
+    oldest_us: int
+    body_bytes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Weigh the body."""
+        self.body_bytes = _weight(self.body)
+
+    @property
+    def spends_reserve(self) -> bool:
+        """Tombstones and entries without new bytes are let in: they are how space comes back."""
+        return self.entry.tombstone or self.body is None
+
+    def apply(self, change: Change, bodies: Bodies) -> Acceptance:
+        """Decide, and keep what was accepted."""
+        key, entry = self.key, self.entry
+        hashed = change.layout.hashed(key.path)
+        raw_key = keys.register_key(key, hashed)
+        held = read_held(change.view, raw_key)
+        standing = change.standing(key.table, hashed)
+        decision = acceptor.accept(
+            None if held is None else held.register,
+            entry,
+            standing,
+            oldest_us=self.oldest_us,
+            from_voter=self.from_voter,
+            whole=held is None or held.location.held,
+        )
+        match decision:
+            case Refused(above):
+                _discard(change, self.body)
+                return Acceptance(accepted=False, whole=False, votes=standing.votes, above=above)
+            case Known(before, whole):
+                assert held is not None, "only what is held is known"
+                if whole is None:
+                    whole = _complete(change, bodies, key, hashed, held, self.body)
+                else:
+                    _discard(change, self.body)
+                return Acceptance(accepted=True, whole=whole, votes=standing.votes, replaced=before)
+            case Accepted(register):
+                entry_raw = encode(entry)
+                location = _locate(change, bodies, key, entry, entry_raw, held, self.body)
+                change.put_register(raw_key, key.path, hashed, held, Held(register, location), entry_raw)
+                if self.owing:
+                    change.owe(raw_key, entry)
+                if key.table == keys.CONTAINERS:
+                    # A tombstone ends its own incarnation too; a live entry only the ones before it.
+                    stop = entry.incarnation + b"\0" if entry.tombstone else bytes(entry.incarnation)
+                    condemn_rows(change, key, hashed, stop)
+                replaced = register.replaced[0] if register.replaced else None
+                return Acceptance(accepted=True, whole=location.held, votes=standing.votes, replaced=replaced)
+
+
+@dataclass(slots=True)
+class Prepare:
+    """Promise to refuse what is below a ballot."""
+
+    key: Key
+    ballot: Ballot
+    closing: bool
+    oldest_us: int
+    body_bytes: int = 0
+    spends_reserve: bool = True
+
+    def apply(self, change: Change, bodies: Bodies) -> Promise:
+        """Decide, and keep the promise."""
+        hashed = change.layout.hashed(self.key.path)
+        raw_key = keys.register_key(self.key, hashed)
+        held = read_held(change.view, raw_key)
+        standing = change.standing(self.key.table, hashed)
+        decision = acceptor.prepare(
+            None if held is None else held.register,
+            self.ballot,
+            standing,
+            oldest_us=self.oldest_us,
+            closing=self.closing,
+        )
+        location = UNNEEDED if held is None else held.location
+        match decision:
+            case Refused(above):
+                return Promise(None, whole=location.held, votes=standing.votes, above=above)
+            case Promised(register, before):
+                change.put_register(raw_key, self.key.path, hashed, held, Held(register, location))
+                return Promise(before, whole=location.held, votes=standing.votes)
+
+
+@dataclass(slots=True)
+class Fill:
+    """Bring a missing body."""
+
+    key: Key
+    body_id: WriteId
+    body: bytes | memoryview | InFile
+    body_bytes: int = field(init=False)
+    spends_reserve: bool = False
+
+    def __post_init__(self) -> None:
+        """Weigh the body."""
+        self.body_bytes = _weight(self.body)
+
+    def apply(self, change: Change, bodies: Bodies) -> bool:
+        """Attach the body if the entry still wants it."""
+        hashed = change.layout.hashed(self.key.path)
+        held = read_held(change.view, keys.register_key(self.key, hashed))
+        if held is None or held.register.entry is None or held.register.entry.body_id != self.body_id:
+            _discard(change, self.body)
+            return False
+        return _complete(change, bodies, self.key, hashed, held, self.body)
+
+
+@dataclass(slots=True)
+class Relocate:
+    """Copy a body to the end of the volumes, for the compactor."""
+
+    key: Key
+    place: InVolume
+    body: memoryview
+    body_bytes: int = field(init=False)
+    spends_reserve: bool = True
+
+    def __post_init__(self) -> None:
+        """Weigh the body."""
+        self.body_bytes = len(self.body)
+
+    def apply(self, change: Change, bodies: Bodies) -> bool:
+        """Append and point there, unless the index points elsewhere by now."""
+        hashed = change.layout.hashed(self.key.path)
+        raw_key = keys.register_key(self.key, hashed)
+        held = read_held(change.view, raw_key)
+        if held is None or held.location != self.place:
+            return False
+        entry = held.register.entry
+        assert entry is not None, "only an entry has a body"
+        place = bodies.stage(self.key, encode(entry), self.body, seed_of(entry.body_id))
+        change.put_register(raw_key, self.key.path, hashed, held, Held(held.register, place))
+        return True
+
+
+@dataclass(slots=True)
+class Disown:
+    """Count a body as missing: it failed its checksum, or it is gone."""
+
+    key: Key
+    place: Location
+    body_bytes: int = 0
+    spends_reserve: bool = True
+
+    def apply(self, change: Change, bodies: Bodies) -> bool:
+        """Keep the entry without the body, if the index still points there; the caller takes care of the file."""
+        hashed = change.layout.hashed(self.key.path)
+        raw_key = keys.register_key(self.key, hashed)
+        held = read_held(change.view, raw_key)
+        if held is None or held.location != self.place:
+            return False
+        change.put_register(raw_key, self.key.path, hashed, held, Held(held.register, MISSING))
+        if isinstance(self.place, InFile):
+            change.freed.remove(self.place.file)
+        return True
+
+
+@dataclass(slots=True)
+class UpsertRows:
+    """Merge rows into their listings."""
+
+    rows: tuple[RowOffer, ...]
+    body_bytes: int = 0
+    spends_reserve: bool = True
+
+    def apply(self, change: Change, bodies: Bodies) -> list[RowRefused | None]:
+        """Take or refuse each row."""
+        parents: dict[Key, tuple[int, Register | None, Standing]] = {}
+        answers: list[RowRefused | None] = []
+        for row in self.rows:
+            if row.parent not in parents:
+                hashed = change.layout.hashed(row.parent.path)
+                held = read_held(change.view, keys.register_key(row.parent, hashed))
+                standing = change.standing(row.parent.table, hashed)
+                parents[row.parent] = hashed, None if held is None else held.register, standing
+            hashed, parent, standing = parents[row.parent]
+            refused = None
+            if row.parent.table == keys.CONTAINERS:
+                refused = acceptor.refuse_row(parent, row.entry.ballot, standing)
+            if (
+                refused is None
+                and acceptor.is_below_floor(row.entry.ballot, standing)
+                and read_row(change.view, row.listing, hashed, row.name) is None
+            ):
+                # It may be a late copy of a row that all owners have forgotten: only one that is held is replaced.
+                refused = RowRefused(closing=False, incarnation=row.listing.incarnation)
+            if refused is None:
+                upsert_row(change, row.listing, hashed, row.name, row.entry)
+            answers.append(refused)
+        return answers
+
+
+@dataclass(slots=True)
+class Pay:
+    """Clear debts."""
+
+    debts: tuple[tuple[Key, Version], ...]
+    body_bytes: int = 0
+    spends_reserve: bool = True
+
+    def apply(self, change: Change, bodies: Bodies) -> int:
+        """Clear each that is still owed by that version."""
+        layout = change.layout
+        return sum(
+            change.pay(keys.register_key(key, layout.hashed(key.path)), version)
+            for key, version in self.debts
+        )
+
+
+@dataclass(slots=True)
+class SetStanding:
+    """Change the voting and the floor of a partition."""
+
+    table: bytes
+    partition: int
+    standing: Standing
+    body_bytes: int = 0
+    spends_reserve: bool = True
+
+    def apply(self, change: Change, bodies: Bodies) -> None:
+        """Write it; a floor never sinks."""
+        before = change.partition_standing(self.table, self.partition)
+        if before.floor_us > self.standing.floor_us:
+            raise StorageError(
+                f"the floor of partition {self.partition} cannot sink: read it again before setting it"
+            )
+        change.set_standing(self.table, self.partition, self.standing)
+
+
+@dataclass(slots=True)
+class Reclaim:
+    """Forget tombstones and lone promises below a partition's floor."""
+
+    table: bytes
+    partition: int
+    limit: int
+    body_bytes: int = 0
+    spends_reserve: bool = True
+
+    def apply(self, change: Change, bodies: Bodies) -> Reclaimed:
+        """Take up to `limit` of them, rows with their containers."""
+        floor_us = change.partition_standing(self.table, self.partition).floor_us
+        below = [self.table]
+        if self.table in (keys.CONTAINERS, keys.ACCOUNTS):
+            below.append(b"r\0" if self.table == keys.CONTAINERS else b"r\1")
+        registers = rows = 0
+        for table in below:
+            for key in change.reclaimable(
+                table, self.table, self.partition, floor_us, self.limit - registers - rows
+            ):
+                if table == self.table:
+                    path = keys.key_of(key).path
+                    change.put_register(
+                        key, path, change.layout.hashed(path), read_held(change.view, key), None
+                    )
+                    registers += 1
+                else:
+                    listing, name = keys.split_row_key(key)
+                    remove_row(change, listing, change.layout.hashed(listing.parent.path), name)
+                    rows += 1
+        return Reclaimed(registers, rows, more=registers + rows == self.limit)
+
+
+@dataclass(slots=True)
+class Drop:
+    """Forget registers of a partition that the device no longer owns."""
+
+    table: bytes
+    partition: int
+    limit: int
+    body_bytes: int = 0
+    spends_reserve: bool = True
+
+    def apply(self, change: Change, bodies: Bodies) -> int:
+        """Remove up to `limit` of them, the rows of containers by way of the sweep."""
+        gone: list[tuple[Key, Held]] = []
+        for bucket in change.layout.buckets(self.table, self.partition):
+            for key, held in tables.scan_registers(change.view, self.table, bucket):
+                if change.layout.partition(self.table, change.layout.hashed(key.path)) == self.partition:
+                    gone.append((key, held))
+                if len(gone) == self.limit:
+                    break
+            if len(gone) == self.limit:
+                break
+        for key, held in gone:
+            hashed = change.layout.hashed(key.path)
+            change.put_register(keys.register_key(key, hashed), key.path, hashed, held, None)
+            if key.holds_rows:
+                condemn_rows(change, key, hashed, b"\xff" * 17)
+        return len(gone)
+
+
+@dataclass(slots=True)
+class Sweep:
+    """Remove rows of incarnations that are gone."""
+
+    rows_max: int
+    body_bytes: int = 0
+    spends_reserve: bool = True
+
+    def apply(self, change: Change, bodies: Bodies) -> int:
+        """Remove up to `rows_max` rows."""
+        return sweep_rows(change, self.rows_max)
+
+
+@dataclass(slots=True)
+class RemoveVolume:
+    """Stop counting a volume that nothing points at, before its file is removed."""
+
+    volume: VolumeId
+    body_bytes: int = 0
+    spends_reserve: bool = True
+
+    def apply(self, change: Change, bodies: Bodies) -> None:
+        """Remove its count."""
+        change.forget_volume(self.volume)
+
+
+def _weight(body: Content) -> int:
+    return 0 if body is None or isinstance(body, InFile) else len(body)
+
+
+def _discard(change: Change, body: Content) -> None:
+    """Free a finished file that no entry will point at; small bodies were not written yet."""
+    if isinstance(body, InFile):
+        change.freed.append(body.file)
+
+
+def _locate(
+    change: Change, bodies: Bodies, key: Key, entry: Entry, entry_raw: bytes, held: Held | None, body: Content
+) -> Location:
+    """Say where the body of a newly accepted entry is: where it was, or in what came with it."""
+    if not entry.has_body:
+        _discard(change, body)
+        return UNNEEDED
+    old = None if held is None else held.register.entry
+    if held is not None and old is not None and held.location.held and old.body_id == entry.body_id:
+        _discard(change, body)
+        return held.location
+    return _keep(bodies, key, entry, entry_raw, body)
+
+
+def _keep(bodies: Bodies, key: Key, entry: Entry, entry_raw: bytes, body: Content) -> Location:
+    if body is None:
+        if entry.size:
+            return MISSING
+        body = b""
+    if isinstance(body, InFile):
+        return body
+    return bodies.stage(key, entry_raw, body, seed_of(entry.body_id))
+
+
+def _complete(change: Change, bodies: Bodies, key: Key, hashed: int, held: Held, body: Content) -> bool:
+    """Attach a body to the entry that lacks it; say whether it is whole now."""
+    if held.location.held:
+        _discard(change, body)
+        return True
+    entry = held.register.entry
+    if entry is None:
+        return False
+    place = _keep(bodies, key, entry, encode(entry), body)
+    change.put_register(keys.register_key(key, hashed), key.path, hashed, held, Held(held.register, place))
+    return place.held

@@ -1,0 +1,298 @@
+"""Rows: the listing of a container, or of an account's containers.
+
+Owns how a row, the tally of its listing and the tally of its range change together, how ranges split, how a page is
+scanned, and how the rows of a gone incarnation are swept. Never decides whether a container takes a row.
+
+A range is named by its first name; the first range of a listing is named by the empty name, and a listing without
+rows has none.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from storage_node import keys
+from storage_node.errors import IndexDamaged
+from storage_node.keys import Due, Key, Listing
+from storage_node.keyvalues import Reading
+from storage_node.tables import Change
+from storage_node.tallies import Tally
+from swiftlike.digests import Digest, digest_of
+from swiftlike.entries import Entry, EntryDamaged, decode, encode, merge
+from swiftlike.limits import LISTING_ROWS_MAX, LISTING_SCANNED_MAX, RANGE_ROWS_MAX
+from swiftlike.timestamps import NO_INCARNATION
+
+_LAST_NAME: Final = b"\xff" * 8
+"""Above every name: UTF-8 has no byte 0xff."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which rows of a listing a page should hold. Names are bytes, compared as bytes; empty means no bound."""
+
+    prefix: bytes = b""
+    marker: bytes = b""
+    """The page starts after this name; in reverse, before it."""
+    end_marker: bytes = b""
+    """The page ends before this name; in reverse, after it."""
+    delimiter: bytes = b""
+    """Names that hold it behind the prefix are rolled up to it, into one common prefix each."""
+    reverse: bool = False
+    limit: int = LISTING_ROWS_MAX
+    tombstones: bool = False
+    """Deleted and due rows too, for a merge of several owners' pages; not with a delimiter."""
+    now_us: int = 0
+    """Rows with an earlier delete_at are left out."""
+
+
+class Row(NamedTuple):
+    """A name and its entry, or a common prefix and None."""
+
+    name: bytes
+    entry: Entry | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Part of a listing, in the order asked for."""
+
+    rows: tuple[Row, ...]
+    more: bytes | None
+    """The marker of the next page; None when this is the last."""
+    digest: Digest
+    """Of the whole listing, so that owners with equal ones have proved the page to each other."""
+
+
+def upsert_row(change: Change, listing: Listing, hashed: int, name: bytes, entry: Entry) -> bool:
+    """Merge an entry into a listing; say whether it changed anything. `hashed` is the parent's path hash."""
+    prefix = keys.rows_prefix(listing, hashed)
+    key = prefix + name
+    raw = change.view.get(key)
+    old = None if raw is None else _decode_row(key, raw)
+    if old is not None and merge(old, entry) == old:
+        return False
+    _change_row(change, prefix, name, old, entry)
+    change.view.put(key, encode(entry))
+    return True
+
+
+def remove_row(change: Change, listing: Listing, hashed: int, name: bytes) -> None:
+    """Forget a row, which must be there: reclaim does, with tombstones below the floor."""
+    prefix = keys.rows_prefix(listing, hashed)
+    key = prefix + name
+    raw = change.view.get(key)
+    assert raw is not None
+    _change_row(change, prefix, name, _decode_row(key, raw), None)
+    change.view.delete(key)
+
+
+def _change_row(change: Change, prefix: bytes, name: bytes, old: Entry | None, new: Entry | None) -> None:
+    """Let the tallies and the due time of a row follow its change."""
+    listing_tally = change.tally(keys.tally_key(prefix))
+    range_key = _range_of(change.view, prefix, name)
+    range_tally = change.tally(range_key)
+    for tally in (listing_tally, range_tally):
+        if old is not None:
+            tally.remove(name, old)
+        if new is not None:
+            tally.add(name, new)
+    if old is not None and old.tombstone:
+        change.view.delete(keys.due_key(Due.RECLAIM, old.ballot.micros, prefix + name))
+    if new is not None and new.tombstone:
+        change.view.put(keys.due_key(Due.RECLAIM, new.ballot.micros, prefix + name), b"")
+    if new is not None and old is None:
+        if range_tally.rows_and_tombstones == 1:
+            # The next row must find this range, before the batch writes its tally.
+            change.view.put(range_key, range_tally.encode())
+        elif range_tally.rows_and_tombstones > RANGE_ROWS_MAX:
+            _split_range(change, prefix, range_key, Row(name, new))
+    elif range_tally.rows_and_tombstones == 0 and range_key != keys.range_key(prefix, b""):
+        del change.tallies[range_key]
+        change.view.delete(range_key)
+
+
+def _range_of(view: Reading, prefix: bytes, name: bytes) -> bytes:
+    """Return the key of the range that covers a name."""
+    first = keys.range_key(prefix, b"")
+    found = view.floor(keys.range_key(prefix, name), first)
+    return first if found is None else found[0]
+
+
+def _split_range(change: Change, prefix: bytes, range_key: bytes, coming: Row) -> None:
+    """Cut a full range in its middle; `coming` is the row whose arrival filled it, not yet in the table."""
+    first = range_key[len(prefix) :]
+    rows = list(_scan_rows(change.view, prefix, prefix + first, keys.after(prefix), RANGE_ROWS_MAX))
+    rows = sorted([*rows, coming])
+    middle = len(rows) // 2
+    left, right = Tally(), Tally()
+    for row in rows[:middle]:
+        left.add(row.name, _entry(row))
+    for row in rows[middle:]:
+        right.add(row.name, _entry(row))
+    right_key = keys.range_key(prefix, rows[middle].name)
+    change.tallies[range_key], change.tallies[right_key] = left, right
+    change.view.put(right_key, right.encode())
+
+
+def read_tally(view: Reading, listing: Listing, hashed: int) -> Tally:
+    """Return what all rows of a listing add up to."""
+    return Tally.decode(view.get(keys.tally_key(keys.rows_prefix(listing, hashed))))
+
+
+def read_row(view: Reading, listing: Listing, hashed: int, name: bytes) -> Entry | None:
+    """Return one row, a tombstone too."""
+    key = keys.rows_prefix(listing, hashed) + name
+    raw = view.get(key)
+    return None if raw is None else _decode_row(key, raw)
+
+
+def read_ranges(view: Reading, listing: Listing, hashed: int) -> list[tuple[bytes, Tally]]:
+    """Return the ranges of a listing by their first names, each with its tally."""
+    first = keys.range_key(keys.rows_prefix(listing, hashed), b"")
+    return [(key[len(first) :], Tally.decode(raw)) for key, raw in view.scan(first, keys.after(first))]
+
+
+def read_span_digest(view: Reading, listing: Listing, hashed: int, start: bytes, stop: bytes) -> Digest:
+    """Return the digest of the rows in `[start, stop)`, an empty `stop` meaning to the end.
+
+    Whole ranges inside are added from their tallies; at most the two at the edges are scanned.
+    """
+    prefix = keys.rows_prefix(listing, hashed)
+    first_range = _range_of(view, prefix, start)
+    ranges_end = keys.range_key(prefix, stop) if stop else keys.after(keys.range_key(prefix, b""))
+    ranges = list(view.scan(first_range, ranges_end))
+    whole = Digest()
+    for at, (key, raw) in enumerate(ranges):
+        low = key[len(prefix) :]
+        high = ranges[at + 1][0][len(prefix) :] if at + 1 < len(ranges) else _next_range(view, prefix, key)
+        if low >= start and (not stop or (high is not None and high <= stop)):
+            whole = whole.joined(Tally.decode(raw).digest)
+            continue
+        from_name = max(low, start)
+        until = [prefix + name for name in (high, stop) if name]
+        rows = _scan_rows(view, prefix, prefix + from_name, min([*until, keys.after(prefix)]))
+        whole = whole.joined(digest_of((row.name, _entry(row)) for row in rows))
+    return whole
+
+
+def _next_range(view: Reading, prefix: bytes, range_key: bytes) -> bytes | None:
+    end = keys.after(keys.range_key(prefix, b""))
+    for key, _ in view.scan(range_key + b"\0", end):
+        return key[len(prefix) :]
+    return None
+
+
+def read_page(view: Reading, listing: Listing, hashed: int, query: Query) -> Page:
+    """Return one page of a listing. Its cost grows with the page, not with the listing."""
+    if query.tombstones and query.delimiter:
+        raise ValueError("tombstones cannot be rolled up: ask for them without a delimiter")
+    prefix = keys.rows_prefix(listing, hashed)
+    digest = read_tally(view, listing, hashed).digest
+    limit = min(query.limit, LISTING_ROWS_MAX)
+    low, high = _bounds(query)
+    rows: list[Row] = []
+    scanned, reached, full = 0, b"", False
+    while limit > 0 and low < high and not full:
+        # One run of the scan; a common prefix ends it, and the next begins behind all that it covers.
+        for row in _scan_rows(view, prefix, prefix + low, prefix + high, reverse=query.reverse):
+            full = len(rows) >= limit or scanned >= LISTING_SCANNED_MAX
+            if full:
+                break
+            scanned += 1
+            reached = row.name
+            if not query.tombstones and _hidden(_entry(row), query.now_us):
+                continue
+            rolled = _common_prefix(row.name, query)
+            if rolled is None:
+                rows.append(row)
+                continue
+            if rolled != query.marker:
+                rows.append(Row(rolled, None))
+            reached = rolled
+            low, high = (low, rolled) if query.reverse else (keys.after(rolled), high)
+            break
+        else:
+            break
+    return Page(tuple(rows), reached if full else None, digest)
+
+
+def _bounds(query: Query) -> tuple[bytes, bytes]:
+    """Return the span of names `[low, high)` that a page may hold."""
+    low, high = query.prefix, keys.after(query.prefix) if query.prefix else _LAST_NAME
+    above, below = (query.end_marker, query.marker) if query.reverse else (query.marker, query.end_marker)
+    if above:
+        low = max(low, above + b"\0")
+    if below:
+        high = min(high, below)
+    return low, high
+
+
+def _hidden(entry: Entry, now_us: int) -> bool:
+    return entry.tombstone or 0 < entry.delete_at <= now_us
+
+
+def _common_prefix(name: bytes, query: Query) -> bytes | None:
+    if not query.delimiter:
+        return None
+    at = name.find(query.delimiter, len(query.prefix))
+    return None if at < 0 else name[: at + len(query.delimiter)]
+
+
+def condemn_rows(change: Change, container: Key, hashed: int, stop: bytes) -> None:
+    """Put the rows of every incarnation below `stop` on the list of what is to be swept."""
+    lead = keys.tally_key(keys.rows_prefix(Listing(container), hashed))[: -len(NO_INCARNATION)]
+    written = [key for key, _ in change.view.scan(lead, lead + stop)]
+    pending = [key for key in change.tallies if lead <= key < lead + stop and key.startswith(lead)]
+    for key in {*written, *pending}:
+        change.view.put(b"w" + key[1:], b"")
+
+
+def sweep_rows(change: Change, rows_max: int) -> int:
+    """Remove up to `rows_max` rows of incarnations that are gone, and return how many; zero: nothing is left to do."""
+    for key, _ in change.view.scan(b"w\0", b"w\2"):
+        prefix = b"r" + key[1:]
+        swept = 0
+        for row in list(_scan_rows(change.view, prefix, prefix, keys.after(prefix), rows_max)):
+            change.view.delete(prefix + row.name)
+            if _entry(row).tombstone:
+                change.view.delete(keys.due_key(Due.RECLAIM, _entry(row).ballot.micros, prefix + row.name))
+            swept += 1
+        if swept < rows_max:
+            first = keys.range_key(prefix, b"")
+            for range_key, _ in list(change.view.scan(first, keys.after(first))):
+                change.view.delete(range_key)
+            change.view.delete(keys.tally_key(prefix))
+            change.view.delete(key)
+            for gone in [key for key in change.tallies if key[1:].startswith(prefix[1:])]:
+                del change.tallies[gone]
+        return max(swept, 1)
+    return 0
+
+
+def _scan_rows(
+    view: Reading,
+    prefix: bytes,
+    start: bytes,
+    stop: bytes,
+    limit: int | None = None,
+    *,
+    reverse: bool = False,
+) -> Iterator[Row]:
+    for key, raw in view.scan(start, stop, reverse=reverse):
+        if limit is not None:
+            if limit == 0:
+                return
+            limit -= 1
+        yield Row(key[len(prefix) :], _decode_row(key, raw))
+
+
+def _entry(row: Row) -> Entry:
+    assert row.entry is not None, "a scan yields no common prefixes"
+    return row.entry
+
+
+def _decode_row(key: bytes, raw: bytes) -> Entry:
+    try:
+        return decode(raw)
+    except EntryDamaged as error:
+        raise IndexDamaged(f"index key {key[:80]!r}: {error}") from None

@@ -1,0 +1,200 @@
+"""What a device offers to the rest of its process: the store, its requests and its answers.
+
+Owns the interface and the values that cross it. Two bodies stand behind it, the real device and the in-memory one of
+the simulator; one contract suite holds for both.
+
+Methods that are not `async` read the index at once. Those that are wait for the batch that makes their change
+durable: when such a call is cancelled, the change may still happen.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from storage_node.acceptor import RowRefused, Standing
+from storage_node.keys import Due, Key, Listing
+from storage_node.rows import Page, Query
+from storage_node.tables import Held
+from storage_node.tallies import Tally
+from swiftlike.digests import Digest
+from swiftlike.entries import Entry, Version
+from swiftlike.registers import Register, Replaced
+from swiftlike.timestamps import Ballot, Offer, WriteId
+
+
+class Staged(Protocol):
+    """A body on its way in, taken over by the offer that is made with it. Call `abort` in the end, in any case."""
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+
+    async def write(self, chunk: bytes | memoryview) -> None:
+        """Append to the body; waits while the disk is slower than the sender."""
+
+    async def abort(self) -> None:
+        """Give the body up. Does nothing after an offer took it over."""
+
+
+class Body(Protocol):
+    """A body held open for reading: no delete and no compaction can hurt it. Call `release` when done."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body."""
+
+    async def read(self, start: int, stop: int) -> memoryview:
+        """Return the verified bytes `[start, stop)`, which must lie within the body.
+
+        Raises BodyDamaged when a checksum does not match; the copy is then in quarantine. Raises BodyGone when it is
+        another version's place by now: begin the read again.
+        """
+
+    def stream(self, start: int, stop: int) -> AsyncIterator[memoryview]:
+        """Yield the verified bytes `[start, stop)` in chunks."""
+
+    def release(self) -> None:
+        """Let go of the body."""
+
+
+@dataclass(slots=True)
+class Offered:
+    """An entry offered to the acceptor of its key."""
+
+    key: Key
+    entry: Entry
+    offer: Offer = Offer.FIRST
+    body: bytes | memoryview | Staged | None = None
+    """None: by reference to a body that is here already, or to be filled in later."""
+    owing: bool = False
+    """The entry's row is still owed to its container."""
+    from_voter: bool = False
+    """A copy that an owner which votes hands to one that does not."""
+
+
+class Acceptance(NamedTuple):
+    """The answer to an offer. Only one with `counts` is part of a majority."""
+
+    accepted: bool
+    whole: bool
+    """Its body is here, or it needs none."""
+    votes: bool
+    replaced: Replaced | None = None
+    """What it replaced, as far as that is remembered."""
+    above: Ballot | None = None
+    """When refused: the ballot that must be passed."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether this owner holds the entry with its body."""
+        return self.accepted and self.whole
+
+
+class Promise(NamedTuple):
+    """The answer to a prepare."""
+
+    register: Register | None
+    """What the owner holds and remembers; None when refused."""
+    whole: bool
+    """The body of its entry is here, or it needs none."""
+    votes: bool
+    above: Ballot | None = None
+    """When refused: the ballot that must be passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowOffer:
+    """A row for the listing of a container or an account; its ballot names the incarnation."""
+
+    parent: Key
+    name: bytes
+    entry: Entry
+
+    @property
+    def listing(self) -> Listing:
+        """The listing that the row belongs to."""
+        return Listing(self.parent, self.entry.ballot.incarnation)
+
+
+@dataclass(frozen=True, slots=True)
+class Reclaimed:
+    """What a slice of reclaim did."""
+
+    registers: int
+    rows: int
+    more: bool
+    """There may be more to reclaim: call again."""
+
+
+class Store(Protocol):
+    """One device."""
+
+    async def offer(self, offered: Offered) -> Acceptance:
+        """Offer an entry to the acceptor of its key.
+
+        Raises BallotRefused for a ballot too far from this device's clock, InsufficientStorage, StorageError for a body of
+        another size than the entry says, DeviceFailed.
+        """
+
+    async def prepare(self, key: Key, ballot: Ballot, *, closing: bool = False) -> Promise:
+        """Ask the acceptor of a key to refuse everything below a ballot. Raises BallotRefused, DeviceFailed."""
+
+    async def fill(self, key: Key, body_id: WriteId, body: bytes | memoryview | Staged) -> bool:
+        """Bring a missing body; say whether the entry that lacked it is whole now."""
+
+    async def upsert_rows(self, rows: Sequence[RowOffer]) -> list[RowRefused | None]:
+        """Merge rows into their listings, all in one transaction; each is taken (None) or refused."""
+
+    async def pay(self, debts: Sequence[tuple[Key, Version]]) -> int:
+        """Clear debts, each only if that version still owes; return how many were."""
+
+    async def set_standing(self, table: bytes, partition: int, standing: Standing) -> None:
+        """Set the voting and the floor of a partition."""
+
+    async def reclaim(self, table: bytes, partition: int, limit: int) -> Reclaimed:
+        """Forget tombstones and lone promises below the partition's floor, up to `limit` of them."""
+
+    async def drop(self, table: bytes, partition: int, limit: int) -> int:
+        """Forget up to `limit` registers of a partition that this device no longer owns; return how many."""
+
+    async def sweep(self, rows_max: int) -> int:
+        """Remove rows of incarnations that are gone; return how many, zero when nothing is left to do."""
+
+    def read(self, key: Key) -> Held | None:
+        """Return what stands at a key."""
+
+    def standing(self, table: bytes, partition: int) -> Standing:
+        """Return the voting and the floor of a partition."""
+
+    async def open_object(self, key: Key) -> tuple[Entry, Body] | None:
+        """Return the entry of a key and its body, held open; None unless both are here."""
+
+    def stage(self, body_id: WriteId) -> Staged:
+        """Begin a body that is larger than memory should hold."""
+
+    def list_rows(self, listing: Listing, query: Query) -> Page:
+        """Return a page of a listing."""
+
+    def tally(self, listing: Listing) -> Tally:
+        """Return what the rows of a listing add up to, exactly as of the last commit."""
+
+    def ranges(self, listing: Listing) -> list[tuple[bytes, Tally]]:
+        """Return the ranges of a listing: first names and tallies."""
+
+    def span_digest(self, listing: Listing, start: bytes, stop: bytes) -> Digest:
+        """Return the digest of the rows in `[start, stop)`; an empty `stop` means to the end."""
+
+    def partition_digest(self, table: bytes, partition: int) -> Digest:
+        """Return the digest of a partition's registers."""
+
+    def digests(self, table: bytes, first: int, stop: int) -> list[Digest]:
+        """Return the digests `[first, stop)` of a table, each of one value of the leading `layout.digest_bits` bits."""
+
+    def registers(self, table: bytes, bucket: bytes, after: bytes, limit: int) -> list[tuple[Key, Held]]:
+        """Return registers of a bucket in order of their paths, from behind the path `after`."""
+
+    def due(self, kind: Due, before_us: int, limit: int) -> list[tuple[Key, Version | None]]:
+        """Return objects that are to be deleted, or that owe a row (with the version that owes), earliest first."""
+
+    def missing(self, after: Key | None, limit: int) -> list[Key]:
+        """Return keys whose body is missing here, in order, from behind `after`."""

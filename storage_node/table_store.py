@@ -1,0 +1,173 @@
+"""What of a store follows from its tables alone, whatever keeps them.
+
+Owns the checks at the door and every method of `Store` that moves no body. The real device and the in-memory store
+stand on it, and add how a transaction is made and where bodies lie.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from itertools import islice
+from typing import Any
+
+from storage_node import keys, operations, rows, tables
+from storage_node.acceptor import RowRefused, Standing
+from storage_node.errors import BallotRefused, StorageError
+from storage_node.keys import Due, Key, Layout, Listing
+from storage_node.keyvalues import Reading
+from storage_node.operations import Content, Operation
+from storage_node.rows import Page, Query
+from storage_node.store import Offered, Promise, Reclaimed, RowOffer
+from storage_node.tables import Held, PartitionKey
+from storage_node.tallies import Tally
+from swiftlike.digests import Digest
+from swiftlike.entries import Entry, Version
+from swiftlike.limits import BODY_BYTES_MAX, RECLAIM_AGE_US
+from swiftlike.timestamps import Ballot, Offer, refuse_ballot
+
+
+class TableStore(ABC):
+    """The tables of one device."""
+
+    def __init__(
+        self, name: str, layout: Layout, read_us: Callable[[], int], reclaim_age_us: int = RECLAIM_AGE_US
+    ) -> None:
+        """Take a name for messages, the layout of the cluster, and the host's clock."""
+        self.name = name
+        self.layout = layout
+        self.reclaim_age_us = reclaim_age_us
+        self._read_us = read_us
+        self._standings: dict[PartitionKey, Standing] = {}
+
+    @abstractmethod
+    def _view(self) -> AbstractContextManager[Reading]:
+        """Hold a consistent view, briefly."""
+
+    @abstractmethod
+    async def _submit(self, operation: Operation) -> Any:
+        """Make an operation durable and return its answer."""
+
+    def _accept(self, offered: Offered, body: Content, now_us: int) -> operations.Accept:
+        """Make an offer an operation; its ballot was checked at `now_us`."""
+        oldest_us = now_us - self.reclaim_age_us
+        return operations.Accept(
+            offered.key, offered.entry, body, offered.owing, offered.from_voter, oldest_us
+        )
+
+    def _check_ballot(self, ballot: Ballot, offer: Offer) -> int:
+        """Return the host's time. Raises BallotRefused for a ballot too far from it."""
+        now_us = self._read_us()
+        if refused := refuse_ballot(ballot, offer, now_us, self.reclaim_age_us):
+            raise BallotRefused(f"device {self.name}: {refused}")
+        return now_us
+
+    async def prepare(self, key: Key, ballot: Ballot, *, closing: bool = False) -> Promise:
+        """Ask the acceptor of a key to refuse everything below a ballot. Raises BallotRefused, DeviceFailed."""
+        now_us = self._check_ballot(ballot, Offer.PASSING)
+        operation = operations.Prepare(key, ballot, closing, now_us - self.reclaim_age_us)
+        answer: Promise = await self._submit(operation)
+        return answer
+
+    async def upsert_rows(self, offered: Sequence[RowOffer]) -> list[RowRefused | None]:
+        """Merge rows into their listings, all in one transaction; each is taken (None) or refused."""
+        answer: list[RowRefused | None] = await self._submit(operations.UpsertRows(tuple(offered)))
+        return answer
+
+    async def pay(self, debts: Sequence[tuple[Key, Version]]) -> int:
+        """Clear debts, each only if that version still owes; return how many were."""
+        answer: int = await self._submit(operations.Pay(tuple(debts)))
+        return answer
+
+    async def set_standing(self, table: bytes, partition: int, standing: Standing) -> None:
+        """Set the voting and the floor of a partition."""
+        await self._submit(operations.SetStanding(table, partition, standing))
+
+    async def reclaim(self, table: bytes, partition: int, limit: int) -> Reclaimed:
+        """Forget tombstones and lone promises below the partition's floor, up to `limit` of them."""
+        answer: Reclaimed = await self._submit(operations.Reclaim(table, partition, limit))
+        return answer
+
+    async def drop(self, table: bytes, partition: int, limit: int) -> int:
+        """Forget up to `limit` registers of a partition that this device no longer owns; return how many."""
+        answer: int = await self._submit(operations.Drop(table, partition, limit))
+        return answer
+
+    async def sweep(self, rows_max: int) -> int:
+        """Remove rows of incarnations that are gone; return how many, zero when nothing is left to do."""
+        answer: int = await self._submit(operations.Sweep(rows_max))
+        return answer
+
+    def read(self, key: Key) -> Held | None:
+        """Return what stands at a key."""
+        with self._view() as view:
+            return tables.read_held(view, keys.register_key(key, self.layout.hashed(key.path)))
+
+    def standing(self, table: bytes, partition: int) -> Standing:
+        """Return the voting and the floor of a partition."""
+        return self._standings.get((table, partition), Standing())
+
+    def list_rows(self, listing: Listing, query: Query) -> Page:
+        """Return a page of a listing."""
+        with self._view() as view:
+            return rows.read_page(view, listing, self.layout.hashed(listing.parent.path), query)
+
+    def row(self, listing: Listing, name: bytes) -> Entry | None:
+        """Return one row of a listing, a tombstone too."""
+        with self._view() as view:
+            return rows.read_row(view, listing, self.layout.hashed(listing.parent.path), name)
+
+    def tally(self, listing: Listing) -> Tally:
+        """Return what the rows of a listing add up to, exactly as of the last commit."""
+        with self._view() as view:
+            return rows.read_tally(view, listing, self.layout.hashed(listing.parent.path))
+
+    def ranges(self, listing: Listing) -> list[tuple[bytes, Tally]]:
+        """Return the ranges of a listing: first names and tallies."""
+        with self._view() as view:
+            return rows.read_ranges(view, listing, self.layout.hashed(listing.parent.path))
+
+    def span_digest(self, listing: Listing, start: bytes, stop: bytes) -> Digest:
+        """Return the digest of the rows in `[start, stop)`; an empty `stop` means to the end."""
+        with self._view() as view:
+            return rows.read_span_digest(view, listing, self.layout.hashed(listing.parent.path), start, stop)
+
+    def partition_digest(self, table: bytes, partition: int) -> Digest:
+        """Return the digest of a partition's registers."""
+        with self._view() as view:
+            return tables.read_partition_digest(view, self.layout, table, partition)
+
+    def digests(self, table: bytes, first: int, stop: int) -> list[Digest]:
+        """Return the digests `[first, stop)` of a table, each of one value of the leading `layout.digest_bits` bits."""
+        with self._view() as view:
+            return tables.read_digests(view, self.layout, table, first, stop)
+
+    def registers(self, table: bytes, bucket: bytes, after: bytes, limit: int) -> list[tuple[Key, Held]]:
+        """Return registers of a bucket in order of their paths, from behind the path `after`."""
+        with self._view() as view:
+            return list(islice(tables.scan_registers(view, table, bucket, after), limit))
+
+    def due(self, kind: Due, before_us: int, limit: int) -> list[tuple[Key, Version | None]]:
+        """Return objects that are to be deleted, or that owe a row (with the version that owes), earliest first."""
+        if kind is Due.RECLAIM:
+            raise ValueError("what is to be reclaimed is kept by bucket: call reclaim")
+        with self._view() as view:
+            return [
+                (keys.key_of(key), version) for key, version in tables.read_due(view, kind, before_us, limit)
+            ]
+
+    def missing(self, after: Key | None, limit: int) -> list[Key]:
+        """Return keys whose body is missing here, in order, from behind `after`."""
+        start = keys.MISSING
+        if after is not None:
+            start += keys.register_key(after, self.layout.hashed(after.path)) + b"\0"
+        with self._view() as view:
+            found = islice(view.scan(start, keys.after(keys.MISSING)), limit)
+            return [keys.key_of(key[len(keys.MISSING) :]) for key, _ in found]
+
+
+def check_size(entry: Entry, size: int) -> None:
+    """Refuse a body that is not the one its entry declares, before anything is stored."""
+    if size != entry.size:
+        raise StorageError(f"the body has {size} bytes and its entry says {entry.size}: send it again, whole")
+    if size > BODY_BYTES_MAX:
+        raise StorageError(f"the body has {size} bytes, the limit is {BODY_BYTES_MAX}: upload it in segments")

@@ -1,0 +1,109 @@
+"""Tallies: what a set of rows adds up to.
+
+Owns their byte form and arithmetic. Never reads a row.
+
+    tally, version 1, big-endian:  offset  size  field
+                                        0     1  version = 1
+                                        1     1  zero
+                                        2     2  count of policies
+                                        4    24  digest of all rows, tombstones too
+                                       28     8  rows that are no tombstones
+                                       36     8  objects that they stand for
+                                       44     8  bytes that they stand for
+                                      18 ×       policy, objects, bytes
+"""
+
+from struct import Struct
+from typing import Final
+
+from storage_node.errors import IndexDamaged
+from swiftlike.digests import Digest, fingerprint
+from swiftlike.entries import Entry
+
+_FIXED: Final = Struct(">BxH16sQQQQ")
+_POLICY: Final = Struct(">HQQ")
+assert (_FIXED.size, _POLICY.size) == (52, 18), "the table and the code must agree"
+_VERSION: Final = 1
+
+
+class Tally:
+    """Sums over rows; mutable, since a batch of many rows of one container counts them here."""
+
+    __slots__ = ("bytes", "objects", "policies", "rows", "rows_and_tombstones", "xor")
+
+    def __init__(self) -> None:
+        """Begin with no rows."""
+        self.xor = 0
+        self.rows_and_tombstones = 0
+        self.rows = 0
+        self.objects = 0
+        self.bytes = 0
+        self.policies: dict[int, tuple[int, int]] = {}
+        """Objects and bytes of each policy."""
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of all rows, tombstones too."""
+        return Digest(self.xor, self.rows_and_tombstones)
+
+    def add(self, name: bytes, entry: Entry) -> None:
+        """Count a row in."""
+        self.xor ^= fingerprint(name, entry)
+        self.rows_and_tombstones += 1
+        if not entry.tombstone:
+            self._count(entry, 1)
+
+    def remove(self, name: bytes, entry: Entry) -> None:
+        """Count a row out."""
+        self.xor ^= fingerprint(name, entry)
+        self.rows_and_tombstones -= 1
+        if not entry.tombstone:
+            self._count(entry, -1)
+
+    def _count(self, entry: Entry, sign: int) -> None:
+        objects, size = sign * entry.objects, sign * entry.size
+        self.rows += sign
+        self.objects += objects
+        self.bytes += size
+        had_objects, had_bytes = self.policies.get(entry.policy, (0, 0))
+        self.policies[entry.policy] = (had_objects + objects, had_bytes + size)
+        if self.policies[entry.policy] == (0, 0):
+            del self.policies[entry.policy]
+
+    def __eq__(self, other: object) -> bool:
+        """Two tallies are equal when all of their sums are."""
+        return isinstance(other, Tally) and self.encode() == other.encode()
+
+    __hash__ = None  # type: ignore[assignment]  # mutable
+
+    def encode(self) -> bytes:
+        """Write it down."""
+        fixed = _FIXED.pack(
+            _VERSION,
+            len(self.policies),
+            self.xor.to_bytes(16, "big"),
+            self.rows_and_tombstones,
+            self.rows,
+            self.objects,
+            self.bytes,
+        )
+        return fixed + b"".join(_POLICY.pack(policy, *sums) for policy, sums in sorted(self.policies.items()))
+
+    @classmethod
+    def decode(cls, raw: bytes | None) -> "Tally":
+        """Read it; None, where nothing stands, is the tally of no rows."""
+        tally = cls()
+        if raw is None:
+            return tally
+        version, policies, xor, tally.rows_and_tombstones, tally.rows, tally.objects, tally.bytes = (
+            _FIXED.unpack_from(raw)
+        )
+        if version != _VERSION or len(raw) != _FIXED.size + policies * _POLICY.size:
+            raise IndexDamaged(
+                f"tally version {version} of {len(raw)} bytes is not known to this release; upgrade it"
+            )
+        tally.xor = int.from_bytes(xor, "big")
+        tally.policies = {
+            policy: (objects, size) for policy, objects, size in _POLICY.iter_unpack(raw[_FIXED.size :])
+        }
+        return tally

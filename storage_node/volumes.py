@@ -1,0 +1,279 @@
+"""Volumes: append, read and scan the packed small bodies of one device.
+
+Owns the byte layout of a volume and the rule that a volume only grows. Never opens the index and never decides
+whether a body is still wanted.
+
+    volume, version 1, big-endian:  offset  size  field
+                                         0     8  magic b"slvolume"
+                                         8     1  version = 1
+                                         9     7  zero
+                                        16    16  device uuid
+                                                  records, back to back
+
+    record, version 1, big-endian:       0     4  magic b"slvr"
+                                         4     1  version = 1
+                                         5     1  zero
+                                         6     2  key_bytes
+                                         8     4  entry_bytes
+                                        12     8  body_bytes
+                                        20     4  zero
+                                        24     8  head checksum: xxh3_64, seeded by the device, of the bytes before, then
+                                                  volume number and offset, then key, entry and block checksums
+                                        32        register key: table and path
+                                                  entry
+                                              8 × one checksum per block of the body
+                                                  body
+
+Order: records are written and synced before the index points at them; a new volume's name is synced before its first
+record is. Nothing is truncated: appending resumes behind the physical end, so a torn record may be followed by sound
+ones, and a scan looks for the next magic. The head checksum knows the device and the place, which no client does, so
+a body that imitates a record is not taken for one.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from struct import Struct
+from typing import Final
+from uuid import UUID
+
+from xxhash import xxh3_64_intdigest
+
+from storage_node.blocks import SUM_BYTES, Extent, block_count, block_sums, pread_waiting
+from storage_node.disk import Disk, SharedFile
+from storage_node.errors import BodyGone, DeviceRefused, InsufficientStorage
+from storage_node.keys import Key
+from storage_node.locations import InVolume, VolumeId
+from swiftlike.entries import ENTRY_BYTES_MAX, Entry, EntryDamaged, decode
+from swiftlike.limits import SMALL_BODY_BYTES_MAX, VOLUME_BYTES_MAX, VOLUMES_OPEN_MAX
+
+_VOLUME: Final = Struct(">8sB7x16s")
+_RECORD: Final = Struct(">4sBxHIQ4xQ")
+_PLACE: Final = Struct(">IQ")
+assert (_VOLUME.size, _RECORD.size) == (32, 32), "the tables and the code must agree"
+_MAGIC, _VERSION = b"slvolume", 1
+_RECORD_MAGIC, _RECORD_VERSION = b"slvr", 1
+_SCAN_BYTES: Final = 1024 * 1024
+_KEY_BYTES_MAX: Final = 1_600
+_RECORD_HEAD_MAX: Final = (
+    _RECORD.size + _KEY_BYTES_MAX + ENTRY_BYTES_MAX + block_count(SMALL_BODY_BYTES_MAX) * SUM_BYTES
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A sound record head found by a scan."""
+
+    key: Key
+    entry: Entry
+    location: InVolume
+    total_bytes: int
+
+
+@dataclass(slots=True)
+class Volume:
+    """One open volume."""
+
+    id: VolumeId
+    path: Path
+    file: SharedFile
+    size: int
+    """Physical end, where the next record goes."""
+
+
+class Volumes:
+    """The volumes of one device. `stage`, `write` and `sync` belong to the writer's thread; `open` to any."""
+
+    def __init__(
+        self, directory: Path, uuid: UUID, disk: Disk, *, volume_bytes_max: int = VOLUME_BYTES_MAX
+    ) -> None:
+        """Open every volume in `directory`. Raises DeviceRefused for one that is another device's or newer."""
+        self._directory = directory
+        self._uuid = uuid
+        self._device_seed = int.from_bytes(uuid.bytes[:8], "big")
+        self._disk = disk
+        self._volume_bytes_max = volume_bytes_max
+        self._volumes: dict[VolumeId, Volume] = {}
+        self._staged: list[tuple[Volume, int, list[bytes | memoryview]]] = []
+        self._active: Volume | None = None
+        self._last = VolumeId(0)
+        for path in sorted(directory.glob("*.vol")):
+            self._adopt(path)
+
+    def stage(self, key: Key, entry_raw: bytes, body: bytes | memoryview, seed: int) -> InVolume:
+        """Lay out a record behind the last one, to be written by `write`, and return where its body will be."""
+        sums = block_sums(body, seed)
+        raw_key = key.table + key.path
+        head_bytes = _RECORD.size + len(raw_key) + len(entry_raw) + len(sums)
+        volume = self._room_for(head_bytes + len(body))
+        offset = volume.size
+        rest = raw_key + entry_raw + sums
+        header = self._header(volume.id, offset, len(raw_key), len(entry_raw), len(body), rest)
+        buffers = self._buffers_at(volume, offset)
+        buffers.append(header + rest)
+        buffers.append(body)
+        volume.size = offset + head_bytes + len(body)
+        return InVolume(volume.id, offset, head_bytes)
+
+    def write(self) -> None:
+        """Write what was staged. Raises OSError; then `unstage`."""
+        for volume, offset, buffers in self._staged:
+            self._disk.write(volume.file.fd, offset, buffers)
+
+    def sync(self) -> None:
+        """Put what was written on stable storage. Raises OSError, after which nobody knows what is there."""
+        for fd in {volume.file.fd for volume, _, _ in self._staged}:
+            self._disk.sync(fd)
+        self._staged.clear()
+
+    def unstage(self) -> None:
+        """Forget what was staged; what was written of it is not pointed at and may be written over."""
+        for volume, offset, _ in reversed(self._staged):
+            volume.size = offset
+        self._staged.clear()
+
+    def open(self, location: InVolume, size: int, seed: int) -> Extent:
+        """Open a body for reading; `size` and `seed` are its entry's. Raises BodyGone when the volume was removed."""
+        volume = self._volumes.get(location.volume)
+        if volume is None:
+            raise BodyGone(f"volume {location.volume} was compacted meanwhile: begin the read again")
+        body_at = location.offset + location.head_bytes
+        sums_at = body_at - block_count(size) * SUM_BYTES
+        place = f"{volume.path}, record at {location.offset}"
+        return Extent(volume.file.hold(), body_at, sums_at, size, seed, place)
+
+    def ids(self) -> tuple[VolumeId, ...]:
+        """Return the volumes there are, oldest first."""
+        return tuple(sorted(self._volumes))
+
+    def is_active(self, volume: VolumeId) -> bool:
+        """Whether records are still appended to it."""
+        return self._active is not None and self._active.id == volume
+
+    def size(self, volume: VolumeId) -> int:
+        """Return the physical size of a volume."""
+        return self._volumes[volume].size
+
+    def path(self, volume: VolumeId) -> Path:
+        """Return the file of a volume."""
+        return self._volumes[volume].path
+
+    def remove(self, volume: VolumeId) -> None:
+        """Remove a volume that nothing points at; readers that hold it read on."""
+        gone = self._volumes.pop(volume)
+        if self._active is gone:
+            self._active = None
+        self._disk.unlink(gone.path)
+        gone.file.release()
+
+    def scan(self, volume: VolumeId, offset: int = _VOLUME.size) -> Iterator[Record]:
+        """Yield the sound records from `offset` on, skipping whatever is not one. Bodies are not read."""
+        found = self._volumes[volume]
+        with_holder = found.file.hold()
+        try:
+            while (at := self._next_magic(found, offset)) is not None:
+                record = self._read_head(found, at)
+                if record is not None:
+                    yield record
+                offset = at + (record.total_bytes if record is not None else 1)
+        finally:
+            with_holder.release()
+
+    def close(self) -> None:
+        """Let go of every volume."""
+        while self._volumes:
+            _, volume = self._volumes.popitem()
+            volume.file.release()
+        self._active = None
+
+    def _buffers_at(self, volume: Volume, offset: int) -> list[bytes | memoryview]:
+        if not self._staged or self._staged[-1][0] is not volume:
+            self._staged.append((volume, offset, []))
+        return self._staged[-1][2]
+
+    def _room_for(self, record_bytes: int) -> Volume:
+        if self._active is not None and self._active.size + record_bytes <= self._volume_bytes_max:
+            return self._active
+        if len(self._volumes) >= VOLUMES_OPEN_MAX:
+            raise InsufficientStorage(
+                f"{self._directory} holds {VOLUMES_OPEN_MAX} volumes, the limit: add devices"
+            )
+        self._last = VolumeId(self._last + 1)
+        path = self._directory / f"{self._last:08d}.vol"
+        fd = self._disk.create(path)
+        try:
+            self._disk.write(fd, 0, [_VOLUME.pack(_MAGIC, _VERSION, self._uuid.bytes)])
+            self._disk.sync(fd)
+            self._disk.sync_directory(self._directory)
+        except OSError:
+            os.close(fd)
+            raise
+        self._active = Volume(self._last, path, SharedFile(fd), _VOLUME.size)
+        self._volumes[self._last] = self._active
+        return self._active
+
+    def _adopt(self, path: Path) -> None:
+        """Open one file as a volume; one that has no whole header was never pointed at, and is left alone."""
+        self._last = VolumeId(int(path.stem))
+        fd = self._disk.open(path, writable=True)
+        header = os.pread(fd, _VOLUME.size, 0)
+        if len(header) < _VOLUME.size or header == bytes(_VOLUME.size):
+            os.close(fd)
+            return
+        magic, version, uuid = _VOLUME.unpack(header)
+        if magic != _MAGIC or version != _VERSION or uuid != self._uuid.bytes:
+            os.close(fd)
+            why = (
+                "is no volume"
+                if magic != _MAGIC
+                else f"has format {version}"
+                if version != _VERSION
+                else "is foreign"
+            )
+            raise DeviceRefused(f"{path} {why}: move it away, it does not belong to device {self._uuid}")
+        volume = Volume(self._last, path, SharedFile(fd), os.fstat(fd).st_size)
+        self._volumes[self._last] = self._active = volume
+
+    def _header(self, volume: VolumeId, offset: int, key: int, entry: int, body: int, rest: bytes) -> bytes:
+        blank = _RECORD.pack(_RECORD_MAGIC, _RECORD_VERSION, key, entry, body, 0)[:24]
+        checksum = xxh3_64_intdigest(blank + _PLACE.pack(volume, offset) + rest, self._device_seed)
+        return blank + checksum.to_bytes(8, "big")
+
+    def _next_magic(self, volume: Volume, offset: int) -> int | None:
+        """Find the next place at which a record may begin."""
+        overlap = len(_RECORD_MAGIC) - 1
+        while offset + _RECORD.size <= volume.size:
+            # Records stand back to back nearly always: look at the very spot before reading far ahead.
+            for ahead in (_RECORD.size, _SCAN_BYTES):
+                chunk = bytes(pread_waiting(volume.file.fd, ahead, offset))
+                if (at := chunk.find(_RECORD_MAGIC)) >= 0:
+                    return offset + at
+            offset += max(len(chunk) - overlap, 1)
+        return None
+
+    def _read_head(self, volume: Volume, offset: int) -> Record | None:
+        """Read the record that may begin at `offset`; None when there is none, or not a whole one."""
+        fd = volume.file.fd
+        header = bytes(pread_waiting(fd, _RECORD.size, offset))
+        if len(header) < _RECORD.size:
+            return None
+        _, version, key_bytes, entry_bytes, body_bytes, _ = _RECORD.unpack(header)
+        rest_bytes = key_bytes + entry_bytes + block_count(body_bytes) * SUM_BYTES
+        total_bytes = _RECORD.size + rest_bytes + body_bytes
+        if version != _RECORD_VERSION or rest_bytes > _RECORD_HEAD_MAX or offset + total_bytes > volume.size:
+            return None
+        rest = bytes(pread_waiting(fd, rest_bytes, offset + _RECORD.size))
+        if self._header(volume.id, offset, key_bytes, entry_bytes, body_bytes, rest) != header:
+            return None
+        try:
+            entry = decode(rest[key_bytes : key_bytes + entry_bytes])
+        except EntryDamaged:
+            return None
+        key = Key(rest[:2], rest[2:key_bytes])
+        return Record(key, entry, InVolume(volume.id, offset, _RECORD.size + rest_bytes), total_bytes)
+
+
+def record_bytes(location: InVolume, size: int) -> int:
+    """Return how many bytes of its volume a body of `size` bytes takes, its head included."""
+    return location.head_bytes + size

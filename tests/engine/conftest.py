@@ -1,0 +1,64 @@
+"""Devices for the engine's tests: formatted in a directory of their own, closed behind each test."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from storage_node.acceptor import Standing
+from storage_node.device import Device, Settings, format_device
+from storage_node.memory import MemoryStore
+from storage_node.store import Store
+from tests.engine.samples import LAYOUT, NOW_US
+
+SETTINGS = Settings(reserve_bytes=0, index_map_bytes=1 << 30)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A formatted device."""
+    path = tmp_path / "d1"
+    path.mkdir()
+    format_device(path, map_bytes=SETTINGS.index_map_bytes)
+    return path
+
+
+@asynccontextmanager
+async def opened(root: Path, settings: Settings = SETTINGS, **options: object) -> AsyncIterator[Device]:
+    """Open a device that votes everywhere, and close it."""
+    device = Device(root, LAYOUT, lambda: NOW_US, settings=settings, **options)  # type: ignore[arg-type]
+    device.start()
+    try:
+        yield device
+    finally:
+        await device.close()
+
+
+async def vote_everywhere(store: Store) -> None:
+    """Let a store vote on the partitions of the tests' tables."""
+    for table, power in LAYOUT.part_powers.items():
+        if power < 8:
+            for partition in range(1 << power):
+                await store.set_standing(table, partition, Standing(votes=True))
+
+
+@pytest.fixture
+async def device(root: Path) -> AsyncIterator[Device]:
+    """An open device that votes."""
+    async with opened(root) as device:
+        await vote_everywhere(device)
+        yield device
+
+
+@pytest.fixture(params=["memory", "device"])
+async def store(request: pytest.FixtureRequest, root: Path) -> AsyncIterator[Store]:
+    """Either body of the store interface; the contract suite runs on both."""
+    if request.param == "memory":
+        memory = MemoryStore("memory", LAYOUT, lambda: NOW_US)
+        await vote_everywhere(memory)
+        yield memory
+        return
+    async with opened(root) as device:
+        await vote_everywhere(device)
+        yield device
