@@ -127,11 +127,13 @@ class RpcLimits:
     connect_s: float = 3.0
     """To open a connection, without the handshake; a live host on a sound network needs milliseconds."""
     calls_pending_max: int = 1024
-    """Calls that wait for their answer on one connection; above it a call is not sent."""
+    """Calls that wait for their answer on one connection, or for any peer to be reached; above it a call is not sent."""
     outbox_bytes_max: int = 16 * 1024 * 1024
     """Bodies of calls that wait for a peer to read them; above it a call is not sent."""
     streams_per_peer_max: int = 16
     """Open streams to one peer; above it the caller waits."""
+    streams_waiting_max: int = 1024
+    """Callers of this process that wait for their turn to open a stream; above it a stream is not sent."""
     ping_s: float = 3.0
     """After a call timed out, a peer silent for this long more loses its connection."""
 

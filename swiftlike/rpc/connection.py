@@ -6,7 +6,7 @@ anything that is an `asyncio.Transport`: TCP, a Unix socket, TLS, or a simulated
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import cast
 
 from swiftlike.limits import RPC_HANDSHAKE_BYTES_MAX, RpcLimits
@@ -35,6 +35,7 @@ class Connection(asyncio.BufferedProtocol):
         self._outbox: list[Body] = []
         self._flush_scheduled = False
         self._wire: asyncio.Transport | None = None
+        self._gone: asyncio.Future[None] = self.loop.create_future()
 
     # --- what a subclass says ---------------------------------------------------------------------------------
 
@@ -125,6 +126,20 @@ class Connection(asyncio.BufferedProtocol):
         if self._wire is not None:
             self._wire.abort()
 
+    @staticmethod
+    async def wait_gone(connections: "Collection[Connection]", patience_s: float) -> None:
+        """Return when the wires of closed connections are no more; abort those that need longer than `patience_s`."""
+        wires = [connection._gone for connection in connections]
+        if not wires:
+            return
+        late = asyncio.get_running_loop().call_later(
+            patience_s, _abort_all, [connection for connection in connections if not connection._gone.done()]
+        )
+        try:
+            await asyncio.wait(wires)
+        finally:
+            late.cancel()
+
     # --- what the event loop calls ----------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -173,7 +188,9 @@ class Connection(asyncio.BufferedProtocol):
         self.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Settle what hung on this connection."""
+        """Settle what hung on this connection, whose wire is no more."""
+        if not self._gone.done():
+            self._gone.set_result(None)
         if self.closed is None:
             midway = " in the middle of a frame" if self._decoder.midway else ""
             cause = f": {exc}" if exc is not None else ""
@@ -190,3 +207,8 @@ class Connection(asyncio.BufferedProtocol):
         self.on_closed(error)
         self._outbox.clear()
         self.outbox_bytes = 0
+
+
+def _abort_all(connections: Iterable[Connection]) -> None:
+    for connection in connections:
+        connection.abort(ConnectionFailed("the other end did not take what was left to send"))

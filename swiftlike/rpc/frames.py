@@ -112,6 +112,8 @@ def encode(kind: Kind, call_id: int, header: object, body: Body = b"") -> bytes:
 _DIRECT_BYTES: Final = 8 * 1024
 _BUFFER_BYTES_MIN: Final = 16 * 1024
 _BUFFER_BYTES_MAX: Final = 256 * 1024
+_QUIET_READS: Final = 256
+"""After so many reads in a row that would have fitted the smallest buffer, a grown one shrinks again."""
 
 
 class FrameDecoder:
@@ -119,7 +121,7 @@ class FrameDecoder:
 
     The reader fills `space()` and tells `received(n)`, which yields the frames that are complete. Until
     `trust()` is called, the limits are those of strangers. Memory: one buffer that grows from 16 to 256 KiB
-    while the peer keeps it full, and at most one body within its limit.
+    while the peer keeps it full and shrinks when it no longer does, and at most one body within its limit.
     """
 
     __slots__ = (
@@ -129,6 +131,7 @@ class FrameDecoder:
         "_direct_filled",
         "_direct_frame",
         "_header_bytes_max",
+        "_quiet_reads",
         "_start",
         "_stop",
         "_view",
@@ -141,6 +144,7 @@ class FrameDecoder:
         self._view = memoryview(self._buffer)
         self._start = 0  # of what is in the buffer and not yet decoded
         self._stop = 0
+        self._quiet_reads = 0
         self._direct: bytearray | None = None  # the body that is being read without the buffer,
         self._direct_filled = 0  # how much of it is there,
         self._direct_frame: tuple[Kind, int, bytes, int] | None = None  # kind, call_id, header, checksum
@@ -174,6 +178,7 @@ class FrameDecoder:
             return
         self._stop += received_bytes
         full = self._stop == len(self._buffer)
+        self._quiet_reads = self._quiet_reads + 1 if received_bytes < _BUFFER_BYTES_MIN else 0
         while self._stop - self._start >= FIXED_BYTES:
             magic, version, number, call_id, header_bytes, body_bytes, checksum = FIXED.unpack_from(
                 self._buffer, self._start
@@ -249,6 +254,9 @@ class FrameDecoder:
         size = len(self._buffer)
         if self._start == self._stop:
             self._start = self._stop = 0
+            if self._quiet_reads > _QUIET_READS and size > _BUFFER_BYTES_MIN:
+                self._rebase(_BUFFER_BYTES_MIN)
+                return
         if full and self._body_bytes_max and size < _BUFFER_BYTES_MAX:
             self._rebase(max(2 * size, wanted_bytes))
         elif self._start + wanted_bytes > size:

@@ -7,13 +7,17 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, TypeVar, assert_never
+from typing import Any, Protocol, TypeVar, assert_never
 
 from swiftlike.rpc.connection import Connection
 from swiftlike.rpc.transport import Address, TcpAddress, UnixAddress
 
 BACKLOG = 1024
 """Connections that the kernel holds for us when every worker of a cluster reconnects at once."""
+
+TLS_HANDSHAKE_S = 5.0
+"""As short as our own handshake: until it is done, the peer is a stranger that costs memory."""
+TLS_SHUTDOWN_S = 1.0
 
 ConnectionT = TypeVar("ConnectionT", bound=Connection)
 
@@ -53,7 +57,7 @@ class SocketNetwork:
         loop = asyncio.get_running_loop()
         match address:
             case TcpAddress(host, port):
-                _, connection = await loop.create_connection(make, host, port, ssl=self._client_tls)
+                _, connection = await loop.create_connection(make, host, port, **_tls(self._client_tls))
             case UnixAddress(path):
                 _, connection = await loop.create_unix_connection(make, path)
             case _:
@@ -65,13 +69,20 @@ class SocketNetwork:
         loop = asyncio.get_running_loop()
         match address:
             case TcpAddress(host, port):
-                server = await loop.create_server(make, host, port, ssl=self._server_tls, backlog=BACKLOG)
+                server = await loop.create_server(make, host, port, backlog=BACKLOG, **_tls(self._server_tls))
                 return _SocketListener(server, TcpAddress(host, server.sockets[0].getsockname()[1]))
             case UnixAddress(path):
                 server = await loop.create_unix_server(make, path, backlog=BACKLOG)
                 return _SocketListener(server, address)
             case _:
                 assert_never(address)
+
+
+def _tls(context: ssl.SSLContext | None) -> dict[str, Any]:
+    """Return what the event loop wants to hear of TLS: the limits only where there is a context."""
+    if context is None:
+        return {}
+    return {"ssl": context, "ssl_handshake_timeout": TLS_HANDSHAKE_S, "ssl_shutdown_timeout": TLS_SHUTDOWN_S}
 
 
 class _SocketListener:

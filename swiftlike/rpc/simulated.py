@@ -244,6 +244,8 @@ class SimulatedHost:
         theirs.open(accept())
         await self.network.reach(target, self.name)
         self._check_alive()
+        if ours.is_closing():
+            raise ConnectionResetError(f"{address} closed the connection at once")
         connection = make()
         ours.open(connection)
         return connection

@@ -10,27 +10,39 @@ of strings.
 import asyncio
 import selectors
 from collections.abc import Callable, Coroutine, Generator
+from functools import partial
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
+
+
+WEEK_S: Final = 7 * 24 * 3600.0
 
 
 class NothingLeftError(RuntimeError):
     """All tasks wait, and nothing is scheduled that could wake one of them."""
 
 
-def run_in_virtual_time(main: Coroutine[Any, Any, T]) -> T:
-    """Run `main` on a new virtual loop and return its result."""
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+class EndlessRunError(RuntimeError):
+    """The program outlived its limit of virtual time; somebody waits for what does not come, beside a clock that ticks."""
+
+
+def run_in_virtual_time(main: Coroutine[Any, Any, T], limit_s: float = WEEK_S) -> T:
+    """Run `main` on a new virtual loop and return its result.
+
+    Raises NothingLeftError or EndlessRunError where a real program would hang.
+    """
+    with asyncio.Runner(loop_factory=partial(VirtualLoop, limit_s)) as runner:
         return runner.run(main)
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop in virtual time, which begins at 0."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit_s: float = WEEK_S) -> None:
         self._now_s = 0.0
+        self._limit_s = limit_s
         self._ages = count()
         super().__init__(_LeapingSelector(self._leap))
         self.set_task_factory(self._make_task)
@@ -58,6 +70,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if timeout_s is None:
             raise NothingLeftError("all tasks wait, and nothing is scheduled that could wake one of them")
         self._now_s += timeout_s
+        if self._now_s > self._limit_s:
+            self._limit_s = float("inf")  # only the clean-up is still to run
+            raise EndlessRunError(
+                "the program still runs at the end of its virtual time; somebody waits in vain"
+            )
 
     def _make_task(
         self,

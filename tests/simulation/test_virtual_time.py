@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from swiftlike.rpc.virtual_time import NothingLeftError, run_in_virtual_time
+from swiftlike.rpc.virtual_time import EndlessRunError, NothingLeftError, run_in_virtual_time
 
 
 def test_an_hour_passes_in_no_time() -> None:
@@ -34,6 +34,20 @@ def test_waiting_for_what_can_never_happen_is_an_error_and_no_hang() -> None:
 
     with pytest.raises(NothingLeftError, match="nothing is scheduled"):
         run_in_virtual_time(main())
+
+
+def test_a_program_that_never_ends_is_stopped_at_its_limit() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def tick() -> None:
+            loop.call_later(1, tick)
+
+        tick()
+        await asyncio.Event().wait()
+
+    with pytest.raises(EndlessRunError, match="waits in vain"):
+        run_in_virtual_time(main(), limit_s=100)
 
 
 def test_what_is_given_to_a_thread_runs_on_the_loop_and_may_fail() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from contextlib import suppress
 
 import pytest
@@ -159,6 +160,14 @@ async def test_the_deadline_travels_as_time_left(world: World) -> None:
     assert deadline - 0.01 < reply.header["left"] < deadline + 5
 
 
+async def test_a_call_may_have_no_deadline_at_all(world: World) -> None:
+    _, [peer] = await world.serve(Probe())
+    client = await world.client()
+    assert (await client.call(peer, "echo", deadline=float("inf"))).outcome is Outcome.OK
+    async with client.open_stream(peer, "ready", deadline=float("inf")) as stream:
+        assert (await stream.finish()).outcome is Outcome.OK
+
+
 @pytest.mark.parametrize("size", [0, 1, 8191, 8192, 65536, RPC_BODY_BYTES_MAX])
 async def test_bodies_of_every_size_travel_both_ways(world: World, size: int) -> None:
     _, [peer] = await world.serve(Probe())
@@ -205,7 +214,7 @@ async def test_a_plain_handler_may_answer_later_with_a_future(world: World) -> N
     async with asyncio.TaskGroup() as group:
         calls = [group.create_task(client.call(peer, "later", deadline=soon(client))) for _ in range(3)]
         await wait_until(lambda: len(service.futures) == 3)
-        assert server.calls_in_flight == 3
+        assert server.admission.calls_in_flight == 3
         service.futures[0].set_result(Reply(body=b"committed"))
         service.futures[1].set_exception(CallFailed("conflict", "a newer ballot stands"))
         service.futures[2].cancel()
@@ -214,7 +223,7 @@ async def test_a_plain_handler_may_answer_later_with_a_future(world: World) -> N
         (Outcome.ERROR, b"", "conflict"),
         (Outcome.UNKNOWN, b"", "abandoned"),
     ]
-    assert server.calls_in_flight == 0
+    assert server.admission.calls_in_flight == 0
 
 
 @pytest.mark.parametrize(
@@ -277,7 +286,7 @@ async def test_a_call_unanswered_at_its_deadline_is_unknown_and_its_work_is_stop
     client = await world.client()
     reply = await client.call(peer, "wait", deadline=soon(client, 0.2))
     assert (reply.outcome, reply.code) == (Outcome.UNKNOWN, "timeout")
-    await wait_until(lambda: not server.calls_in_flight)
+    await wait_until(lambda: not server.admission.calls_in_flight)
     assert service.stopped == 1
 
 
@@ -312,7 +321,7 @@ async def test_a_cancelled_caller_stops_the_work(world: World) -> None:
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    await wait_until(lambda: not server.calls_in_flight)
+    await wait_until(lambda: not server.admission.calls_in_flight)
     assert service.stopped == 1
 
 
@@ -326,7 +335,7 @@ async def test_a_client_that_goes_away_stops_its_work(world: World) -> None:
     await service.wait_until("begun", 2)
     await client.__aexit__(None, None, None)
     assert (await call).outcome is Outcome.UNKNOWN
-    await wait_until(lambda: server.calls_in_flight == 1)
+    await wait_until(lambda: server.admission.calls_in_flight == 1)
     assert service.stopped == 1
     service.gate.set()
     assert (await other).outcome is Outcome.OK
@@ -397,11 +406,18 @@ async def test_calls_above_the_callers_own_limit_are_not_sent(world: World) -> N
     await asyncio.gather(*held)
 
 
+async def test_callers_that_wait_for_a_peer_to_be_reached_are_bounded(world: World) -> None:
+    _, [peer] = await world.serve(Probe())
+    client = await world.client(limits=RpcLimits(calls_pending_max=3))
+    replies = await asyncio.gather(*(client.call(peer, "echo", deadline=soon(client)) for _ in range(5)))
+    assert Counter(reply.outcome for reply in replies) == {Outcome.OK: 3, Outcome.NOT_SENT: 2}
+
+
 async def test_all_calls_to_a_peer_share_one_connection(world: World) -> None:
     server, [peer] = await world.serve(Probe())
     client = await world.client()
     await asyncio.gather(*(client.call(peer, "echo", deadline=soon(client)) for _ in range(50)))
-    assert len(server._connections) == 1
+    assert len(server.admission.connections) == 1
 
 
 async def test_streams_share_a_pool_of_connections(world: World) -> None:
@@ -411,7 +427,7 @@ async def test_streams_share_a_pool_of_connections(world: World) -> None:
         async with client.open_stream(peer, "mirror", deadline=soon(client)) as stream:
             await stream.send(b"x")
             assert (await stream.finish()).outcome is Outcome.OK
-    assert len(server._connections) == 1
+    assert len(server.admission.connections) == 1
 
 
 async def test_a_connection_unused_for_long_is_closed_and_the_next_call_opens_another(world: World) -> None:
@@ -420,8 +436,8 @@ async def test_a_connection_unused_for_long_is_closed_and_the_next_call_opens_an
     await client.call(peer, "echo", deadline=soon(client))
     async with client.open_stream(peer, "ready", deadline=soon(client)) as stream:
         await stream.finish()
-    assert len(server._connections) == 2
-    await wait_until(lambda: not server._connections)
+    assert len(server.admission.connections) == 2
+    await wait_until(lambda: not server.admission.connections)
     assert (await client.call(peer, "echo", deadline=soon(client))).outcome is Outcome.OK
 
 
@@ -429,7 +445,7 @@ async def test_a_server_closes_connections_that_nobody_uses(world: World) -> Non
     server, [peer] = await world.serve(Probe(), limits=RpcLimits(idle_s=0.05))
     client = await world.client()
     await client.call(peer, "echo", deadline=soon(client))
-    await wait_until(lambda: not server._connections)
+    await wait_until(lambda: not server.admission.connections)
 
 
 async def test_a_process_at_its_cap_closes_the_connection_unused_longest(world: World) -> None:
@@ -571,7 +587,7 @@ async def test_a_server_that_stalls_ends_the_stream_as_unknown(world: World) -> 
     async with client.open_stream(peer, "upload at gate", deadline=soon(client)) as stream:
         reply = await stream.finish()
         assert (reply.outcome, reply.code) == (Outcome.UNKNOWN, "stalled")
-    await wait_until(lambda: not server.streams_in_flight)
+    await wait_until(lambda: not server.admission.streams_in_flight)
 
 
 async def test_a_stream_ends_at_its_deadline_at_both_ends(world: World) -> None:
@@ -581,7 +597,7 @@ async def test_a_stream_ends_at_its_deadline_at_both_ends(world: World) -> None:
     async with client.open_stream(peer, "upload at gate", deadline=soon(client, 0.2)) as stream:
         reply = await stream.finish()
         assert reply.outcome is Outcome.UNKNOWN
-        await wait_until(lambda: not server.streams_in_flight)
+        await wait_until(lambda: not server.admission.streams_in_flight)
 
 
 async def test_a_client_that_stalls_is_given_up_by_the_server(world: World) -> None:
@@ -594,7 +610,7 @@ async def test_a_client_that_stalls_is_given_up_by_the_server(world: World) -> N
             await stream.receive()
     assert ended.value.reply.outcome is Outcome.UNKNOWN
     assert "sent nothing for 0.1 s" in ended.value.reply.reason
-    assert server.streams_in_flight == 0
+    assert server.admission.streams_in_flight == 0
 
 
 async def test_a_caller_that_leaves_a_stream_stops_the_server(world: World) -> None:
@@ -604,7 +620,7 @@ async def test_a_caller_that_leaves_a_stream_stops_the_server(world: World) -> N
     async with client.open_stream(peer, "upload", deadline=soon(client)) as stream:
         await stream.send(CHUNK)
         await service.wait_until("received_bytes", 1)
-    await wait_until(lambda: not server.streams_in_flight)
+    await wait_until(lambda: not server.admission.streams_in_flight)
     assert service.stopped == 1
     assert (await client.call(peer, "echo", deadline=soon(client))).outcome is Outcome.OK
 
@@ -652,7 +668,7 @@ async def test_a_server_may_answer_before_everything_is_sent_and_the_connection_
                 await send_chunks(stream, 100)
             assert ended.value.reply.header == {"early": True}
             assert await stream.receive() is None
-    assert len(server._connections) == 1
+    assert len(server.admission.connections) == 1
 
 
 async def test_a_server_that_goes_away_during_a_download_leaves_unknown(world: World) -> None:
@@ -694,7 +710,7 @@ async def test_a_drain_finishes_an_open_stream(world: World) -> None:
         await stream.send(b"1")
         assert await stream.receive() == Message({}, b"1")
         drained = asyncio.create_task(server.drain(soon(client)))
-        await wait_until(lambda: server.draining)
+        await wait_until(lambda: server.admission.draining)
         await stream.send(b"2")
         assert await stream.receive() == Message({}, b"2")
         assert (await stream.finish()).outcome is Outcome.OK

@@ -93,7 +93,7 @@ async def test_a_stranger_may_not_send_for_ever(world: World) -> None:
 
 
 def strangers_met(server: Server, count: int) -> bool:
-    return len(server._strangers) + server.counters.denied == count
+    return bool(len(server.admission.strangers) + server.counters.denied == count)
 
 
 async def test_among_too_many_strangers_the_oldest_is_dropped(world: World) -> None:
@@ -180,9 +180,9 @@ async def test_a_trusted_client_that_breaks_the_protocol_is_dropped_and_nobody_e
     await raw.gone
     assert named in caplog.text
     assert server.counters.broken == 1
-    await wait_until(lambda: server.streams_in_flight == server.calls_in_flight == 0)
+    await wait_until(lambda: server.admission.streams_in_flight == server.admission.calls_in_flight == 0)
     assert (await client.call(peer, "echo", deadline=client.now() + 10)).outcome is Outcome.OK
-    assert len(server._connections) == 1
+    assert len(server.admission.connections) == 1
 
 
 async def test_a_client_that_does_not_read_its_replies_costs_bounded_memory(world: World) -> None:
@@ -190,7 +190,7 @@ async def test_a_client_that_does_not_read_its_replies_costs_bounded_memory(worl
     server, [peer] = await world.serve(echo_service(), limits=limits)
     raw = await world.raw(peer)
     await shake_hands(raw, Channel.CALLS)
-    [connection] = server._connections
+    [connection] = server.admission.connections
     raw._wire.pause_reading()  # type: ignore[union-attr]
     raw.write(b"".join(encode(Kind.CALL, call_id, ("big", 10_000, {})) for call_id in range(1, 1001)))
     await wait_until(lambda: connection.paused)
@@ -201,7 +201,7 @@ async def test_a_client_that_does_not_read_its_replies_costs_bounded_memory(worl
     kinds = {frame.kind for frame in frames_in(bytes(raw.heard))}
     assert Kind.REPLY in kinds
     raw.hang_up()
-    await wait_until(lambda: not server._connections)
+    await wait_until(lambda: not server.admission.connections)
 
 
 # --- what a client meets ----------------------------------------------------------------------------------------
@@ -333,11 +333,11 @@ async def test_calls_that_wait_for_a_peer_to_read_are_not_sent_and_do_not_leave_
 async def test_the_numbers_of_calls_end_and_another_connection_begins(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("swiftlike.rpc.client.CALL_ID_MAX", 3)
+    monkeypatch.setattr("swiftlike.rpc.called.CALL_ID_MAX", 3)
     server, [peer] = await world.serve(echo_service())
     client = await world.client()
     for number in range(10):
         reply = await client.call(peer, "echo", {}, b"%d" % number, deadline=client.now() + 10)
         assert reply.body == b"%d" % number
-        assert len(server._connections) <= 2
+        assert len(server.admission.connections) <= 2
     assert frames.CALL_ID_MAX == 2**32 - 1

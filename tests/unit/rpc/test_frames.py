@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from swiftlike.limits import RPC_BODY_BYTES_MAX, RPC_HEADER_BYTES_MAX
@@ -40,9 +40,11 @@ headers = st.recursive(
     max_leaves=10,
 )
 bodies = st.binary(max_size=300) | st.integers(0, 70_000).map(
-    lambda size: bytes(size % 251 for _ in range(size))
+    lambda size: (b"0123456789abcdef" * 5000)[:size]
 )
-sent_frames = st.builds(Frame, st.sampled_from(Kind), st.integers(0, frames.CALL_ID_MAX), headers, bodies)
+sent_frames = st.builds(
+    Frame, st.sampled_from(Kind), st.integers(0, frames.CALL_ID_MAX), headers, bodies, st.just(0)
+)
 
 
 def wire(frame: Frame) -> bytes:
@@ -66,6 +68,7 @@ def decode(data: bytes, pieces: Iterable[int] = (), *, trusted: bool = True) -> 
     return found
 
 
+@settings(deadline=None)
 @given(st.lists(sent_frames, max_size=5), st.lists(st.integers(1, 50_000), max_size=30))
 def test_frames_survive_any_way_of_being_cut_into_pieces(sent: list[Frame], pieces: list[int]) -> None:
     assert decode(b"".join(map(wire, sent)), pieces) == sent
@@ -215,3 +218,22 @@ def test_the_buffer_of_a_busy_connection_stays_bounded() -> None:
         small = small[taken:]
         for frame in decoder.received(taken):
             assert len(frame.body) == 4096
+
+
+def test_the_buffer_of_a_connection_that_is_no_longer_busy_shrinks_again() -> None:
+    decoder = FrameDecoder()
+    decoder.trust()
+    small = wire(Frame(Kind.CALL, 1, ("put", 1, {}), b"x" * 1000))
+    while len(decoder.space()) < 200_000:
+        space = decoder.space()
+        data = (small * (len(space) // len(small) + 1))[: len(space)]
+        space[:] = data
+        frames_found = list(decoder.received(len(space)))
+        assert frames_found
+        rest = small[len(data) % len(small) :] if len(data) % len(small) else b""
+        decoder.space()[: len(rest)] = rest
+        list(decoder.received(len(rest)))
+    for _ in range(300):
+        decoder.space()[: len(small)] = small
+        assert len(list(decoder.received(len(small)))) == 1
+    assert len(decoder.space()) == 16 * 1024
