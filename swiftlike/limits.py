@@ -81,8 +81,8 @@ INDEX_READERS_MAX: Final = 256
 
 # --- internal RPC (swiftlike/rpc) -------------------------------------------------------------------------------
 
-RPC_HEADER_BYTES_MAX: Final = 64 * 1024
-"""The msgpack header of a frame: a path, a page of metadata and room to spare; what is larger is a body."""
+RPC_HEADER_BYTES_MAX: Final = 80 * 1024
+"""The msgpack header of a frame: a path and a register with an entry of METADATA_BYTES_MAX; what is larger is a body."""
 
 RPC_BODY_BYTES_MAX: Final = 1024 * 1024
 """The raw body of a frame; larger bodies travel as a stream of frames."""
@@ -155,5 +155,24 @@ class RpcLimits:
     replies_bytes_max: int = 8 * 1024 * 1024
     """Replies that one peer has not read yet; above it the answer to its further calls is "busy"."""
 
+
+# --- what a device is asked over the RPC (swiftlike/node_calls, storage_node/service) ---------------------------
+
+PATH_BYTES_MAX: Final = 256 + 1 + 256 + 1 + 1_024 + 64
+"""The longest path of a register: three names, and room for what a hidden name adds (an upload, a part, a version)."""
+
+ITEMS_MAX: Final = 10_000
+"""Rows, debts, registers or digests in one call or its answer; their bytes are bounded by RPC_BODY_BYTES_MAX besides."""
+
+PAGE_ITEMS_MAX: Final = 1_000
+"""Items of an answer when the caller names no limit."""
+
+STREAM_MESSAGE_BYTES: Final = 256 * 1024
+"""Body bytes of one message of a stream: a quarter of the default window, so that four are on their way."""
+
+WRITE_RUN_BYTES: Final = 1024 * 1024
+"""Bytes of a streamed body that are handed to the disk in one step, so that a thread hop costs little of it."""
+
+# --- end of what a device is asked ------------------------------------------------------------------------------
 
 # --- end of internal RPC ----------------------------------------------------------------------------------------
