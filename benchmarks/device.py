@@ -72,6 +72,8 @@ class Result:
     operations: int
     seconds: float
     cpu_s: float
+    batch: int = 0
+    """Operations in one of its batches, in the mean."""
 
     @property
     def rate(self) -> float:
@@ -165,12 +167,13 @@ class Bench:
             files.append(one_file_per_object(self.root / "files", self.in_flight, self.seconds / 2))
             result = self.load("put")
             ours.append(result)
-            batches.append(raw_batches(self.root / "batches", self.in_flight, self.seconds / 2))
+            batches.append(raw_batches(self.root / "batches", result.batch, self.seconds / 2))
             self.known = result.operations // self.callers
         rate = statistics.median(result.rate for result in ours)
         cpu_us = statistics.median(result.cpu_s / result.operations for result in ours) * 1e6
         to_files = statistics.median(result.rate / raw for result, raw in zip(ours, files, strict=True))
         to_batches = statistics.median(result.rate / raw for result, raw in zip(ours, batches, strict=True))
+        batch = round(statistics.median(result.batch for result in ours))
         shown = f"{rate:,.0f}/s ({cpu_us:.0f} us CPU each)"
         return [
             (
@@ -181,7 +184,7 @@ class Bench:
                 ">= 3",
             ),
             (
-                f"4 KiB put, {self.in_flight} in flight / raw batches of it",
+                f"4 KiB put, {self.in_flight} in flight / raw batches of {batch}",
                 shown,
                 f"{statistics.median(batches):,.0f}/s",
                 f"{to_batches:.2f}",
@@ -243,15 +246,14 @@ class Bench:
             process.start()
         for _ in processes:
             ready.acquire()
-        began_cpu_s = cpu_s(self.device.pid)
+        began_cpu_s, began_batches = cpu_s(self.device.pid), batches_of(self.host)
         go.set()
         found = [results.get() for _ in processes]
-        spent_s = cpu_s(self.device.pid) - began_cpu_s
+        spent_s, batches = cpu_s(self.device.pid) - began_cpu_s, batches_of(self.host)
         for process in processes:
             process.join()
-        return Result(
-            sum(operations for operations, _ in found), max(seconds for _, seconds in found), spent_s
-        )
+        batch = (batches[1] - began_batches[1]) // max(1, batches[0] - began_batches[0])
+        return Result(sum(done for done, _ in found), max(seconds for _, seconds in found), spent_s, batch)
 
 
 def _speeds(title: str, pairs: list[tuple[float, float]], goal: str) -> tuple[str, ...]:
@@ -358,6 +360,17 @@ def entry_of(size: int) -> Entry:
 def path_of(caller: int, number: int) -> bytes:
     """Return the path of one object."""
     return b"account\0container\0objects/%d/%010d" % (caller, number)
+
+
+def batches_of(host: Host) -> tuple[int, int]:
+    """Return how many batches the device has committed, and how many operations in them."""
+
+    async def ask() -> tuple[int, int]:
+        async with client_of(host) as client:
+            counters = (await client.stats())["device"]
+            return counters["batches"], counters["operations"]
+
+    return asyncio.run(ask())
 
 
 async def put_large(host: Host, size: int) -> None:
