@@ -51,6 +51,9 @@ from swiftlike.rpc.transport import Address, TcpAddress, UnixAddress
 log: Final = logging.getLogger("storage_node.process")
 
 _PR_SET_PDEATHSIG: Final = 1
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+_KEPT_BYTES: Final = 32 * 1024**2
 
 
 class Exit(IntEnum):
@@ -75,6 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.parent is not None:
         die_with(options.parent)
     logs.set_up("info", f"device={options.device}")
+    keep_freed_memory()
     try:
         host = load_host(options.config)
         logs.set_level(host.log_level)
@@ -104,6 +108,18 @@ def die_with(parent: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent:
         sys.exit(Exit.DRAINED)  # it ended before the kernel knew
+
+
+def keep_freed_memory() -> None:
+    """Let malloc keep up to 32 MiB of freed memory, instead of giving each large buffer back to the kernel at once.
+
+    Bodies come and go by the thousand, and the page faults of a fresh mapping cost more than reading a body from the
+    page cache does: without this, they are 40 % of a streamed read.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # not every libc has it; without it, reads are slower and nothing else
+        mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def tell(line: str) -> None:

@@ -62,7 +62,7 @@ BATCH_BYTES_MAX: Final = 32 * 1024**2
 READ_THREADS: Final = 16
 """Threads of one device that wait for cold reads and large files: enough to fill a disk's queue."""
 
-READ_CHUNK_BYTES: Final = 1024**2
+READ_CHUNK_BYTES: Final = 256 * 1024
 """Bytes of one step of a streamed read, a multiple of BLOCK_BYTES."""
 
 RESERVE_BYTES: Final = 1024**3
