@@ -1,7 +1,7 @@
 """One run of the ring builder: the builder file, the ring beside it, the time, and what is said.
 
-Owns the order in which files are read, locked and written, and the one reading of the clock. Never decides what a
-change does, and never how anything looks.
+Owns the order in which files are read, locked and written. Never decides what a change does, never how anything looks,
+and reads no clock: the time of the run is handed in.
 """
 
 import fcntl
@@ -59,30 +59,41 @@ class Session:
         return self.builder_path.name.removesuffix(BUILDER_SUFFIX)
 
     def check_free(self) -> None:
-        """Refuse to make a builder over another one."""
+        """Refuse to make a builder over another one, or where its ring is to be."""
+        if self.builder_path.name.endswith(RING_SUFFIX):
+            raise self._is_a_ring()
         if self.builder_path.exists():
             raise RingError(
                 f"{self.builder_path} exists already; choose another name, or move it and its history away"
             )
+
+    def _is_a_ring(self) -> RingError:
+        builder_name = self.builder_path.name.removesuffix(RING_SUFFIX) + BUILDER_SUFFIX
+        return RingError(f"{self.builder_path} is a ring; name its builder, {builder_name}")
 
     # Reading
 
     def load(self) -> RingBuilder:
         """Read the builder, to look at it."""
         if self.builder_path.name.endswith(RING_SUFFIX):
-            builder_name = self.builder_path.name.removesuffix(RING_SUFFIX) + BUILDER_SUFFIX
-            raise RingFileError(f"{self.builder_path} is a ring; name its builder, {builder_name}")
+            raise self._is_a_ring()
         return load_builder(self.builder_path)
 
     @contextmanager
     def locked(self) -> Iterator[RingBuilder]:
         """Read the builder, to change it: until the end of the block nobody else can."""
-        self.load()  # which says in one sentence what is wrong with a file that cannot be opened
         descriptor = self._lock()
         try:
             yield self.load()
         finally:
             os.close(descriptor)
+
+    @contextmanager
+    def locked_with_ring(self) -> Iterator[RingBuilder]:
+        """Read the builder, to change it and the ring beside it."""
+        with self.locked() as builder:
+            self._check_ring_beside(builder)
+            yield builder
 
     def _lock(self) -> int:
         """Lock the builder file and return the descriptor that holds the lock.
@@ -90,7 +101,11 @@ class Session:
         A change replaces the file, so whoever gets the lock looks whether the file still has its name.
         """
         while True:
-            descriptor = os.open(self.builder_path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                descriptor = os.open(self.builder_path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                self.load()  # which says in one sentence what is wrong
+                raise
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.path.samestat(os.fstat(descriptor), self.builder_path.stat()):
@@ -102,11 +117,7 @@ class Session:
                     f"{self.builder_path} is being changed by another ring builder; wait until that is done and try again"
                 ) from None
 
-    def ring_beside(self) -> Ring | None:
-        """Read the ring beside the builder, if there is one. Raises RingFileError when it must not be believed."""
-        return load_ring(self.ring_path, NO_SEED) if self.ring_path.exists() else None
-
-    def check_ring_beside(self, builder: RingBuilder) -> None:
+    def _check_ring_beside(self, builder: RingBuilder) -> None:
         """Refuse to replace a ring that this builder did not make: a cluster may be running by it.
 
         A damaged one is no reason to refuse: writing it again is what mends it.
@@ -121,6 +132,10 @@ class Session:
                 " the builder that made it or make one of it with write_builder, or move that ring away"
             )
 
+    def ring_beside(self) -> Ring | None:
+        """Read the ring beside the builder, if there is one. Raises RingFileError when it must not be believed."""
+        return load_ring(self.ring_path, NO_SEED) if self.ring_path.exists() else None
+
     # Writing
 
     def save(self, builder: RingBuilder, save: Save = save_builder) -> None:
@@ -132,7 +147,6 @@ class Session:
 
         In this order, so that no ring is ever out of which the builder does not know.
         """
-        self.check_ring_beside(builder)
         pieces = builder.publish().pieces
         save(self.builder_path, builder)
         try:
@@ -148,6 +162,12 @@ class Session:
         """Say on stderr what deserves a second look; a JSON document repeats it."""
         self.warnings.append(sentence)
         print(f"warning: {sentence}", file=sys.stderr)
+
+    def refuse(self, sentence: str) -> Exit:
+        """Say why there was nothing to do."""
+        self.warn(sentence)
+        self.say({"written": False}, lambda: None)
+        return Exit.WARNING
 
     def say(self, document: Mapping[str, Any], show: Callable[[], None]) -> None:
         """Print one JSON document, or else `show` it to a person."""
