@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 # --- entries, clocks and the storage engine -----------------------------------------------------------------------
+# --- entries, clocks and the storage engine ---------------------------------------------------------------------
 
 CLOCK_AHEAD_FIRST_US: Final = 60 * 1_000_000
 """A first offer may be this far ahead of a device's clock; a clock follows what it sees by no more."""
@@ -63,6 +64,7 @@ READ_THREADS: Final = 16
 """Threads of one device that wait for cold reads and large files: enough to fill a disk's queue."""
 
 READ_CHUNK_BYTES: Final = 256 * 1024
+READ_CHUNK_BYTES: Final = 1024**2
 """Bytes of one step of a streamed read, a multiple of BLOCK_BYTES."""
 
 RESERVE_BYTES: Final = 1024**3
@@ -78,6 +80,7 @@ INDEX_READERS_MAX: Final = 256
 """Concurrent read transactions; each thread holds one slot."""
 
 # --- end of the storage engine ------------------------------------------------------------------------------------
+# --- end of the storage engine ----------------------------------------------------------------------------------
 
 # --- internal RPC (swiftlike/rpc) -------------------------------------------------------------------------------
 

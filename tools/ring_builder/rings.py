@@ -136,10 +136,10 @@ class Before:
 def rebalance(session: Session, seed: int | None, dry_run: bool) -> Exit:
     """Place partitions as devices and weights ask for, and write the builder and the ring beside it.
 
-    Exit code 1, with nothing written, when nothing has to move, when what has to move must rest yet, or when the last
-    rebalance is not settled. Unbound devices are warned of, and leave the exit code 0: no first ring could be made else.
+    Refused while the ring of the last epoch is not written (exit code 2). Exit code 1, with nothing written, when nothing
+    has to move, when what has to move must rest yet, or when the last rebalance is not settled. Unbound devices are warned of, and leave the exit code 0: no first ring could be made else.
     """
-    with session.locked_with_ring() as builder:
+    with session.locked_with_ring(then="rebalance") as builder:
         if builder.is_moving:
             return session.refuse(
                 f"{len(builder.moving_partitions)} partitions are still moving, so nothing was rebalanced; settle once the"
@@ -204,7 +204,7 @@ def settle(session: Session) -> Exit:
 
     From then on the previous owners of what moved are not asked any more.
     """
-    with session.locked_with_ring() as builder:
+    with session.locked_with_ring(then="settle") as builder:
         if not builder.is_moving:
             return session.refuse("nothing is moving, so there is nothing to settle and nothing was written")
         settled = builder.settle()
@@ -258,7 +258,7 @@ def write_ring(session: Session) -> None:
 @pass_session
 def increase_partition_power(session: Session) -> None:
     """Split every partition in two; both halves stay where it is, so no data moves. It cannot be undone."""
-    with session.locked_with_ring() as builder:
+    with session.locked_with_ring(then="increase_partition_power") as builder:
         builder.increase_part_power()
         if builder.owners.size:
             session.save_with_ring(builder)

@@ -89,10 +89,14 @@ class Session:
             os.close(descriptor)
 
     @contextmanager
-    def locked_with_ring(self) -> Iterator[RingBuilder]:
-        """Read the builder, to change it and the ring beside it."""
+    def locked_with_ring(self, then: str | None = None) -> Iterator[RingBuilder]:
+        """Read the builder, to change it and the ring beside it.
+
+        A command that makes the next epoch out of the current one names itself in `then`: it is refused while the ring
+        beside is not the current epoch.
+        """
         with self.locked() as builder:
-            self._check_ring_beside(builder)
+            self._check_ring_beside(builder, then)
             yield builder
 
     def _lock(self) -> int:
@@ -117,19 +121,30 @@ class Session:
                     f"{self.builder_path} is being changed by another ring builder; wait until that is done and try again"
                 ) from None
 
-    def _check_ring_beside(self, builder: RingBuilder) -> None:
+    def _check_ring_beside(self, builder: RingBuilder, then: str | None) -> None:
         """Refuse to replace a ring that this builder did not make: a cluster may be running by it.
 
-        A damaged one is no reason to refuse: writing it again is what mends it.
+        A damaged one is no reason to refuse: writing it again is what mends it. But `then` is refused unless the ring is
+        the builder's current epoch. A crash between the two writes leaves the ring one epoch behind, and devices that went
+        from there to the epoch after next would never have counted both the old and the new owners of what moves.
         """
+        standing = "is not there"
         try:
             ring = self.ring_beside()
         except RingFileError:
-            return
-        if ring is not None and not made_by(builder, ring):
+            ring, standing = None, "is damaged"
+        if ring is not None:
+            if not made_by(builder, ring):
+                raise RingError(
+                    f"{self.ring_path} (epoch {ring.epoch}) does not come from this builder (epoch {builder.epoch}); bring"
+                    " back the builder that made it or make one of it with write_builder, or move that ring away"
+                )
+            standing = f"is of epoch {ring.epoch}"
+        written = ring is not None and ring.epoch == builder.epoch
+        if then is not None and builder.epoch and not written:
             raise RingError(
-                f"{self.ring_path} (epoch {ring.epoch}) does not come from this builder (epoch {builder.epoch}); bring back"
-                " the builder that made it or make one of it with write_builder, or move that ring away"
+                f"{self.ring_path} {standing} and the builder made epoch {builder.epoch}, which devices may not have seen; write_ring"
+                f" first, copy the ring to all hosts, then {then}"
             )
 
     def ring_beside(self) -> Ring | None:
