@@ -64,8 +64,7 @@ READ_THREADS: Final = 16
 """Threads of one device that wait for cold reads and large files: enough to fill a disk's queue."""
 
 READ_CHUNK_BYTES: Final = 256 * 1024
-READ_CHUNK_BYTES: Final = 1024**2
-"""Bytes of one step of a streamed read, a multiple of BLOCK_BYTES."""
+"""Bytes of one step of a streamed read: two blocks, which stay in a core's cache from the read to the send."""
 
 RESERVE_BYTES: Final = 1024**3
 """Free space below which new bodies are refused, unless the configuration says otherwise; deletes and rows go on."""
@@ -80,7 +79,6 @@ INDEX_READERS_MAX: Final = 256
 """Concurrent read transactions; each thread holds one slot."""
 
 # --- end of the storage engine ------------------------------------------------------------------------------------
-# --- end of the storage engine ----------------------------------------------------------------------------------
 
 # --- internal RPC (swiftlike/rpc) -------------------------------------------------------------------------------
 
