@@ -44,8 +44,9 @@ lock: $(READY) ## refresh requirements.lock from pyproject.toml
 bench-ring: $(READY) ## the ring builder beside OpenStack Swift's (CPU seconds, moves, memory)
 	$(BIN)/python -m benchmarks.ring
 
-bench-device: $(READY) ## one device's engine: 4 KiB puts and gets beside the disk's raw rates
+bench-device: $(READY) ## one device beside the machine's raw rates: its engine alone, then its process over the RPC
 	$(BIN)/python -m benchmarks.device_engine
+	$(BIN)/python -m benchmarks.device
 
 bench-crash: $(READY) ## many more crash states and kills than `make test` tries
 	CRASH_STATES=2000 KILLS=300 $(BIN)/pytest tests/engine/test_crash_states.py tests/engine/test_kill.py --timeout 0

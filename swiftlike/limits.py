@@ -6,6 +6,7 @@ Owns numbers only. Whoever meets a bound says there what happens: wait, refuse, 
 from dataclasses import dataclass
 from typing import Final
 
+# --- entries, clocks and the storage engine -----------------------------------------------------------------------
 # --- entries, clocks and the storage engine ---------------------------------------------------------------------
 
 CLOCK_AHEAD_FIRST_US: Final = 60 * 1_000_000
@@ -62,8 +63,8 @@ BATCH_BYTES_MAX: Final = 32 * 1024**2
 READ_THREADS: Final = 16
 """Threads of one device that wait for cold reads and large files: enough to fill a disk's queue."""
 
-READ_CHUNK_BYTES: Final = 1024**2
-"""Bytes of one step of a streamed read, a multiple of BLOCK_BYTES."""
+READ_CHUNK_BYTES: Final = 256 * 1024
+"""Bytes of one step of a streamed read: two blocks, which stay in a core's cache from the read to the send."""
 
 RESERVE_BYTES: Final = 1024**3
 """Free space below which new bodies are refused, unless the configuration says otherwise; deletes and rows go on."""
@@ -77,12 +78,12 @@ INDEX_MAP_BYTES: Final = 4 * 1024**4
 INDEX_READERS_MAX: Final = 256
 """Concurrent read transactions; each thread holds one slot."""
 
-# --- end of the storage engine ----------------------------------------------------------------------------------
+# --- end of the storage engine ------------------------------------------------------------------------------------
 
 # --- internal RPC (swiftlike/rpc) -------------------------------------------------------------------------------
 
-RPC_HEADER_BYTES_MAX: Final = 64 * 1024
-"""The msgpack header of a frame: a path, a page of metadata and room to spare; what is larger is a body."""
+RPC_HEADER_BYTES_MAX: Final = 80 * 1024
+"""The msgpack header of a frame: a path and a register with an entry of METADATA_BYTES_MAX; what is larger is a body."""
 
 RPC_BODY_BYTES_MAX: Final = 1024 * 1024
 """The raw body of a frame; larger bodies travel as a stream of frames."""
@@ -98,6 +99,10 @@ RPC_SECRET_BYTES_MIN: Final = 16
 
 RPC_METHOD_BYTES_MAX: Final = 64
 """The name of a method."""
+
+RPC_UNIX_SEND_BYTES: Final = 1024 * 1024
+"""What the kernel may hold of a Unix socket: its default, 208 KiB, is less than one message of a stream, and each would
+then take several turns of both ends. TCP sizes its buffers by itself."""
 
 RPC_DEADLINE_MS_MAX: Final = 2**32 - 1
 """The time left to a call, as it travels; later deadlines are cut to this, seven weeks."""
@@ -155,5 +160,24 @@ class RpcLimits:
     replies_bytes_max: int = 8 * 1024 * 1024
     """Replies that one peer has not read yet; above it the answer to its further calls is "busy"."""
 
+
+# --- what a device is asked over the RPC (swiftlike/node_calls, storage_node/service) ---------------------------
+
+PATH_BYTES_MAX: Final = 256 + 1 + 256 + 1 + 1_024 + 64
+"""The longest path of a register: three names, and room for what a hidden name adds (an upload, a part, a version)."""
+
+ITEMS_MAX: Final = 10_000
+"""Rows, debts, registers or digests in one call or its answer; their bytes are bounded by RPC_BODY_BYTES_MAX besides."""
+
+PAGE_ITEMS_MAX: Final = 1_000
+"""Items of an answer when the caller names no limit."""
+
+STREAM_MESSAGE_BYTES: Final = 256 * 1024
+"""Body bytes of one message of a stream: a quarter of the default window, so that four are on their way."""
+
+WRITE_RUN_BYTES: Final = 1024 * 1024
+"""Bytes of a streamed body that are handed to the disk in one step, so that a thread hop costs little of it."""
+
+# --- end of what a device is asked ------------------------------------------------------------------------------
 
 # --- end of internal RPC ----------------------------------------------------------------------------------------

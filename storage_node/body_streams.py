@@ -1,0 +1,157 @@
+"""Bodies in streams: large bodies on their way in and out of a device.
+
+Owns what the messages of those streams mean, and that nothing stays behind of a body that was not committed. Never
+decides what is accepted and never sees a file.
+
+    offer_stream  →  open: table, epoch, path, body_id, size (if known); body*; one last message with `entry`, `offer`,
+                     `owing`, `from_voter`, since a ballot is taken at commit; END.   ←  the answer of an offer
+    fill_stream   →  open: table, epoch, path, body_id, size; body*; END.              ←  `whole`
+    get_stream    →  open: table, epoch, path, start, stop, body_id (if it must be that one)
+                  ←  one message with `entry`; the bytes `[start, stop)`; the reply
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from storage_node.errors import InsufficientStorage
+from storage_node.keys import Key
+from storage_node.requests import Fields
+from storage_node.store import Offered, Staged, Store
+from swiftlike.entries import encode
+from swiftlike.limits import BODY_BYTES_MAX, STREAM_MESSAGE_BYTES, WRITE_RUN_BYTES
+from swiftlike.node_calls import Acceptance, Code
+from swiftlike.rpc.errors import CallFailed
+from swiftlike.rpc.service import Call
+from swiftlike.rpc.stream import ServedStream
+from swiftlike.rpc.transport import Header, Reply
+
+T = TypeVar("T")
+
+_PLACED: Final = frozenset({"table", "epoch", "path"})
+_OPENED: Final = _PLACED | {"body_id", "size"}
+_COMMITTED: Final = frozenset({"entry", "offer", "owing", "from_voter"})
+_RANGED: Final = _PLACED | {"start", "stop", "body_id"}
+
+
+class BodyStreams:
+    """The handlers of the three streams."""
+
+    def __init__(
+        self, store: Store, key_of: Callable[[Fields], Key], has_room: Callable[[int], bool]
+    ) -> None:
+        """Take the store, what parses and places the key of a call, and whether a body of some size has room."""
+        self._store = store
+        self._key_of = key_of
+        self._has_room = has_room
+
+    async def offer(self, call: Call, stream: ServedStream) -> Reply:
+        """Stage a body, then offer it with the entry that its last message brings."""
+        fields = Fields(call, _OPENED)
+        key, staged, size_max = self._open(fields)
+        try:
+            commit = await _receive(stream, staged, size_max, fields)
+            if not commit:
+                raise CallFailed(
+                    Code.NO_COMMIT, f"{call.method}: the body ended without an entry; nothing was stored"
+                )
+            last = Fields(call._replace(header=commit), _COMMITTED)
+            offered = Offered(
+                key, last.entry(), last.offer(), staged, last.flag("owing"), last.flag("from_voter")
+            )
+            answer = await undisturbed(self._store.offer(offered))
+            return Reply(header=Acceptance(*answer).header())
+        finally:
+            await undisturbed(staged.abort())
+
+    async def fill(self, call: Call, stream: ServedStream) -> Reply:
+        """Stage a missing body and give it to its entry."""
+        fields = Fields(call, _OPENED)
+        key, staged, size_max = self._open(fields)
+        try:
+            if await _receive(stream, staged, size_max, fields):
+                fields.refuse("a message of this stream has a header")
+            whole = await undisturbed(self._store.fill(key, fields.write_id("body_id"), staged))
+            return Reply(header={"whole": whole})
+        finally:
+            await undisturbed(staged.abort())
+
+    async def get(self, call: Call, stream: ServedStream) -> Reply:
+        """Send the entry, then a range of its body, which stays open whatever happens to the key meanwhile."""
+        fields = Fields(call, _RANGED)
+        key = self._key_of(fields)
+        opened = await self._store.open_object(key)
+        if opened is None:
+            raise CallFailed(Code.NOT_HERE, f"{key.path!r} has no body on this device: ask another owner")
+        entry, body = opened
+        try:
+            header = {"entry": encode(entry)}
+            if fields.has("body_id") and fields.write_id("body_id") != entry.body_id:
+                raise CallFailed(
+                    Code.OTHER_BODY, f"{key.path!r} has another body by now: begin the read again", header
+                )
+            start = fields.number("start", 0, body.size, 0)
+            stop = fields.number("stop", start, body.size, body.size)
+            await stream.send(header=header)
+            async for chunk in body.stream(start, stop):
+                for at in range(0, len(chunk), STREAM_MESSAGE_BYTES):
+                    await stream.send(chunk[at : at + STREAM_MESSAGE_BYTES])
+            return Reply()
+        finally:
+            body.release()
+
+    def _open(self, fields: Fields) -> tuple[Key, Staged, int]:
+        """Return the key, where its body may go, and how large that may become; refuse before any of it is sent."""
+        key = self._key_of(fields)
+        body_id = fields.write_id("body_id")
+        size_max = fields.number("size", 0, BODY_BYTES_MAX, BODY_BYTES_MAX)
+        if not self._has_room(size_max if fields.has("size") else 0):
+            raise InsufficientStorage(
+                "only the reserve of this device would be left: ask another, and add devices"
+            )
+        return key, self._store.stage(body_id), size_max
+
+
+async def _receive(stream: ServedStream, staged: Staged, size_max: int, fields: Fields) -> Header:
+    """Stage the body and return the header of the message that ended it; empty when none had one."""
+    run: list[bytes | memoryview] = []
+    run_bytes = 0
+    commit: Header = {}
+    async for message in stream:
+        if commit:
+            fields.refuse("nothing may follow the message that has a header")
+        run_bytes += len(message.body)
+        if staged.size + run_bytes > size_max:
+            fields.refuse(f"the body passes {size_max} bytes")
+        if message.body:
+            run.append(memoryview(message.body))
+        commit = message.header
+        if run_bytes >= WRITE_RUN_BYTES:
+            await undisturbed(_write(staged, run))
+            run, run_bytes = [], 0
+    if run:
+        await undisturbed(_write(staged, run))
+    return commit
+
+
+async def _write(staged: Staged, run: list[bytes | memoryview]) -> None:
+    await staged.write(run[0] if len(run) == 1 else b"".join(run))
+
+
+async def undisturbed(work: Awaitable[T]) -> T:
+    """Await work to its end even when cancelled, and only then be cancelled.
+
+    A thread cannot be called back: a staged file must not be given up while one still writes to it.
+    """
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # whoever would have heard of it has gone
+        raise cancelled
+    return task.result()

@@ -1,0 +1,448 @@
+"""The service of one device: what its store can do, as methods of the RPC.
+
+Owns the translation, both ways: a call's header is parsed at the door (`requests`), the ring's epoch is compared, the
+store is asked, and its answer or error becomes a reply by one table. Never decides what a store accepts, never opens a
+socket or a file; bodies that are streamed are `body_streams`'.
+
+Calls are answered within the turn of the loop that brought them as long as nothing has to be waited for; scans go
+through `Surroundings.scan`, so that a real device makes them on a thread.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from types import TracebackType
+from typing import Any, Final, Protocol, Self, TypeVar
+
+from storage_node import errors
+from storage_node.acceptor import Standing
+from storage_node.begun import begin
+from storage_node.body_streams import BodyStreams
+from storage_node.errors import StorageError
+from storage_node.keys import ACCOUNTS, CONTAINERS, Due, Key, Layout
+from storage_node.requests import MICROS_MAX, NAME_BYTES_MAX, Fields
+from storage_node.rows import Row
+from storage_node.store import Offered, Store
+from storage_node.tallies import Tally
+from swiftlike import node_calls
+from swiftlike.entries import Entry, encode
+from swiftlike.limits import ITEMS_MAX, PAGE_ITEMS_MAX, PATH_BYTES_MAX, RPC_BODY_BYTES_MAX
+from swiftlike.node_calls import Code, DueKind, Method, encode_version, pack_list
+from swiftlike.registers import encode_register
+from swiftlike.rpc.errors import CallFailed
+from swiftlike.rpc.service import Call, Service
+from swiftlike.rpc.stream import ServedStream
+from swiftlike.rpc.transport import Outcome, Reply
+
+T = TypeVar("T")
+
+CODES: Final[Mapping[type[StorageError], Code]] = {
+    errors.BallotRefused: Code.BALLOT_REFUSED,
+    errors.InsufficientStorage: Code.INSUFFICIENT_STORAGE,
+    errors.BodyDamaged: Code.BODY_DAMAGED,
+    errors.BodyGone: Code.BODY_GONE,
+    errors.IndexDamaged: Code.INDEX_DAMAGED,
+    errors.DeviceFailed: Code.DEVICE_FAILED,
+    errors.StorageError: Code.STORAGE_ERROR,
+}
+"""The one table from what a store raises to what a caller is told. OutcomeUnknown is no code: it stays unknown."""
+
+_READ_TRIES: Final = 4
+_REPLY_SLACK_BYTES: Final = 16 * 1024
+"""What msgpack adds to the items of a list, at most."""
+
+_PLACED: Final = {"table", "epoch"}
+_KEYED: Final = _PLACED | {"path"}
+_LISTED: Final = _KEYED | {"incarnation"}
+
+
+class Rings(Protocol):
+    """The epochs that a device knows."""
+
+    def epoch(self, table: bytes) -> int | None:
+        """Return the epoch of the ring that places a table; None when there is no such ring here."""
+
+    def look_for_newer(self, table: bytes) -> None:
+        """A caller has a newer ring: look for it soon."""
+
+
+async def scan_here(work: Callable[[], T]) -> T:
+    """Scan on the loop: for a store in memory, and for simulations."""
+    return work()
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the service needs of its process, with what serves a store in memory."""
+
+    scan: Callable[[Callable[[], Any]], Awaitable[Any]] = scan_here
+    """Run a scan of the index, off the loop where there are threads."""
+    has_room: Callable[[int], bool] = lambda size: True
+    """Whether a large body of this size may begin to arrive."""
+    health: Callable[[], Mapping[str, Any]] = dict
+    """What `health` answers."""
+    stats: Callable[[], Mapping[str, Any]] = dict
+    """What `stats` answers."""
+    metrics: Callable[[], bytes] = bytes
+    """What `metrics` answers, in the text format of Prometheus."""
+
+
+class DeviceService:
+    """The methods of one device; usable inside its context, which owns the tasks of calls that wait."""
+
+    def __init__(
+        self, store: Store, layout: Layout, rings: Rings, surroundings: Surroundings | None = None
+    ) -> None:
+        self.counts: Final[Counter[tuple[str, str]]] = Counter()
+        """Calls by method and by how they ended: `ok`, a code, or `unknown`."""
+        self.service: Final = Service()
+        self._store = store
+        self._layout = layout
+        self._rings = rings
+        self._around = surroundings or Surroundings()
+        self._tasks = asyncio.TaskGroup()
+        self._register()
+
+    async def __aenter__(self) -> Self:
+        """Begin to own tasks."""
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Wait for the tasks of calls; the server has ended or cancelled them."""
+        await self._tasks.__aexit__(None, None, None)
+
+    def _register(self) -> None:
+        offered = _KEYED | {"entry", "offer", "owing", "from_voter", "with_body"}
+        query = {"prefix", "marker", "end_marker", "delimiter", "reverse", "limit", "tombstones", "now_us"}
+        for method, handler, known in (
+            (Method.OFFER, self._offer, offered),
+            (Method.PREPARE, self._prepare, _KEYED | {"ballot", "closing"}),
+            (Method.FILL, self._fill, _KEYED | {"body_id"}),
+            (Method.UPSERT_ROWS, self._upsert_rows, _PLACED),
+            (Method.PAY, self._pay, _PLACED),
+            (Method.SET_STANDING, self._set_standing, _PLACED | {"partition", *Standing._fields}),
+            (Method.STANDING, self._standing, _PLACED | {"partition"}),
+            (Method.READ, self._read, _KEYED),
+            (Method.GET, self._get, _KEYED | {"inline_bytes"}),
+            (Method.LIST_ROWS, self._list_rows, _LISTED | query),
+            (Method.TALLY, self._tally, _LISTED),
+            (Method.RANGES, self._ranges, _LISTED | {"after", "limit"}),
+            (Method.SPAN_DIGEST, self._span_digest, _LISTED | {"start", "stop"}),
+            (Method.PARTITION_DIGEST, self._partition_digest, _PLACED | {"partition"}),
+            (Method.DIGESTS, self._digests, _PLACED | {"first", "stop"}),
+            (Method.REGISTERS, self._registers, _PLACED | {"bucket", "after", "limit"}),
+            (Method.DUE, self._due, {"kind", "before_us", "limit"}),
+            (Method.MISSING, self._missing, {"table", "after", "limit"}),
+            (Method.HEALTH, self._health, set[str]()),
+            (Method.STATS, self._stats, set[str]()),
+            (Method.METRICS, self._metrics, set[str]()),
+        ):
+            answer = partial(self._answer, str(method), handler, frozenset(known))
+            self.service.calls(method, partial(self._begin, answer))
+        streams = BodyStreams(self._store, self._key, self._around.has_room)
+        for method, stream_handler in (
+            (Method.OFFER_STREAM, streams.offer),
+            (Method.FILL_STREAM, streams.fill),
+            (Method.GET_STREAM, streams.get),
+        ):
+            self.service.streams(method, partial(self._serve_stream, stream_handler))
+
+    # --- around every call --------------------------------------------------------------------------------------
+
+    def _begin(
+        self, answer: Callable[[Call], Coroutine[Any, Any, Reply]], call: Call
+    ) -> "Reply | asyncio.Task[Reply]":
+        return begin(self._tasks, answer(call))
+
+    async def _answer(
+        self,
+        method: str,
+        handler: Callable[[Call, Fields], Awaitable[Reply]],
+        known: frozenset[str],
+        call: Call,
+    ) -> Reply:
+        """Parse, do, and translate what went wrong."""
+        return await self._counted(method, handler(call, Fields(call, known)))
+
+    async def _serve_stream(
+        self, handler: Callable[[Call, ServedStream], Awaitable[Reply]], call: Call, stream: ServedStream
+    ) -> Reply:
+        return await self._counted(call.method, handler(call, stream))
+
+    async def _counted(self, method: str, work: Awaitable[Reply]) -> Reply:
+        """Count how a call ends, and translate what the store raised."""
+        try:
+            reply = await work
+        except CallFailed as refusal:
+            self.counts[method, refusal.code] += 1
+            raise
+        except StorageError as error:
+            reply = reply_to(error)
+            self.counts[method, reply.code or "unknown"] += 1
+            return reply
+        self.counts[method, "ok"] += 1
+        return reply
+
+    def _table(self, fields: Fields) -> bytes:
+        """Return the table of a call that was placed by the ring in use here."""
+        table = fields.table()
+        ours = self._rings.epoch(table)
+        if ours is None:
+            raise CallFailed(
+                Code.UNKNOWN_TABLE,
+                f"this device has no ring for table {table!r}: give it the ring of that policy",
+            )
+        theirs = fields.number("epoch", 1, 2**32 - 1)
+        if theirs == ours:
+            return table
+        name = node_calls.ring_name(table)
+        if theirs < ours:
+            raise CallFailed(
+                Code.RING_OLDER,
+                f"the call was placed by epoch {theirs} of ring {name}: fetch epoch {ours} and place it again",
+                {"epoch": ours},
+            )
+        self._rings.look_for_newer(table)
+        raise CallFailed(
+            Code.RING_NEWER,
+            f"this device has epoch {ours} of ring {name}: give it epoch {theirs} and ask again",
+            {"epoch": ours},
+        )
+
+    def _key(self, fields: Fields) -> Key:
+        table = self._table(fields)
+        return Key(table, fields.path(table))
+
+    def _partition(self, table: bytes, fields: Fields) -> int:
+        return fields.number("partition", 0, (1 << self._layout.part_powers[table]) - 1)
+
+    def _votes(self, key: Key) -> bool:
+        partition = self._layout.partition(key.table, self._layout.hashed(key.path))
+        return self._store.standing(key.table, partition).votes
+
+    # --- registers ----------------------------------------------------------------------------------------------
+
+    async def _offer(self, call: Call, fields: Fields) -> Reply:
+        offered = Offered(
+            self._key(fields),
+            fields.entry(),
+            fields.offer(),
+            _octets(call) if fields.flag("with_body") else None,
+            fields.flag("owing"),
+            fields.flag("from_voter"),
+        )
+        return Reply(header=node_calls.Acceptance(*await self._store.offer(offered)).header())
+
+    async def _prepare(self, call: Call, fields: Fields) -> Reply:
+        key, ballot = self._key(fields), fields.ballot()
+        answer = await self._store.prepare(key, ballot, closing=fields.flag("closing"))
+        return Reply(header=node_calls.Promise(*answer).header())
+
+    async def _fill(self, call: Call, fields: Fields) -> Reply:
+        key, body_id = self._key(fields), fields.write_id("body_id")
+        return Reply(header={"whole": await self._store.fill(key, body_id, _octets(call))})
+
+    async def _read(self, call: Call, fields: Fields) -> Reply:
+        key = self._key(fields)
+        held = self._store.read(key)
+        header: dict[str, Any] = {"votes": self._votes(key), "whole": held is None or held.location.held}
+        if held is not None:
+            header["register"] = encode_register(held.register)
+        return Reply(header=header)
+
+    async def _get(self, call: Call, fields: Fields) -> Reply:
+        """Answer with the entry and, where it is no longer than the caller wants, its body."""
+        key = self._key(fields)
+        inline_bytes = fields.number("inline_bytes", 0, RPC_BODY_BYTES_MAX, RPC_BODY_BYTES_MAX)
+        for _ in range(_READ_TRIES if inline_bytes else 0):
+            opened = await self._store.open_object(key, inline_bytes)
+            if opened is None:
+                break
+            entry, body = opened
+            try:
+                content = await body.read(0, entry.size)
+            except errors.BodyGone:
+                continue
+            finally:
+                body.release()
+            return Reply(header=_found(entry, votes=self._votes(key), inline=True), body=content)
+        held = self._store.read(key)
+        entry_only = None if held is None else held.register.entry
+        whole = held is None or held.location.held
+        return Reply(header=_found(entry_only, votes=self._votes(key), whole=whole))
+
+    # --- rows and debts -----------------------------------------------------------------------------------------
+
+    async def _upsert_rows(self, call: Call, fields: Fields) -> Reply:
+        table = self._table(fields)
+        if table not in (CONTAINERS, ACCOUNTS):
+            fields.refuse(f"nothing is listed under table {table!r}")
+        answers = await self._store.upsert_rows(fields.rows(table))
+        return Reply(
+            body=pack_list(
+                None if refused is None else (refused.closing, refused.incarnation) for refused in answers
+            )
+        )
+
+    async def _pay(self, call: Call, fields: Fields) -> Reply:
+        return Reply(header={"paid": await self._store.pay(fields.debts(self._table(fields)))})
+
+    async def _list_rows(self, call: Call, fields: Fields) -> Reply:
+        listing, query = fields.listing(self._table(fields)), fields.query()
+        page = await self._around.scan(partial(self._store.list_rows, listing, query))
+        packed = [_pack_row(row) for row in page.rows]
+        fitting = count_fitting(packed)
+        if fitting < len(packed):
+            # Asked again, and not cut here, since only the store knows the marker behind a common prefix.
+            shorter = replace(query, limit=fitting)
+            page = await self._around.scan(partial(self._store.list_rows, listing, shorter))
+            packed = [_pack_row(row) for row in page.rows]
+        return Reply(header={"more": page.more, "digest": page.digest.encode()}, body=pack_list(packed))
+
+    async def _tally(self, call: Call, fields: Fields) -> Reply:
+        return Reply(body=pack_list(_wire(self._store.tally(fields.listing(self._table(fields)))).pack()))
+
+    async def _ranges(self, call: Call, fields: Fields) -> Reply:
+        listing = fields.listing(self._table(fields))
+        limit = fields.number("limit", 1, ITEMS_MAX, PAGE_ITEMS_MAX)
+        after = fields.octets("after", 0, NAME_BYTES_MAX) if fields.has("after") else None
+        ranges = await self._around.scan(partial(self._store.ranges, listing))
+        behind = [(first, _wire(tally).pack()) for first, tally in ranges if after is None or first > after]
+        return _page_of(behind, limit)
+
+    async def _span_digest(self, call: Call, fields: Fields) -> Reply:
+        listing = fields.listing(self._table(fields))
+        start, stop = (
+            fields.octets("start", 0, NAME_BYTES_MAX, b""),
+            fields.octets("stop", 0, NAME_BYTES_MAX, b""),
+        )
+        digest = await self._around.scan(partial(self._store.span_digest, listing, start, stop))
+        return Reply(header={"digest": digest.encode()})
+
+    # --- partitions ---------------------------------------------------------------------------------------------
+
+    async def _set_standing(self, call: Call, fields: Fields) -> Reply:
+        table = self._table(fields)
+        standing = Standing(
+            fields.flag("votes"),
+            fields.number("floor_us", 0, MICROS_MAX, 0),
+            fields.number("refusing_us", 0, MICROS_MAX, 0),
+        )
+        await self._store.set_standing(table, self._partition(table, fields), standing)
+        return Reply()
+
+    async def _standing(self, call: Call, fields: Fields) -> Reply:
+        table = self._table(fields)
+        return Reply(header=self._store.standing(table, self._partition(table, fields))._asdict())
+
+    async def _partition_digest(self, call: Call, fields: Fields) -> Reply:
+        table = self._table(fields)
+        partition = self._partition(table, fields)
+        digest = await self._around.scan(partial(self._store.partition_digest, table, partition))
+        return Reply(header={"digest": digest.encode()})
+
+    async def _digests(self, call: Call, fields: Fields) -> Reply:
+        table = self._table(fields)
+        count = 1 << self._layout.digest_bits(table)
+        first = fields.number("first", 0, count - 1)
+        stop = fields.number("stop", first + 1, min(count, first + ITEMS_MAX))
+        digests = await self._around.scan(partial(self._store.digests, table, first, stop))
+        return Reply(body=pack_list(digest.encode() for digest in digests))
+
+    async def _registers(self, call: Call, fields: Fields) -> Reply:
+        table = self._table(fields)
+        after = fields.octets("after", 0, PATH_BYTES_MAX, b"")
+        limit = fields.number("limit", 1, ITEMS_MAX, PAGE_ITEMS_MAX)
+        found = await self._around.scan(
+            partial(self._store.registers, table, fields.bucket(), after, limit + 1)
+        )
+        return _page_of(
+            [(key.path, encode_register(held.register), held.location.held) for key, held in found], limit
+        )
+
+    # --- the whole device ---------------------------------------------------------------------------------------
+
+    async def _due(self, call: Call, fields: Fields) -> Reply:
+        kind = {DueKind.DELETE: Due.DELETE, DueKind.DEBT: Due.DEBT}[
+            DueKind(fields.text("kind", set(DueKind)))
+        ]
+        before_us = fields.number("before_us", 0, MICROS_MAX)
+        limit = fields.number("limit", 1, ITEMS_MAX, PAGE_ITEMS_MAX)
+        found = await self._around.scan(partial(self._store.due, kind, before_us, limit))
+        items = [
+            (key.table, key.path, None if version is None else encode_version(version))
+            for key, version in found
+        ]
+        return Reply(body=pack_list(items[: count_fitting(items)]))
+
+    async def _missing(self, call: Call, fields: Fields) -> Reply:
+        after = None
+        if fields.has("after"):
+            after = Key(fields.table(), fields.octets("after", 1, PATH_BYTES_MAX))
+        limit = fields.number("limit", 1, ITEMS_MAX, PAGE_ITEMS_MAX)
+        found = await self._around.scan(partial(self._store.missing, after, limit))
+        items = [(key.table, key.path) for key in found]
+        return Reply(body=pack_list(items[: count_fitting(items)]))
+
+    async def _health(self, call: Call, fields: Fields) -> Reply:
+        return Reply(header=self._around.health())
+
+    async def _stats(self, call: Call, fields: Fields) -> Reply:
+        return Reply(header=self._around.stats())
+
+    async def _metrics(self, call: Call, fields: Fields) -> Reply:
+        return Reply(body=self._around.metrics())
+
+
+def reply_to(error: StorageError) -> Reply:
+    """Translate what a store raised; the one place where that is done."""
+    if isinstance(error, errors.OutcomeUnknown):
+        return Reply(Outcome.UNKNOWN, reason=str(error))
+    code = next(CODES[kind] for kind in type(error).__mro__ if kind in CODES)
+    return Reply(Outcome.ERROR, {}, b"", code, str(error))
+
+
+def count_fitting(items: Sequence[tuple[Any, ...]]) -> int:
+    """Return how many of these items, from the first, fit into the body of one reply; one always does."""
+    left = RPC_BODY_BYTES_MAX - _REPLY_SLACK_BYTES
+    for at, item in enumerate(items):
+        left -= sum(len(value) if isinstance(value, bytes) else 64 for value in item) + 16
+        if left < 0:
+            return max(1, at)
+    return len(items)
+
+
+def _page_of(items: list[tuple[Any, ...]], limit: int) -> Reply:
+    """Answer with the first items, and the first value of the last of them where there are more."""
+    fitting = items[: count_fitting(items[:limit])]
+    return Reply(
+        header={"more": fitting[-1][0] if len(fitting) < len(items) else None}, body=pack_list(fitting)
+    )
+
+
+def _found(entry: Entry | None, *, votes: bool, whole: bool = True, inline: bool = False) -> dict[str, Any]:
+    header: dict[str, Any] = {"votes": votes, "whole": whole, "inline": inline}
+    if entry is not None:
+        header["entry"] = encode(entry)
+    return header
+
+
+def _pack_row(row: Row) -> tuple[bytes, bytes | None]:
+    return row.name, None if row.entry is None else encode(row.entry)
+
+
+def _wire(tally: Tally) -> node_calls.Tally:
+    policies = tuple((policy, *sums) for policy, sums in sorted(tally.policies.items()))
+    return node_calls.Tally(tally.digest, tally.rows, tally.objects, tally.bytes, policies)
+
+
+def _octets(call: Call) -> bytes | memoryview:
+    return memoryview(call.body) if isinstance(call.body, bytearray) else call.body

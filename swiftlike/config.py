@@ -1,0 +1,224 @@
+"""Configuration: what a cluster and a host are told, read once, checked whole, and frozen.
+
+Owns the settings and their meaning: the comment under each field is its manual. Never reads a ring or a device.
+
+Two TOML files. `cluster.toml` is the same on every host; one more file per host says what runs there. A key that is
+unknown, missing or out of bounds stops the start, by its name and with the fix. Relative paths are taken from the
+directory of the file that names them. `cluster.toml` and the secret file must be readable by their owner only.
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Final
+
+from swiftlike.limits import RECLAIM_AGE_US, RESERVE_BYTES, RPC_SECRET_BYTES_MIN, RpcLimits
+from swiftlike.toml_tables import Between, ConfigError, load_table, read_secret
+
+__all__ = [
+    "Cluster",
+    "ClusterFile",
+    "ConfigError",
+    "DeviceConfig",
+    "HostConfig",
+    "LimitsConfig",
+    "PolicyConfig",
+    "StorageConfig",
+    "load_cluster",
+    "load_host",
+]
+
+POLICY_INDEX_MAX: Final = 255
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_RPC: Final = RpcLimits()
+_LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+
+Port = Annotated[int, Between(1, 65_535)]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyConfig:
+    """One `[[policies]]`: how the objects of some containers are protected."""
+
+    index: Annotated[int, Between(0, POLICY_INDEX_MAX)]
+    """Its number, for ever: it names the ring `object-<index>` and stands in every entry."""
+    name: Annotated[str, Between(1, 63)]
+    """What clients call it in `X-Storage-Policy`; letters, digits, `_`, `.` and `-`."""
+    replicas: Annotated[int, Between(1, 16)] = 3
+    """Copies of each object. 3: one may be down, and nothing waits for it. Must agree with the ring's."""
+    default: bool = False
+    """The policy of containers that ask for none; exactly one is. A single policy is it without saying so."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFile:
+    """What `cluster.toml` says."""
+
+    hash_seed: Annotated[str, Between(16, 16)]
+    """The cluster's secret 64-bit seed, 16 hexadecimal digits, for ever: it places every path. `openssl rand -hex 8`."""
+    secret_file: Path
+    """The secret that processes prove to each other, at least 16 bytes. `openssl rand -hex 32 > secret; chmod 600 secret`."""
+    policies: tuple[PolicyConfig, ...]
+    """At least one."""
+    reclaim_age_s: Annotated[int, Between(3600, 10 * 365 * 86_400)] = RECLAIM_AGE_US // 1_000_000
+    """How long a tombstone is remembered. A week: longer than any owner should be away without being replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """`cluster.toml` and the secret it names, checked."""
+
+    hash_seed: int = field(repr=False)
+    secret: bytes = field(repr=False)
+    policies: tuple[PolicyConfig, ...]
+    reclaim_age_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceConfig:
+    """One `[[storage.devices]]`: a disk of this host, served by a process of its own."""
+
+    name: Annotated[str, Between(1, 63)]
+    """What the ring calls it, such as `d1`; also the name of its Unix socket, `<socket_directory>/<name>.sock`."""
+    path: Path
+    """Where it is mounted: the directory that `swiftlike-device init` has formatted."""
+    port: Port
+    """TCP port of its process, as in the ring."""
+    index_path: Path | None = None
+    """Directory of its index, if on a faster disk than the bodies. Default: `index` on the device itself."""
+    metrics_port: Annotated[int, Between(0, 65_535)] = 0
+    """Loopback port where Prometheus reads its metrics. 0, the default: none; the RPC method `metrics` is always there."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsConfig:
+    """`[storage.limits]`: bounds of each device process towards all of its callers together."""
+
+    connections_max: Annotated[int, Between(16, 65_536)] = _RPC.served_connections_max
+    """Connections served; a newcomer above it is told "full". 4096: one for each proxy worker of a large cluster."""
+    calls_in_flight_max: Annotated[int, Between(16, 65_536)] = _RPC.calls_in_flight_max
+    """Calls at work; above it the answer is "busy". 4096: as many as the writer's queue holds."""
+    streams_in_flight_max: Annotated[int, Between(1, 4096)] = _RPC.streams_in_flight_max
+    """Large bodies on their way at once, each with up to 2 MiB of memory; above it the answer is "busy"."""
+    bytes_in_flight_max: Annotated[int, Between(2**20, 2**36)] = _RPC.bytes_in_flight_max
+    """Bytes of small bodies at work; above it the answer is "busy". 256 MiB: half a second of a fast disk."""
+
+    def rpc_limits(self) -> RpcLimits:
+        """Return the limits of the RPC with these in place."""
+        return RpcLimits(
+            served_connections_max=self.connections_max,
+            calls_in_flight_max=self.calls_in_flight_max,
+            streams_in_flight_max=self.streams_in_flight_max,
+            bytes_in_flight_max=self.bytes_in_flight_max,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StorageConfig:
+    """`[storage]`: the devices of this host and what their processes share."""
+
+    bind_host: Annotated[str, Between(1, 253)]
+    """Address that the device processes listen on, as in the ring; only the cluster's own network should reach it."""
+    devices: tuple[DeviceConfig, ...]
+    """At least one."""
+    reserve_bytes: Annotated[int, Between(0, 2**50)] = RESERVE_BYTES
+    """Free space on each device that new bodies leave alone, so that deletes always find room. 1 GiB."""
+    drain_s: Annotated[float, Between(0, 3600)] = 20.0
+    """After SIGTERM, how long what is at work may take to finish. 20 s: below the 30 that most service managers wait."""
+    restart_min_s: Annotated[float, Between(0.01, 3600)] = 0.5
+    """Wait before a dead device process is started again; doubles with each death that follows soon."""
+    restart_max_s: Annotated[float, Between(0.01, 3600)] = 30.0
+    """The longest such wait; also how often a refused device (not mounted, in use) is tried again."""
+    limits: LimitsConfig = LimitsConfig()
+    """Bounds towards callers."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostConfig:
+    """What the file of one host says."""
+
+    cluster_file: Path
+    """Where `cluster.toml` is."""
+    ring_directory: Path
+    """Where the ring files are: `account.ring`, `container.ring` and one `object-<index>.ring` for each policy."""
+    socket_directory: Path
+    """Where Unix sockets are made, for callers on this host; at most 80 bytes, which is what the kernel leaves room for."""
+    log_level: Annotated[str, Between(4, 7)] = "info"
+    """The least that is logged: debug, info, warning or error."""
+    storage: StorageConfig | None = None
+    """The devices of this host; none on a host of proxies only."""
+
+
+def load_cluster(path: Path) -> Cluster:
+    """Read and check `cluster.toml` and the secret file it names. Raises ConfigError."""
+    file = load_table(ClusterFile, path, secret=True)
+    try:
+        seed = int(file.hash_seed, 16)
+    except ValueError:
+        raise ConfigError(f"{path}: hash_seed must be 16 hexadecimal digits: openssl rand -hex 8") from None
+    secret = read_secret(file.secret_file).strip()
+    if len(secret) < RPC_SECRET_BYTES_MIN:
+        raise ConfigError(
+            f"{file.secret_file} holds {len(secret)} bytes and a secret has {RPC_SECRET_BYTES_MIN} at least: "
+            f"openssl rand -hex 32 > {file.secret_file}"
+        )
+    return Cluster(seed, secret, _check_policies(path, file.policies), file.reclaim_age_s * 1_000_000)
+
+
+def load_host(path: Path) -> HostConfig:
+    """Read and check the file of one host. Raises ConfigError."""
+    host = load_table(HostConfig, path)
+    if host.log_level not in _LOG_LEVELS:
+        raise ConfigError(
+            f"{path}: log_level must be one of {', '.join(_LOG_LEVELS)}, and is {host.log_level!r}"
+        )
+    if len(bytes(host.socket_directory)) > 80:
+        raise ConfigError(
+            f"{path}: socket_directory is over 80 bytes long, too long for a socket: choose a shorter path"
+        )
+    if host.storage is not None:
+        _check_devices(path, host.storage)
+    return host
+
+
+def _check_policies(path: Path, policies: tuple[PolicyConfig, ...]) -> tuple[PolicyConfig, ...]:
+    if not policies:
+        raise ConfigError(f"{path}: policies is empty: add one [[policies]] with index and name")
+    _check_names(path, "policies", [policy.name.lower() for policy in policies])
+    _check_unique(path, "policies", "index", [policy.index for policy in policies])
+    defaults = [policy.name for policy in policies if policy.default]
+    if len(defaults) > 1:
+        raise ConfigError(f"{path}: policies {', '.join(defaults)} are all default: leave it to one of them")
+    if not defaults and len(policies) > 1:
+        raise ConfigError(f"{path}: no policy is the default: set default = true in one of policies")
+    return policies
+
+
+def _check_devices(path: Path, storage: StorageConfig) -> None:
+    if not storage.devices:
+        raise ConfigError(
+            f"{path}: storage.devices is empty: add one [[storage.devices]] with name, path and port"
+        )
+    if storage.restart_min_s > storage.restart_max_s:
+        raise ConfigError(f"{path}: storage.restart_min_s is above storage.restart_max_s: lower it")
+    devices = storage.devices
+    _check_names(path, "storage.devices", [device.name for device in devices])
+    _check_unique(path, "storage.devices", "path", [device.path for device in devices])
+    ports = [device.port for device in devices] + [d.metrics_port for d in devices if d.metrics_port]
+    _check_unique(path, "storage.devices", "port", ports)
+
+
+def _check_names(path: Path, where: str, names: list[str]) -> None:
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise ConfigError(
+                f"{path}: {where}: name {name!r} may hold letters, digits, '_', '.' and '-', and must begin with one of "
+                "the first two: choose another"
+            )
+    _check_unique(path, where, "name", names)
+
+
+def _check_unique(path: Path, where: str, what: str, values: list[str] | list[int] | list[Path]) -> None:
+    for at, value in enumerate(values):
+        if value in values[:at]:
+            raise ConfigError(f"{path}: {where}: {what} {value} is there twice: give each its own")

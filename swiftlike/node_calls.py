@@ -1,0 +1,335 @@
+"""What a device is asked and what it answers, as it travels over the RPC: methods, codes, values and their encoding.
+
+Owns the vocabulary that a storage node and its callers share. Never calls anybody: `node_client` asks, and the
+storage node's service answers.
+
+A call's header is a map of the fields named here. Entries and registers travel as they are encoded in an index, under
+their own checksums; lists travel as one msgpack array in the body. Every call about a table carries `table` and the
+`epoch` of the ring that placed it.
+"""
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from struct import Struct
+from typing import Any, Final, NamedTuple, cast
+
+import msgpack
+
+from swiftlike.digests import Digest
+from swiftlike.entries import Entry, Version, decode, encode
+from swiftlike.limits import ITEMS_MAX, PAGE_ITEMS_MAX
+from swiftlike.registers import Register, Replaced, decode_register, encode_register
+from swiftlike.rpc.transport import Body, Header
+from swiftlike.timestamps import Ballot, Offer, Timestamp, WriteId
+
+
+class Method(StrEnum):
+    """The calls and streams of a device."""
+
+    OFFER = "offer"
+    OFFER_STREAM = "offer_stream"
+    PREPARE = "prepare"
+    FILL = "fill"
+    FILL_STREAM = "fill_stream"
+    UPSERT_ROWS = "upsert_rows"
+    PAY = "pay"
+    SET_STANDING = "set_standing"
+    STANDING = "standing"
+    READ = "read"
+    GET = "get"
+    GET_STREAM = "get_stream"
+    LIST_ROWS = "list_rows"
+    TALLY = "tally"
+    RANGES = "ranges"
+    SPAN_DIGEST = "span_digest"
+    PARTITION_DIGEST = "partition_digest"
+    DIGESTS = "digests"
+    REGISTERS = "registers"
+    DUE = "due"
+    MISSING = "missing"
+    HEALTH = "health"
+    STATS = "stats"
+    METRICS = "metrics"
+
+
+class Code(StrEnum):
+    """Why a device judged a call and did not do it."""
+
+    BAD_CALL = "bad_call"
+    """A field is missing, of the wrong type or out of bounds: the caller's mistake."""
+    UNKNOWN_TABLE = "unknown_table"
+    """The device has no ring for it: the policy is new here."""
+    RING_OLDER = "ring_older"
+    """The caller's ring is older than the device's, whose epoch is in the answer: fetch that one."""
+    RING_NEWER = "ring_newer"
+    """The caller's ring is newer than the device's, which has begun to look for it: give it to it, or try again."""
+    BALLOT_REFUSED = "ballot_refused"
+    INSUFFICIENT_STORAGE = "insufficient_storage"
+    BODY_DAMAGED = "body_damaged"
+    BODY_GONE = "body_gone"
+    INDEX_DAMAGED = "index_damaged"
+    DEVICE_FAILED = "device_failed"
+    STORAGE_ERROR = "storage_error"
+    NOT_HERE = "not_here"
+    """No body to stream: the key, or the body of its entry, is not on this device."""
+    OTHER_BODY = "other_body"
+    """The entry's body is not the one that was asked for; a read that goes on elsewhere must not mix two."""
+    NO_COMMIT = "no_commit"
+    """A streamed body ended without its entry; nothing was stored."""
+
+
+CONTAINERS: Final = b"c\0"
+ACCOUNTS: Final = b"a\0"
+
+
+def objects(policy: int) -> bytes:
+    """Return the table of objects of a policy."""
+    return b"o" + policy.to_bytes(1, "big")
+
+
+def ring_name(table: bytes) -> str:
+    """Return the name of the ring that places a table."""
+    match table[:1]:
+        case b"c":
+            return "container"
+        case b"a":
+            return "account"
+        case _:
+            return f"object-{table[1]}"
+
+
+class Acceptance(NamedTuple):
+    """The answer to an offer. Only one that `counts` and `votes` is part of a majority."""
+
+    accepted: bool
+    whole: bool
+    """Its body is there, or it needs none."""
+    votes: bool
+    replaced: Replaced | None = None
+    above: Ballot | None = None
+    """When refused: the ballot that must be passed."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether the owner holds the entry with its body."""
+        return self.accepted and self.whole
+
+    def header(self) -> Header:
+        """Write it down."""
+        header: dict[str, Any] = {"accepted": self.accepted, "whole": self.whole, "votes": self.votes}
+        if self.replaced is not None:
+            header["replaced"] = encode_register(Register(None, (self.replaced,)))
+        if self.above is not None:
+            header["above"] = bytes(self.above)
+        return header
+
+    @classmethod
+    def of(cls, header: Header) -> "Acceptance":
+        """Read it."""
+        replaced, above = header.get("replaced"), header.get("above")
+        return cls(
+            header["accepted"],
+            header["whole"],
+            header["votes"],
+            None if replaced is None else decode_register(replaced).replaced[0],
+            None if above is None else Ballot(above),
+        )
+
+
+class Promise(NamedTuple):
+    """The answer to a prepare."""
+
+    register: Register | None
+    """What the owner holds and remembers; None when refused."""
+    whole: bool
+    votes: bool
+    above: Ballot | None = None
+    """When refused: the ballot that must be passed."""
+
+    def header(self) -> Header:
+        """Write it down."""
+        header: dict[str, Any] = {"whole": self.whole, "votes": self.votes}
+        if self.register is not None:
+            header["register"] = encode_register(self.register)
+        if self.above is not None:
+            header["above"] = bytes(self.above)
+        return header
+
+    @classmethod
+    def of(cls, header: Header) -> "Promise":
+        """Read it."""
+        register, above = header.get("register"), header.get("above")
+        return cls(
+            None if register is None else decode_register(register),
+            header["whole"],
+            header["votes"],
+            None if above is None else Ballot(above),
+        )
+
+
+class Found(NamedTuple):
+    """What stands at a key, and its body where that came along."""
+
+    entry: Entry | None
+    whole: bool
+    votes: bool
+    body: Body | None = None
+    """None: not asked for, not there, or too large for an answer; stream it."""
+
+    @classmethod
+    def of(cls, header: Header, body: Body) -> "Found":
+        """Read it."""
+        raw = header.get("entry")
+        return cls(
+            None if raw is None else decode(raw),
+            header["whole"],
+            header["votes"],
+            body if header.get("inline") else None,
+        )
+
+
+class Standing(NamedTuple):
+    """What an owner may say about the keys of one partition."""
+
+    votes: bool = False
+    floor_us: int = 0
+    refusing_us: int = 0
+
+
+class RowRefused(NamedTuple):
+    """A row that a container did not take."""
+
+    closing: bool
+    incarnation: Timestamp
+
+
+class RowOffer(NamedTuple):
+    """A row for a listing; its ballot names the incarnation."""
+
+    parent: bytes
+    """Path of the container, or of the account."""
+    name: bytes
+    entry: Entry
+
+
+class Query(NamedTuple):
+    """Which rows of a listing a page should hold; see the storage node's `rows.Query`."""
+
+    prefix: bytes = b""
+    marker: bytes = b""
+    end_marker: bytes = b""
+    delimiter: bytes = b""
+    reverse: bool = False
+    limit: int = PAGE_ITEMS_MAX
+    tombstones: bool = False
+    now_us: int = 0
+
+    def header(self) -> Header:
+        """Write down what differs from the default."""
+        asked = self._asdict()
+        return {name: asked[name] for name in asked if asked[name] != self._field_defaults[name]}
+
+
+class Row(NamedTuple):
+    """A name and its entry, or a common prefix and None."""
+
+    name: bytes
+    entry: Entry | None
+
+
+class Page(NamedTuple):
+    """Part of a listing. It may be shorter than asked for: `more` is the marker of the next one, None at the end."""
+
+    rows: tuple[Row, ...]
+    more: bytes | None
+    digest: Digest
+
+
+class Tally(NamedTuple):
+    """What the rows of a listing, or of a range of it, add up to."""
+
+    digest: Digest
+    rows: int
+    """Rows that are no tombstones."""
+    objects: int
+    bytes: int
+    policies: tuple[tuple[int, int, int], ...]
+    """Policy, objects and bytes of each."""
+
+    def pack(self) -> tuple[Any, ...]:
+        """Write it down as a msgpack array."""
+        return (self.digest.encode(), self.rows, self.objects, self.bytes, self.policies)
+
+    @classmethod
+    def of(cls, packed: Sequence[Any]) -> "Tally":
+        """Read it."""
+        digest, rows, objects_, size, policies = packed
+        return cls(Digest.decode(digest), rows, objects_, size, tuple(tuple(policy) for policy in policies))
+
+
+class HeldRegister(NamedTuple):
+    """A register as a replicator sees it."""
+
+    path: bytes
+    register: Register
+    whole: bool
+
+
+class DueKind(StrEnum):
+    """What falls due with time."""
+
+    DELETE = "delete"
+    DEBT = "debt"
+
+
+class DueItem(NamedTuple):
+    """An object that is to be deleted, or that owes a row (then with the version that owes)."""
+
+    table: bytes
+    path: bytes
+    version: Version | None
+
+
+# --- encoding of what is made of several fields -------------------------------------------------------------------
+
+_VERSION: Final = Struct(">16s32s")
+VERSION_BYTES: Final = _VERSION.size
+assert VERSION_BYTES == 48, "a write id and a ballot"
+
+
+def encode_version(version: Version) -> bytes:
+    """Write a version down: write id, then ballot."""
+    return version.write_id + version.ballot
+
+
+def decode_version(raw: bytes) -> Version:
+    """Read a version of VERSION_BYTES."""
+    write_id, ballot = _VERSION.unpack(raw)
+    return Version(WriteId(write_id), Ballot(ballot))
+
+
+def pack_list(items: Iterable[Any]) -> bytes:
+    """Encode a list as the body of a call or an answer."""
+    return cast(bytes, msgpack.packb(list(items)))
+
+
+def unpack_list(raw: Body) -> tuple[Any, ...]:
+    """Decode a list. Raises ValueError when it is none, or longer than ITEMS_MAX."""
+    try:
+        found = msgpack.unpackb(
+            raw, use_list=False, max_array_len=ITEMS_MAX, max_map_len=0, strict_map_key=True
+        )
+    except (ValueError, msgpack.UnpackException) as error:
+        raise ValueError(f"not a msgpack array of at most {ITEMS_MAX} items: {error}") from None
+    if not isinstance(found, tuple):
+        raise ValueError(f"a {type(found).__name__}, not an array")
+    return found
+
+
+def pack_row(row: RowOffer) -> tuple[bytes, bytes, bytes]:
+    """Write a row down for a list of them."""
+    return row.parent, row.name, encode(row.entry)
+
+
+OFFERS: Final = {offer.value: offer for offer in Offer}
+"""How an offer is called in a header; the default is a first one."""

@@ -1,0 +1,362 @@
+"""The calling end of a device: typed calls and streams over any transport.
+
+Owns how a question becomes a header and an answer a value. Never retries, never picks a device, never judges an
+outcome: whatever is not OK is raised as NodeFailed, which carries the reply.
+"""
+
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from swiftlike.digests import Digest
+from swiftlike.entries import Entry, EntryDamaged, Version, decode, encode
+from swiftlike.limits import PAGE_ITEMS_MAX, RPC_BODY_BYTES_MAX, STREAM_MESSAGE_BYTES
+from swiftlike.node_calls import (
+    Acceptance,
+    DueItem,
+    DueKind,
+    Found,
+    HeldRegister,
+    Method,
+    Page,
+    Promise,
+    Query,
+    Row,
+    RowOffer,
+    RowRefused,
+    Standing,
+    Tally,
+    decode_version,
+    encode_version,
+    pack_list,
+    pack_row,
+    unpack_list,
+)
+from swiftlike.registers import Register, decode_register
+from swiftlike.rpc.errors import StreamEnded
+from swiftlike.rpc.transport import Address, Body, Header, Outcome, Reply, Stream, Transport
+from swiftlike.timestamps import NO_INCARNATION, Ballot, Offer, Timestamp, WriteId
+
+T = TypeVar("T")
+
+
+class NodeFailed(Exception):
+    """A call or stream that did not end in OK; `reply` says how, and what is known about the work."""
+
+    def __init__(self, peer: Address, method: str, reply: Reply) -> None:
+        super().__init__(
+            f"{peer}: {method} ended as {reply.outcome.value}: {reply.code} {reply.reason}".rstrip()
+        )
+        self.reply = reply
+
+
+class NodeClient:
+    """One device, under one epoch of each ring and one time limit for each call."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        peer: Address,
+        epoch_of: Callable[[bytes], int],
+        *,
+        timeout_s: float = 10.0,
+    ) -> None:
+        """Take the way to the device, and what tells the epoch of the ring that placed a table."""
+        self._transport = transport
+        self._epoch_of = epoch_of
+        self._timeout_s = timeout_s
+        self.peer = peer
+
+    # --- registers ----------------------------------------------------------------------------------------------
+
+    async def offer(
+        self,
+        table: bytes,
+        path: bytes,
+        entry: Entry,
+        body: Body | None = None,
+        *,
+        offer: Offer = Offer.FIRST,
+        owing: bool = False,
+        from_voter: bool = False,
+    ) -> Acceptance:
+        """Offer an entry, with its body if that is small and not there already."""
+        header = self._at(table, path) | _offered(entry, offer, owing=owing, from_voter=from_voter)
+        if body is not None:
+            header["with_body"] = True
+        reply = await self._call(Method.OFFER, header, b"" if body is None else body)
+        return self._parse(Method.OFFER, reply, lambda: Acceptance.of(reply.header))
+
+    async def prepare(self, table: bytes, path: bytes, ballot: Ballot, *, closing: bool = False) -> Promise:
+        """Ask for a promise."""
+        header = self._at(table, path) | {"ballot": bytes(ballot), "closing": closing}
+        reply = await self._call(Method.PREPARE, header)
+        return self._parse(Method.PREPARE, reply, lambda: Promise.of(reply.header))
+
+    async def fill(self, table: bytes, path: bytes, body_id: WriteId, body: Body) -> bool:
+        """Bring a small body that is missing there; say whether the entry is whole now."""
+        reply = await self._call(Method.FILL, self._at(table, path) | {"body_id": bytes(body_id)}, body)
+        return bool(reply.header["whole"])
+
+    async def read(self, table: bytes, path: bytes) -> tuple[Register | None, bool, bool]:
+        """Return what stands at a key, whether its body is there, and whether the owner votes."""
+        reply = await self._call(Method.READ, self._at(table, path))
+        raw = reply.header.get("register")
+        register = None if raw is None else self._parse(Method.READ, reply, lambda: decode_register(raw))
+        return register, reply.header["whole"], reply.header["votes"]
+
+    async def get(self, table: bytes, path: bytes, inline_bytes: int = RPC_BODY_BYTES_MAX) -> Found:
+        """Return the entry of a key, with its body if that is no longer than `inline_bytes`."""
+        reply = await self._call(Method.GET, self._at(table, path) | {"inline_bytes": inline_bytes})
+        return self._parse(Method.GET, reply, lambda: Found.of(reply.header, reply.body))
+
+    # --- streamed bodies ----------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def put_stream(
+        self, table: bytes, path: bytes, body_id: WriteId, size: int | None = None
+    ) -> AsyncIterator["PutStream"]:
+        """Stream a body; leaving without a commit leaves nothing there."""
+        async with self._stream(Method.OFFER_STREAM, self._at(table, path) | _body(body_id, size)) as stream:
+            yield PutStream(self, stream)
+
+    async def fill_stream(
+        self, table: bytes, path: bytes, body_id: WriteId, chunks: AsyncIterable[Body], size: int
+    ) -> bool:
+        """Stream a body that is missing there; say whether the entry is whole now."""
+        async with self._stream(Method.FILL_STREAM, self._at(table, path) | _body(body_id, size)) as stream:
+            async for chunk in chunks:
+                await send_body(stream, chunk)
+            reply = self._ok(Method.FILL_STREAM, await stream.finish())
+            return bool(reply.header["whole"])
+
+    @asynccontextmanager
+    async def get_stream(
+        self,
+        table: bytes,
+        path: bytes,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        body_id: WriteId | None = None,
+    ) -> AsyncIterator[tuple[Entry, AsyncIterator[Body]]]:
+        """Stream the bytes `[start, stop)` of a body; with `body_id`, only of that very one."""
+        header: dict[str, Any] = self._at(table, path) | {"start": start}
+        if stop is not None:
+            header["stop"] = stop
+        if body_id is not None:
+            header["body_id"] = bytes(body_id)
+        async with self._stream(Method.GET_STREAM, header) as stream:
+            first = await stream.receive()
+            if first is None:
+                raise NodeFailed(self.peer, Method.GET_STREAM, Reply(Outcome.UNKNOWN, reason="no entry came"))
+            yield decode(first.header["entry"]), _bodies(stream)
+
+    # --- rows and debts -----------------------------------------------------------------------------------------
+
+    async def upsert_rows(self, table: bytes, rows: Sequence[RowOffer]) -> list[RowRefused | None]:
+        """Offer rows to their listings, all in one transaction."""
+        reply = await self._call(Method.UPSERT_ROWS, self._placed(table), pack_list(map(pack_row, rows)))
+        return [
+            None if refused is None else RowRefused(refused[0], Timestamp(refused[1]))
+            for refused in unpack_list(reply.body)
+        ]
+
+    async def pay(self, table: bytes, debts: Sequence[tuple[bytes, Version]]) -> int:
+        """Clear debts; return how many were still owed."""
+        body = pack_list((path, encode_version(version)) for path, version in debts)
+        return int((await self._call(Method.PAY, self._placed(table), body)).header["paid"])
+
+    async def list_rows(
+        self, table: bytes, path: bytes, query: Query, incarnation: Timestamp = NO_INCARNATION
+    ) -> Page:
+        """Return a page of a listing."""
+        reply = await self._call(
+            Method.LIST_ROWS, {**self._at(table, path), **query.header(), "incarnation": bytes(incarnation)}
+        )
+        rows = self._parse(Method.LIST_ROWS, reply, lambda: tuple(map(_row, unpack_list(reply.body))))
+        return Page(rows, reply.header["more"], Digest.decode(reply.header["digest"]))
+
+    async def tally(self, table: bytes, path: bytes, incarnation: Timestamp = NO_INCARNATION) -> Tally:
+        """Return what the rows of a listing add up to."""
+        reply = await self._call(Method.TALLY, self._listed(table, path, incarnation))
+        return Tally.of(unpack_list(reply.body))
+
+    async def ranges(
+        self, table: bytes, path: bytes, incarnation: Timestamp = NO_INCARNATION, after: bytes | None = None
+    ) -> tuple[list[tuple[bytes, Tally]], bytes | None]:
+        """Return ranges of a listing by their first names, and what to ask `after` next."""
+        header = self._listed(table, path, incarnation)
+        reply = await self._call(Method.RANGES, header if after is None else header | {"after": after})
+        ranges = [(item[0], Tally.of(item[1])) for item in unpack_list(reply.body)]
+        return ranges, reply.header["more"]
+
+    async def span_digest(
+        self, table: bytes, path: bytes, start: bytes, stop: bytes, incarnation: Timestamp = NO_INCARNATION
+    ) -> Digest:
+        """Return the digest of the rows in `[start, stop)`; an empty `stop` means to the end."""
+        header = self._listed(table, path, incarnation) | {"start": start, "stop": stop}
+        return Digest.decode((await self._call(Method.SPAN_DIGEST, header)).header["digest"])
+
+    # --- partitions ---------------------------------------------------------------------------------------------
+
+    async def set_standing(self, table: bytes, partition: int, standing: Standing) -> None:
+        """Set the voting and the floor of a partition."""
+        header = self._placed(table) | {"partition": partition, **standing._asdict()}
+        await self._call(Method.SET_STANDING, header)
+
+    async def standing(self, table: bytes, partition: int) -> Standing:
+        """Return the voting and the floor of a partition."""
+        reply = await self._call(Method.STANDING, self._placed(table) | {"partition": partition})
+        return Standing(**reply.header)
+
+    async def partition_digest(self, table: bytes, partition: int) -> Digest:
+        """Return the digest of a partition's registers."""
+        reply = await self._call(Method.PARTITION_DIGEST, self._placed(table) | {"partition": partition})
+        return Digest.decode(reply.header["digest"])
+
+    async def digests(self, table: bytes, first: int, stop: int) -> list[Digest]:
+        """Return the digests `[first, stop)` of a table."""
+        reply = await self._call(Method.DIGESTS, self._placed(table) | {"first": first, "stop": stop})
+        return [Digest.decode(raw) for raw in unpack_list(reply.body)]
+
+    async def registers(
+        self, table: bytes, bucket: bytes, after: bytes = b"", limit: int = PAGE_ITEMS_MAX
+    ) -> tuple[list[HeldRegister], bytes | None]:
+        """Return registers of a bucket in order of their paths, and what to ask `after` next."""
+        header = self._placed(table) | {"bucket": bucket, "after": after, "limit": limit}
+        reply = await self._call(Method.REGISTERS, header)
+        held = [
+            HeldRegister(path, decode_register(raw), whole) for path, raw, whole in unpack_list(reply.body)
+        ]
+        return held, reply.header["more"]
+
+    # --- the whole device ---------------------------------------------------------------------------------------
+
+    async def due(self, kind: DueKind, before_us: int, limit: int = PAGE_ITEMS_MAX) -> list[DueItem]:
+        """Return what falls due before a time, earliest first."""
+        reply = await self._call(Method.DUE, {"kind": str(kind), "before_us": before_us, "limit": limit})
+        return [
+            DueItem(table, path, None if version is None else decode_version(version))
+            for table, path, version in unpack_list(reply.body)
+        ]
+
+    async def missing(
+        self, after: tuple[bytes, bytes] | None = None, limit: int = PAGE_ITEMS_MAX
+    ) -> list[tuple[bytes, bytes]]:
+        """Return tables and paths whose body is missing there, from behind one of them."""
+        header: dict[str, Any] = {"limit": limit}
+        if after is not None:
+            header |= {"table": after[0], "after": after[1]}
+        reply = await self._call(Method.MISSING, header)
+        return [(table, path) for table, path in unpack_list(reply.body)]
+
+    async def health(self) -> Header:
+        """Return how the device is."""
+        return (await self._call(Method.HEALTH, {})).header
+
+    async def stats(self) -> Header:
+        """Return what the device holds and has done."""
+        return (await self._call(Method.STATS, {})).header
+
+    async def metrics(self) -> bytes:
+        """Return the device's metrics in the text format of Prometheus."""
+        return bytes((await self._call(Method.METRICS, {})).body)
+
+    # --- helpers ------------------------------------------------------------------------------------------------
+
+    def _placed(self, table: bytes) -> dict[str, Any]:
+        return {"table": table, "epoch": self._epoch_of(table)}
+
+    def _at(self, table: bytes, path: bytes) -> dict[str, Any]:
+        return {"table": table, "epoch": self._epoch_of(table), "path": path}
+
+    def _listed(self, table: bytes, path: bytes, incarnation: Timestamp) -> dict[str, Any]:
+        return self._at(table, path) | {"incarnation": bytes(incarnation)}
+
+    async def _call(self, method: Method, header: Header, body: Body = b"") -> Reply:
+        deadline = self._transport.now() + self._timeout_s
+        return self._ok(
+            method, await self._transport.call(self.peer, str(method), header, body, deadline=deadline)
+        )
+
+    def _ok(self, method: Method, reply: Reply) -> Reply:
+        if reply.outcome is not Outcome.OK:
+            raise NodeFailed(self.peer, method, reply)
+        return reply
+
+    def _parse(self, method: Method, reply: Reply, parse: Callable[[], T]) -> T:
+        """Read an answer; one that is damaged tells nothing about the work."""
+        try:
+            return parse()
+        except EntryDamaged as error:
+            unknown = Reply(Outcome.UNKNOWN, reason=f"its answer is damaged: {error}")
+            raise NodeFailed(self.peer, method, unknown) from error
+
+    @asynccontextmanager
+    async def _stream(self, method: Method, header: Header) -> AsyncIterator[Stream]:
+        deadline = self._transport.now() + self._timeout_s
+        try:
+            async with self._transport.open_stream(
+                self.peer, str(method), header, deadline=deadline
+            ) as stream:
+                yield stream
+        except StreamEnded as end:
+            raise NodeFailed(self.peer, method, end.reply) from end
+
+
+class PutStream:
+    """A body on its way to a device."""
+
+    def __init__(self, client: NodeClient, stream: Stream) -> None:
+        self._client = client
+        self._stream = stream
+
+    async def send(self, chunk: Body) -> None:
+        """Send more of the body; waits while the device is slower. Raises StreamEnded when it will not have it."""
+        await send_body(self._stream, chunk)
+
+    async def commit(
+        self, entry: Entry, *, offer: Offer = Offer.FIRST, owing: bool = False, from_voter: bool = False
+    ) -> Acceptance:
+        """Offer the entry that the body belongs to."""
+        header = _offered(entry, offer, owing=owing, from_voter=from_voter)
+        reply = await self._stream.finish(header=header)
+        if reply.outcome is not Outcome.OK:
+            raise NodeFailed(self._client.peer, Method.OFFER_STREAM, reply)
+        return Acceptance.of(reply.header)
+
+
+async def send_body(stream: Stream, chunk: Body) -> None:
+    """Send a piece of a body of any size, in messages that fit the window."""
+    if len(chunk) <= STREAM_MESSAGE_BYTES:
+        await stream.send(chunk)
+        return
+    view = memoryview(chunk)
+    for at in range(0, len(view), STREAM_MESSAGE_BYTES):
+        await stream.send(view[at : at + STREAM_MESSAGE_BYTES])
+
+
+def _row(item: tuple[bytes, bytes | None]) -> Row:
+    name, raw = item
+    return Row(name, None if raw is None else decode(raw))
+
+
+async def _bodies(stream: Stream) -> AsyncIterator[Body]:
+    async for message in stream:
+        yield message.body
+
+
+def _offered(entry: Entry, offer: Offer, *, owing: bool, from_voter: bool) -> dict[str, Any]:
+    header: dict[str, Any] = {"entry": encode(entry)}
+    if offer is not Offer.FIRST:
+        header["offer"] = offer.value
+    if owing:
+        header["owing"] = True
+    if from_voter:
+        header["from_voter"] = True
+    return header
+
+
+def _body(body_id: WriteId, size: int | None) -> dict[str, Any]:
+    return {"body_id": bytes(body_id)} if size is None else {"body_id": bytes(body_id), "size": size}
