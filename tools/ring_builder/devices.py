@@ -5,6 +5,7 @@ Each changes all that it names or nothing, and takes effect on placement at the 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
@@ -13,6 +14,7 @@ import click
 from ring.builder import RingBuilder
 from ring.device import DEVICE_ID_MAX, Device
 from ring.errors import RingError
+from tools.ring_builder.asking import ask_for_uuids
 from tools.ring_builder.documents import Document, devices_document
 from tools.ring_builder.grammar import command, pass_session, search_options, values_argument, yes_option
 from tools.ring_builder.notation import (
@@ -33,13 +35,14 @@ from tools.ring_builder.session import Exit, Session, remembering_nothing
 from tools.ring_builder.tables import show_lines
 
 REBALANCE: Final = "rebalance brings it into effect"
+CLUSTER_FILE: Final = Path("/etc/swiftlike/cluster.toml")
 ID_GAP_MAX: Final = 65_536
 """A ring's table is indexed by id, so an id far above the others would cost memory on every host."""
 
 
 @command("add")
 @values_argument
-@click.option("--id", type=click.IntRange(0, DEVICE_ID_MAX), help="Use this id, perhaps again.")
+@click.option("--id", type=click.IntRange(0, DEVICE_ID_MAX), help="Use this id; no ring may have named it.")
 @click.option("--region", type=click.IntRange(0, REGION_MAX))
 @click.option("--zone", type=click.IntRange(0, REGION_MAX))
 @click.option("--ip", "host", metavar="HOST", help="IP address or host name.")
@@ -210,9 +213,21 @@ def set_info(
 @command("bind")
 @values_argument
 @click.option("--uuid", type=click.UUID, help="The device's own uuid, as its device.toml has it.")
+@click.option(
+    "--cluster",
+    "cluster_file",
+    type=click.Path(path_type=Path),
+    default=CLUSTER_FILE,
+    show_default=True,
+    help="cluster.toml, whose secret the devices must be shown.",
+)
 @pass_session
-def bind(session: Session, values: tuple[str, ...], uuid: UUID | None) -> Exit:
-    """Note the uuid of a device, without which it does not vote: SEARCH --uuid UUID."""
+def bind(session: Session, values: tuple[str, ...], uuid: UUID | None, cluster_file: Path) -> Exit:
+    """Note the uuids of devices, without which they do not vote.
+
+    SEARCH --uuid UUID notes one. Without --uuid, all devices that SEARCH matches (or all) whose uuid is not known are asked
+    for theirs; they must be running.
+    """
     if uuid is not None and len(values) != 1:
         raise NotationError("--uuid is of one device; give one search value, such as d3")
     with session.locked() as builder:
@@ -221,7 +236,8 @@ def bind(session: Session, values: tuple[str, ...], uuid: UUID | None) -> Exit:
             bound = [replace(device, uuid=uuid)]
         else:
             unbound = [device for device in _named(builder, values) if device.uuid is None]
-            bound = [replace(device, uuid=ask_for_uuid(device)) for device in unbound]
+            uuids = ask_for_uuids(unbound, cluster_file) if unbound else []
+            bound = [replace(device, uuid=told) for device, told in zip(unbound, uuids, strict=True)]
         if not bound:
             return session.refuse("every device is bound already; name one and its --uuid to bind it anew")
         for device in bound:
@@ -241,13 +257,6 @@ def _named(builder: RingBuilder, values: Sequence[str]) -> list[Device]:
         return builder.present()
     return _unique(
         device for asked in searches(values, Search()) for device in find(builder.present(), asked)
-    )
-
-
-def ask_for_uuid(device: Device) -> UUID:
-    """Ask a device over the network for its uuid."""
-    raise RingError(
-        f"{device} cannot be asked for its uuid yet; look it up in its device.toml and bind d{device.id} --uuid UUID"
     )
 
 
