@@ -77,11 +77,13 @@ def serve(directory: Path, count: int, first: int, seconds: float, in_flight: in
 
 
 async def _serve(directory: Path, count: int, first: int, seconds: float, in_flight: int) -> dict[str, Any]:
+    _warm(directory)
     start = time.perf_counter()
     device = Device(directory, LAYOUT, now_us, settings=Settings(reserve_bytes=0))
     device.start()
     start_s = time.perf_counter() - start
     gets = await get_rate(device, seconds, count)
+    cold_reads, written = device.counters.cold_reads, _written_bytes()
     puts, done = await put_rate(device, seconds, in_flight, body=BODY, first=first)
     figures = {
         "start_s": start_s,
@@ -89,7 +91,8 @@ async def _serve(directory: Path, count: int, first: int, seconds: float, in_fli
         "put_per_s": puts,
         "put": done,
         "private_bytes": private_bytes(),
-        "cold_reads": device.counters.cold_reads,
+        "written_bytes_per_put": (_written_bytes() - written) / done,
+        "cold_reads": cold_reads,
     }
     await device.close()
     return figures
@@ -239,6 +242,21 @@ def _in_key_order(count: int) -> Iterator[int]:
     )
     for some in np.array_split(np.argsort(buckets, kind="stable"), max(1, count // _FILL_BATCH)):
         yield from some.tolist()
+
+
+def _warm(directory: Path) -> None:
+    """Read a device once, so that what is measured is not how much of it the page cache held by chance."""
+    for path in sorted(directory.rglob("*")):
+        if path.is_file():
+            with path.open("rb", buffering=0) as file:
+                while file.read(1 << 22):
+                    pass
+
+
+def _written_bytes() -> int:
+    """Return what this process has caused to be written to disks."""
+    fields = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(fields["write_bytes"])
 
 
 def _disk_bytes(directory: Path) -> int:

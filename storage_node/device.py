@@ -11,6 +11,7 @@ unlinked. A crash in between leaves bytes that nothing points at, never an entry
 import asyncio
 import errno
 import logging
+import resource
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -40,17 +41,20 @@ from storage_node.keys import IDENTITY, Key, Layout
 from storage_node.keyvalues import Reading
 from storage_node.locations import FileId, InFile, InVolume, Location, VolumeId
 from storage_node.operations import Content, Disown, Fill, Operation, Relocate, RemoveVolume
-from storage_node.store import Acceptance, Offered, Staged
+from storage_node.store import Acceptance, Offered, P, Staged, T
 from storage_node.table_store import TableStore, check_size
-from storage_node.tables import Change
+from storage_node.tables import Change, Held
 from storage_node.volumes import Volumes
+from storage_node.warmth import Warmth
 from swiftlike.entries import Entry, encode
 from swiftlike.limits import (
     BODY_BYTES_MAX,
+    INDEX_LOOKUPS_SAMPLED,
     INDEX_MAP_BYTES,
     READ_THREADS,
     RECLAIM_AGE_US,
     RESERVE_BYTES,
+    SCAN_THREADS,
     SMALL_BODY_BYTES_MAX,
     VOLUME_BYTES_MAX,
 )
@@ -85,6 +89,8 @@ class Counters:
     bodies_damaged: int = 0
     cold_reads: int = 0
     warm_reads: int = 0
+    index_faults: int = 0
+    """Times that the look-up of a key waited for the disk."""
 
 
 def format_device(
@@ -157,10 +163,15 @@ class Device(TableStore):
         self.files = Files(root / "files", root / "staging", device.stamp, self._disk)
         self._writer = GroupCommit(self, on_failure)
         self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="reader")
+        self._scanners = ThreadPoolExecutor(SCAN_THREADS, thread_name_prefix="scanner")
         self._remover = ThreadPoolExecutor(1, thread_name_prefix="remover")
+        self.warmth: Final = Warmth()
+        self._unsampled = 0
+        self._faults_seen = 0
 
     def start(self) -> None:
-        """Start the writer's thread; answers come on the running event loop."""
+        """Start the writer's thread; answers come on the running event loop, whose thread's faults count from now."""
+        self._faults_seen = major_faults()
         self._writer.start()
 
     async def close(self) -> None:
@@ -171,6 +182,7 @@ class Device(TableStore):
     def close_now(self) -> None:
         """Let go of everything; for a device whose writer was never started, or has stopped."""
         self._readers.shutdown()
+        self._scanners.shutdown()
         self._remover.shutdown()
         self.volumes.close()
         self._index.close()
@@ -187,7 +199,7 @@ class Device(TableStore):
 
     async def fill(self, key: Key, body_id: WriteId, body: bytes | memoryview | Staged) -> bool:
         """Bring a missing body; say whether the entry that lacked it is whole now."""
-        held = self.read(key)
+        held = await self.look_up(key)
         entry = None if held is None else held.register.entry
         if entry is None or entry.body_id != body_id:
             return False
@@ -329,10 +341,43 @@ class Device(TableStore):
     def _view(self) -> AbstractContextManager[Reading]:
         return self._index.reading()
 
+    async def look_up(self, key: Key) -> Held | None:
+        """Return what stands at a key: at once while the index is warm, else from a reader's thread."""
+        if not self.warmth.warm:
+            held: Held | None
+            held, faults = await self.on_thread(self._read_counting, key)
+            self._note_faults(1, faults)
+            return held
+        held = self.read(key)
+        self._unsampled += 1
+        if self._unsampled == INDEX_LOOKUPS_SAMPLED:
+            # All faults of this thread count: nothing else that it does touches a mapped file after the first minutes.
+            seen, self._faults_seen = self._faults_seen, major_faults()
+            self._note_faults(self._unsampled, self._faults_seen - seen)
+            self._unsampled = 0
+        return held
+
+    def _read_counting(self, key: Key) -> tuple[Held | None, int]:
+        before = major_faults()
+        return self.read(key), major_faults() - before
+
+    def _note_faults(self, lookups: int, faults: int) -> None:
+        self.counters.index_faults += faults
+        was_warm = self.warmth.warm
+        self.warmth.note(lookups, faults)
+        if self.warmth.warm and not was_warm:
+            # What the loop's thread waited for meanwhile was not this.
+            self._faults_seen = major_faults()
+
+    async def scan(self, read: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+        """Call one of the plain reads on a thread, where it may wait for the disk."""
+        call = partial(read, *arguments, **options)
+        return await asyncio.get_running_loop().run_in_executor(self._scanners, call)
+
     async def open_object(self, key: Key) -> "tuple[Entry, DeviceBody] | None":
         """Return the entry of a key and its body, held open; None unless both are here."""
         for _ in range(_OPEN_TRIES):
-            held = self.read(key)
+            held = await self.look_up(key)
             if held is None or held.register.entry is None:
                 return None
             entry, place = held.register.entry, held.location
@@ -527,6 +572,11 @@ class DeviceBody:
     def release(self) -> None:
         """Let go of the body."""
         self._extent.release()
+
+
+def major_faults() -> int:
+    """Return how often this thread has waited for a page of a mapped file."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_majflt
 
 
 def _check_identity(index: Index, device: DeviceFile, root: Path) -> None:
