@@ -143,7 +143,7 @@ class Device(TableStore):
         self.generation: Final = device.generation
         self.settings: Final = settings
         self.counters: Final = Counters()
-        self._disk = disk or Disk()
+        self.disk: Final = disk or Disk()
         self._lock = identity.lock_device(root)
         index_directory = settings.index_directory or root / "index"
         try:
@@ -151,7 +151,7 @@ class Device(TableStore):
             try:
                 _check_identity(self._index, device, root)
                 self.volumes = Volumes(
-                    root / "volumes", device.stamp, self._disk, volume_bytes_max=settings.volume_bytes_max
+                    root / "volumes", device.stamp, self.disk, volume_bytes_max=settings.volume_bytes_max
                 )
                 self._load_standings()
             except BaseException:
@@ -160,7 +160,7 @@ class Device(TableStore):
         except BaseException:
             identity.unlock_device(self._lock)
             raise
-        self.files = Files(root / "files", root / "staging", device.stamp, self._disk)
+        self.files = Files(root / "files", root / "staging", device.stamp, self.disk)
         self._writer = GroupCommit(self, on_failure)
         self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="reader")
         self._scanners = ThreadPoolExecutor(SCAN_THREADS, thread_name_prefix="scanner")
@@ -231,7 +231,13 @@ class Device(TableStore):
         return await body.finish(key, entry)
 
     async def _submit_with(self, operation: Operation, content: Content) -> Any:
-        """Submit, and remove the finished file of an operation that failed alone."""
+        """Submit, and remove the finished file of an operation that failed alone, or that nobody began."""
+        try:
+            await self._writer.wait_for_room(operation.body_bytes)
+        except asyncio.CancelledError:
+            if isinstance(content, InFile):
+                self._remover.submit(self._remove_file, content.file)
+            raise
         try:
             return await self._submit(operation)
         except DeviceFailed:
@@ -290,6 +296,7 @@ class Device(TableStore):
             self._mark_failed(error)
             raise DeviceFailed(f"device {self.name}: {error}") from error
         self._standings.update(change.standings_changed)
+        self.files.settle(change.adopted)
         for file in change.freed:
             self._remover.submit(self._remove_file, file)
         return answers
@@ -304,7 +311,7 @@ class Device(TableStore):
         return Outcome(None, error)
 
     def _has_room(self) -> bool:
-        return self._disk.free_bytes(self.root) > self.settings.reserve_bytes
+        return self.disk.free_bytes(self.root) > self.settings.reserve_bytes
 
     def _no_room(self) -> InsufficientStorage:
         return InsufficientStorage(
@@ -332,6 +339,8 @@ class Device(TableStore):
     def _remove_file(self, file: FileId) -> None:
         try:
             self.files.remove(file)
+        except FileNotFoundError:
+            self.files.settle([file])  # whoever removes leftovers was quicker
         except OSError as error:
             # It is dead either way; `check` lists it as a leftover.
             _log.warning("device %s: %s was not removed: %s", self.name, self.files.path(file), error)
@@ -416,8 +425,8 @@ class Device(TableStore):
     def _quarantine(self, place: InFile) -> None:
         """Move a damaged file aside; a damaged record stays where it is, dead, until its volume is compacted."""
         target = self.root / "quarantine"
-        self._disk.rename(self.files.path(place.file), target / place.file.hex())
-        self._disk.sync_directory(target)
+        self.disk.rename(self.files.path(place.file), target / place.file.hex())
+        self.disk.sync_directory(target)
 
     # ---- volumes -------------------------------------------------------------------------------------------
 
@@ -426,6 +435,11 @@ class Device(TableStore):
         with self._index.reading() as view:
             counted = tables.read_live_bytes(view)
         return {volume: counted.get(volume, 0) for volume in self.volumes.ids()}
+
+    def files_pointed_at(self, after: bytes, limit: int) -> tuple[set[FileId], bytes | None]:
+        """Return the large files that the next `limit` registers point at, and the index key to go on from."""
+        with self._view() as view:
+            return tables.read_files_pointed_at(view, after, limit)
 
     async def relocate(self, key: Key, place: InVolume, body: memoryview) -> bool:
         """Copy a body to the end of the volumes, unless the index points elsewhere by now."""
@@ -531,6 +545,7 @@ class StagedBody:
                 self._device.files.remove(self._finished.file)
             elif self._file is not None:
                 self._file.abort()
+                self._device.files.settle([self._file.id])
 
 
 class DeviceBody:

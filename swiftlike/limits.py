@@ -92,6 +92,9 @@ INDEX_READERS_MAX: Final = 256
 LEFTOVER_AGE_US: Final = 86_400 * 1_000_000
 """How long a file that nothing points at is left alone: longer than any write could take, whatever the clocks do."""
 
+LEFTOVERS_MAX: Final = 10_000
+"""Files that one pass of the removal takes, whose ids it remembers meanwhile."""
+
 OLD_INDEX_AGE_US: Final = 7 * 86_400 * 1_000_000
 """How long the index that a rebuild set aside is kept, for a second thought."""
 
