@@ -79,7 +79,7 @@ class Files:
         """Count files as no longer under way: from now on the index alone says whether they are wanted."""
         self._under_way.difference_update(files)
 
-    def names_under_way(self) -> frozenset[str]:
+    def under_way(self) -> frozenset[str]:
         """Return the names of files that a write of this process may still point at."""
         return frozenset(file.hex() for file in self._under_way.copy())
 

@@ -69,8 +69,11 @@ async def remove_leftovers(
 
 
 def _remove_staged(device: Device, oldest_us: int, removed: Removed) -> None:
-    for path in device.files.staged():
-        if path.name not in device.files.names_under_way() and _changed_us(path) < oldest_us:
+    paths = device.files.staged()
+    # Asked after the list was made: what is on the list and not under way now has been decided.
+    under_way = device.files.under_way()
+    for path in paths:
+        if path.name not in under_way and _changed_us(path) < oldest_us:
             removed.staged += _remove(device, path, removed)
 
 
@@ -100,8 +103,11 @@ def _indexes(root: Path) -> Iterator[Path]:
 def _unreferenced(device: Device, directory: Path, oldest_us: int, removed: Removed) -> set[FileId]:
     """Return the files of one directory that their own keys do not point at."""
     candidates = set()
-    for file in device.files.finished_in(directory):
-        if file.hex() in device.files.names_under_way() or _changed_us(device.files.path(file)) >= oldest_us:
+    files = device.files.finished_in(directory)
+    # Asked after the list was made, and before the index is: see above.
+    under_way = device.files.under_way()
+    for file in files:
+        if file.hex() in under_way or _changed_us(device.files.path(file)) >= oldest_us:
             continue
         try:
             found = device.files.read_trailer(file)

@@ -303,7 +303,7 @@ async def test_a_large_upload_that_is_cancelled_while_it_waits_for_room_leaves_n
         await upload
     await asyncio.get_running_loop().run_in_executor(device._remover, len, b"")
     assert not list((device.root / "files").glob("??/*"))
-    assert not device.files.names_under_way()
+    assert not device.files.under_way()
 
 
 async def test_a_large_upload_stops_at_the_reserve(root: Path) -> None:

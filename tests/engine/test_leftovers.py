@@ -99,7 +99,7 @@ async def test_every_upload_ends_being_under_way(device: Device) -> None:
     await upload(6, abort=True)
     await upload(4, abort=False)  # refused: the register holds a newer entry
     await asyncio.get_running_loop().run_in_executor(device._remover, len, b"")
-    assert not device.files.names_under_way()
+    assert not device.files.under_way()
     assert len(finished(device.root)) == 1
 
 
