@@ -83,7 +83,7 @@ async def _serve(directory: Path, count: int, first: int, seconds: float, in_fli
     device.start()
     start_s = time.perf_counter() - start
     gets = await get_rate(device, seconds, count)
-    cold_reads, written = device.counters.cold_reads, _written_bytes()
+    cold_reads = device.counters.cold_reads
     puts, done = await put_rate(device, seconds, in_flight, body=BODY, first=first)
     figures = {
         "start_s": start_s,
@@ -91,7 +91,6 @@ async def _serve(directory: Path, count: int, first: int, seconds: float, in_fli
         "put_per_s": puts,
         "put": done,
         "private_bytes": private_bytes(),
-        "written_bytes_per_put": (_written_bytes() - written) / done,
         "cold_reads": cold_reads,
     }
     await device.close()
@@ -136,6 +135,7 @@ def _fill_listing(device: Device, count: int) -> None:
 @click.option("--seconds", default=3.0)
 def list_pages(directory: Path, counts: tuple[int, ...], seconds: float) -> None:
     """Ask for pages of listings of COUNTS rows, from random markers, and tell the median of each kind."""
+    _warm(directory)
     device = Device(directory, LAYOUT, now_us, settings=Settings(reserve_bytes=0))
     figures: dict[str, Any] = {}
     for count in counts:
@@ -251,12 +251,6 @@ def _warm(directory: Path) -> None:
             with path.open("rb", buffering=0) as file:
                 while file.read(1 << 22):
                     pass
-
-
-def _written_bytes() -> int:
-    """Return what this process has caused to be written to disks."""
-    fields = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
-    return int(fields["write_bytes"])
 
 
 def _disk_bytes(directory: Path) -> int:
