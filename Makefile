@@ -48,8 +48,11 @@ bench-device: $(READY) ## one device beside the machine's raw rates: its engine 
 	$(BIN)/python -m benchmarks.device_engine
 	$(BIN)/python -m benchmarks.device
 
-bench-crash: $(READY) ## many more crash states and kills than `make test` tries
-	CRASH_STATES=2000 KILLS=300 $(BIN)/pytest tests/engine/test_crash_states.py tests/engine/test_kill.py --timeout 0
+CRASH_STATES ?= 600
+KILLS ?= 300
+bench-crash: $(READY) ## many more crash states (of each of 3 runs) and kills than `make test` tries, in about 10 minutes
+	CRASH_STATES=$(CRASH_STATES) KILLS=$(KILLS) $(BIN)/pytest -n 2 --dist worksteal --timeout 0 --durations 0 \
+		tests/engine/test_crash_states.py tests/engine/test_kill.py
 
 clean: ## remove the environment and caches
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

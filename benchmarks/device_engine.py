@@ -76,20 +76,28 @@ def key_of(number: int) -> Key:
     return Key(objects(0), b"account\0container\0object-%012d" % number)
 
 
-async def put_rate(device: Device, seconds: float, in_flight: int) -> tuple[float, int]:
-    """Put new objects, `in_flight` at a time; return the rate and how many there are."""
+def entry_of(clock: Clock, size: int) -> Entry:
+    """Return the entry of a new object."""
+    stamp = clock.issue()
+    write_id = WriteId(stamp)
+    return Entry(
+        Ballot(bytes(16) + stamp), write_id, stamp.micros, body_id=write_id, size=size, metadata=METADATA
+    )
+
+
+async def put_rate(
+    device: Device, seconds: float, in_flight: int, *, body: bytes = BODY, first: int = 0
+) -> tuple[float, int]:
+    """Put new objects from number `first` on, `in_flight` at a time; return the rate and how many were put."""
     clock = Clock(now_us, writer=1)
-    numbers = iter(range(10**9))
+    numbers = iter(range(first, first + 10**9))
     end = time.perf_counter() + seconds
 
     async def writer() -> int:
         done = 0
         while time.perf_counter() < end:
-            stamp = clock.issue()
-            write_id = WriteId(stamp)
-            ballot = Ballot(bytes(16) + stamp)
-            entry = Entry(ballot, write_id, stamp.micros, body_id=write_id, size=len(BODY), metadata=METADATA)
-            answer = await device.offer(Offered(key_of(next(numbers)), entry, body=BODY, owing=True))
+            entry = entry_of(clock, len(body))
+            answer = await device.offer(Offered(key_of(next(numbers)), entry, body=body, owing=True))
             assert answer.counts
             done += 1
         return done
@@ -105,7 +113,7 @@ async def get_rate(device: Device, seconds: float, present: int) -> float:
         found = await device.open_object(key_of(done * 7919 % present))
         assert found is not None
         body = found[1]
-        assert len(await body.read(0, body.size)) == len(BODY)
+        assert len(await body.read(0, body.size)) == body.size > 0
         body.release()
         done += 1
     return done / seconds

@@ -37,6 +37,11 @@ def peak_bytes() -> int:
     return _proc_kib("/proc/self/status", "VmHWM") * 1024
 
 
+def private_bytes() -> int:
+    """Return the memory that is this process's own and no file's (`RssAnon`): mapped files are shared page cache."""
+    return _proc_kib("/proc/self/status", "RssAnon") * 1024
+
+
 def available_bytes() -> int:
     """Return the memory that this machine could give away without swapping."""
     return _proc_kib("/proc/meminfo", "MemAvailable") * 1024

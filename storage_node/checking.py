@@ -29,8 +29,6 @@ from swiftlike.digests import EMPTY, Digest, fingerprint
 from swiftlike.entries import Entry, decode
 from swiftlike.limits import INDEX_MAP_BYTES
 
-_REGISTER_TABLES = (b"a", b"c", b"o")
-
 
 @dataclass(slots=True)
 class Report:
@@ -104,7 +102,7 @@ def check(closed: ClosedDevice) -> Report:
 
 def _registers(view: Reading, report: Report) -> Iterator[tuple[bytes, Held]]:
     """Yield every register, comparing each bucket's digest on the way."""
-    for letter in _REGISTER_TABLES:
+    for letter in tables.REGISTER_TABLES:
         head_key, stored, counted = b"", EMPTY, EMPTY
         for key, raw in view.scan(letter, keys.after(letter)):
             if key[:4] != head_key:

@@ -71,11 +71,8 @@ class GroupCommit:
         Raises what the operation raised, OutcomeUnknown when its sync failed, DeviceFailed when one failed before. A
         cancelled call may still happen.
         """
-        assert self._loop is not None, "start the group commit first"
-        while self._is_full(operation.body_bytes):
-            room = self._loop.create_future()
-            self._room.append(room)
-            await room
+        await self.wait_for_room(operation.body_bytes)
+        assert self._loop is not None
         if self._failure is not None or self._stopping:
             raise DeviceFailed(str(self._failure or "the device is closing: ask another replica"))
         future = self._loop.create_future()
@@ -85,6 +82,17 @@ class GroupCommit:
             self._queue.append(_Waiting(operation, future))
             self._condition.notify()
         return await future
+
+    async def wait_for_room(self, body_bytes: int) -> None:
+        """Wait until so much more may be queued; a `submit` that follows at once does not wait again.
+
+        A call that is cancelled here has queued nothing.
+        """
+        assert self._loop is not None, "start the group commit first"
+        while self._is_full(body_bytes):
+            room = self._loop.create_future()
+            self._room.append(room)
+            await room
 
     async def stop(self) -> None:
         """Commit what is queued and end the thread."""

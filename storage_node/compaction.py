@@ -74,7 +74,7 @@ def _next_records(records: Iterator[Record]) -> list[Record]:
 
 async def _move(device: Device, record: Record) -> bool:
     """Move one body if the index still points at it; a damaged one goes to quarantine instead."""
-    held = device.read(record.key)
+    held = await device.look_up(record.key)
     if held is None or held.location != record.location or held.register.entry is None:
         return False
     entry = held.register.entry

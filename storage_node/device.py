@@ -11,6 +11,7 @@ unlinked. A crash in between leaves bytes that nothing points at, never an entry
 import asyncio
 import errno
 import logging
+import resource
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -40,17 +41,20 @@ from storage_node.keys import IDENTITY, Key, Layout
 from storage_node.keyvalues import Reading
 from storage_node.locations import FileId, InFile, InVolume, Location, VolumeId
 from storage_node.operations import Content, Disown, Fill, Operation, Relocate, RemoveVolume
-from storage_node.store import Acceptance, Offered, Staged
+from storage_node.store import Acceptance, Offered, P, Staged, T
 from storage_node.table_store import TableStore, check_size
-from storage_node.tables import Change
+from storage_node.tables import Change, Held
 from storage_node.volumes import Volumes
+from storage_node.warmth import Warmth
 from swiftlike.entries import Entry, encode
 from swiftlike.limits import (
     BODY_BYTES_MAX,
+    INDEX_LOOKUPS_SAMPLED,
     INDEX_MAP_BYTES,
     READ_THREADS,
     RECLAIM_AGE_US,
     RESERVE_BYTES,
+    SCAN_THREADS,
     SMALL_BODY_BYTES_MAX,
     VOLUME_BYTES_MAX,
 )
@@ -88,6 +92,8 @@ class Counters:
     batches: int = 0
     operations: int = 0
     """Operations in those batches, so that their mean size can be told."""
+    index_faults: int = 0
+    """Times that the look-up of a key waited for the disk."""
 
 
 def format_device(
@@ -140,7 +146,7 @@ class Device(TableStore):
         self.generation: Final = device.generation
         self.settings: Final = settings
         self.counters: Final = Counters()
-        self._disk = disk or Disk()
+        self.disk: Final = disk or Disk()
         self._lock = identity.lock_device(root)
         index_directory = settings.index_directory or root / "index"
         try:
@@ -148,7 +154,7 @@ class Device(TableStore):
             try:
                 _check_identity(self._index, device, root)
                 self.volumes = Volumes(
-                    root / "volumes", device.stamp, self._disk, volume_bytes_max=settings.volume_bytes_max
+                    root / "volumes", device.stamp, self.disk, volume_bytes_max=settings.volume_bytes_max
                 )
                 self._load_standings()
             except BaseException:
@@ -157,13 +163,18 @@ class Device(TableStore):
         except BaseException:
             identity.unlock_device(self._lock)
             raise
-        self.files = Files(root / "files", root / "staging", device.stamp, self._disk)
+        self.files = Files(root / "files", root / "staging", device.stamp, self.disk)
         self._writer = GroupCommit(self, on_failure)
         self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="reader")
+        self._scanners = ThreadPoolExecutor(SCAN_THREADS, thread_name_prefix="scanner")
         self._remover = ThreadPoolExecutor(1, thread_name_prefix="remover")
+        self.warmth: Final = Warmth()
+        self._unsampled = 0
+        self._faults_seen = 0
 
     def start(self) -> None:
-        """Start the writer's thread; answers come on the running event loop."""
+        """Start the writer's thread; answers come on the running event loop, whose thread's faults count from now."""
+        self._faults_seen = major_faults()
         self._writer.start()
 
     async def close(self) -> None:
@@ -174,6 +185,7 @@ class Device(TableStore):
     def close_now(self) -> None:
         """Let go of everything; for a device whose writer was never started, or has stopped."""
         self._readers.shutdown()
+        self._scanners.shutdown()
         self._remover.shutdown()
         self.volumes.close()
         self._index.close()
@@ -190,7 +202,7 @@ class Device(TableStore):
 
     async def fill(self, key: Key, body_id: WriteId, body: bytes | memoryview | Staged) -> bool:
         """Bring a missing body; say whether the entry that lacked it is whole now."""
-        held = self.read(key)
+        held = await self.look_up(key)
         entry = None if held is None else held.register.entry
         if entry is None or entry.body_id != body_id:
             return False
@@ -222,7 +234,13 @@ class Device(TableStore):
         return await body.finish(key, entry)
 
     async def _submit_with(self, operation: Operation, content: Content) -> Any:
-        """Submit, and remove the finished file of an operation that failed alone."""
+        """Submit, and remove the finished file of an operation that failed alone, or that nobody began."""
+        try:
+            await self._writer.wait_for_room(operation.body_bytes)
+        except asyncio.CancelledError:
+            if isinstance(content, InFile):
+                self._remover.submit(self._remove_file, content.file)
+            raise
         try:
             return await self._submit(operation)
         except DeviceFailed:
@@ -283,6 +301,7 @@ class Device(TableStore):
         self.counters.batches += 1
         self.counters.operations += len(operations)
         self._standings.update(change.standings_changed)
+        self.files.settle(change.adopted)
         for file in change.freed:
             self._remover.submit(self._remove_file, file)
         return answers
@@ -297,7 +316,7 @@ class Device(TableStore):
         return Outcome(None, error)
 
     def _has_room(self) -> bool:
-        return self._disk.free_bytes(self.root) > self.settings.reserve_bytes
+        return self.disk.free_bytes(self.root) > self.settings.reserve_bytes
 
     def _no_room(self) -> InsufficientStorage:
         return InsufficientStorage(
@@ -325,6 +344,8 @@ class Device(TableStore):
     def _remove_file(self, file: FileId) -> None:
         try:
             self.files.remove(file)
+        except FileNotFoundError:
+            self.files.settle([file])  # whoever removes leftovers was quicker
         except OSError as error:
             # It is dead either way; `check` lists it as a leftover.
             _log.warning("device %s: %s was not removed: %s", self.name, self.files.path(file), error)
@@ -334,12 +355,45 @@ class Device(TableStore):
     def _view(self) -> AbstractContextManager[Reading]:
         return self._index.reading()
 
+    async def look_up(self, key: Key) -> Held | None:
+        """Return what stands at a key: at once while the index is warm, else from a reader's thread."""
+        if not self.warmth.warm:
+            held: Held | None
+            held, faults = await self.on_thread(self._read_counting, key)
+            self._note_faults(1, faults)
+            return held
+        held = self.read(key)
+        self._unsampled += 1
+        if self._unsampled == INDEX_LOOKUPS_SAMPLED:
+            # All faults of this thread count: nothing else that it does touches a mapped file after the first minutes.
+            seen, self._faults_seen = self._faults_seen, major_faults()
+            self._note_faults(self._unsampled, self._faults_seen - seen)
+            self._unsampled = 0
+        return held
+
+    def _read_counting(self, key: Key) -> tuple[Held | None, int]:
+        before = major_faults()
+        return self.read(key), major_faults() - before
+
+    def _note_faults(self, lookups: int, faults: int) -> None:
+        self.counters.index_faults += faults
+        was_warm = self.warmth.warm
+        self.warmth.note(lookups, faults)
+        if self.warmth.warm and not was_warm:
+            # What the loop's thread waited for meanwhile was not this.
+            self._faults_seen = major_faults()
+
+    async def scan(self, read: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+        """Call one of the plain reads on a thread, where it may wait for the disk."""
+        call = partial(read, *arguments, **options)
+        return await asyncio.get_running_loop().run_in_executor(self._scanners, call)
+
     async def open_object(
         self, key: Key, size_max: int = BODY_BYTES_MAX
     ) -> "tuple[Entry, DeviceBody] | None":
         """Return the entry of a key and its body, held open; None unless both are here and it is no larger than that."""
         for _ in range(_OPEN_TRIES):
-            held = self.read(key)
+            held = await self.look_up(key)
             if held is None or held.register.entry is None:
                 return None
             entry, place = held.register.entry, held.location
@@ -380,8 +434,8 @@ class Device(TableStore):
     def _quarantine(self, place: InFile) -> None:
         """Move a damaged file aside; a damaged record stays where it is, dead, until its volume is compacted."""
         target = self.root / "quarantine"
-        self._disk.rename(self.files.path(place.file), target / place.file.hex())
-        self._disk.sync_directory(target)
+        self.disk.rename(self.files.path(place.file), target / place.file.hex())
+        self.disk.sync_directory(target)
 
     # ---- volumes -------------------------------------------------------------------------------------------
 
@@ -390,6 +444,11 @@ class Device(TableStore):
         with self._index.reading() as view:
             counted = tables.read_live_bytes(view)
         return {volume: counted.get(volume, 0) for volume in self.volumes.ids()}
+
+    def files_pointed_at(self, after: bytes, limit: int) -> tuple[set[FileId], bytes | None]:
+        """Return the large files that the next `limit` registers point at, and the index key to go on from."""
+        with self._view() as view:
+            return tables.read_files_pointed_at(view, after, limit)
 
     async def relocate(self, key: Key, place: InVolume, body: memoryview) -> bool:
         """Copy a body to the end of the volumes, unless the index points elsewhere by now."""
@@ -495,6 +554,7 @@ class StagedBody:
                 self._device.files.remove(self._finished.file)
             elif self._file is not None:
                 self._file.abort()
+                self._device.files.settle([self._file.id])
 
 
 class DeviceBody:
@@ -536,6 +596,11 @@ class DeviceBody:
     def release(self) -> None:
         """Let go of the body."""
         self._extent.release()
+
+
+def major_faults() -> int:
+    """Return how often this thread has waited for a page of a mapped file."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_majflt
 
 
 def _check_identity(index: Index, device: DeviceFile, root: Path) -> None:

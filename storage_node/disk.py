@@ -58,6 +58,10 @@ class Disk:
         """Remove a name; readers that hold the file keep its bytes."""
         path.unlink()
 
+    def remove_directory(self, path: Path) -> None:
+        """Remove an empty directory."""
+        path.rmdir()
+
     def free_bytes(self, path: Path) -> int:
         """Return how much more an unprivileged process could write."""
         room = os.statvfs(path)

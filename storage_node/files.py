@@ -23,7 +23,9 @@ Order: the body is written under `staging/`; at its end the trailer is, the file
 """
 
 import os
+import re
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
@@ -43,6 +45,7 @@ from swiftlike.limits import BLOCK_BYTES, BODY_BYTES_MAX
 _TRAILER: Final = Struct(">4sB3x16sQII16s8s")
 assert _TRAILER.size == 64, "the table and the code must agree"
 _MAGIC, _VERSION = b"slfl", 1
+_NAME: Final = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +66,22 @@ class Files:
         self._staging = staging
         self._uuid = uuid
         self._disk = disk
+        self._under_way: set[FileId] = set()
 
     def stage(self, seed: int) -> "StagedFile":
         """Begin a file whose body will be checksummed under `seed`."""
         file = FileId(secrets.token_bytes(16))
         path = self._staging / file.hex()
+        self._under_way.add(file)
         return StagedFile(file, path, self._disk.create(path), seed, self._disk)
+
+    def settle(self, files: Iterable[FileId]) -> None:
+        """Count files as no longer under way: from now on the index alone says whether they are wanted."""
+        self._under_way.difference_update(files)
+
+    def under_way(self) -> frozenset[str]:
+        """Return the names of files that a write of this process may still point at."""
+        return frozenset(file.hex() for file in self._under_way.copy())
 
     def finish(self, staged: "StagedFile", key: Key, entry_raw: bytes) -> InFile:
         """Complete a staged file and put it on stable storage under its final name."""
@@ -103,10 +116,23 @@ class Files:
     def remove(self, file: FileId) -> None:
         """Unlink a file that nothing points at; readers that hold it read on."""
         self._disk.unlink(self.path(file))
+        self.settle([file])
+
+    def directories(self) -> list[Path]:
+        """Return the directories of finished files."""
+        return sorted(self._directory.glob("[0-9a-f][0-9a-f]"))
+
+    def finished_in(self, directory: Path) -> list[FileId]:
+        """Return the finished files of one directory; whatever else lies there is not ours."""
+        return [
+            FileId(bytes.fromhex(path.name))
+            for path in sorted(directory.iterdir())
+            if _NAME.fullmatch(path.name)
+        ]
 
     def finished(self) -> list[FileId]:
         """Return every file that has its final name."""
-        return sorted(FileId(bytes.fromhex(path.name)) for path in self._directory.glob("??/*"))
+        return [file for directory in self.directories() for file in self.finished_in(directory)]
 
     def staged(self) -> list[Path]:
         """Return what is being staged, or was when a process died."""

@@ -13,9 +13,9 @@ from storage_node.keys import Key, Layout
 from storage_node.keyvalues import MemoryKeyValues, Reading
 from storage_node.locations import InVolume, VolumeId
 from storage_node.operations import Content, Fill, Operation
-from storage_node.store import Acceptance, Offered, Staged
+from storage_node.store import Acceptance, Offered, P, Staged, T
 from storage_node.table_store import TableStore, check_size
-from storage_node.tables import Change
+from storage_node.tables import Change, Held
 from swiftlike.entries import Entry
 from swiftlike.limits import BODY_BYTES_MAX, RECLAIM_AGE_US
 from swiftlike.timestamps import WriteId
@@ -64,6 +64,14 @@ class MemoryStore(TableStore):
         if held.register.entry.size > size_max:
             return None
         return held.register.entry, MemoryBody(self._bodies.at(held.location))
+
+    async def look_up(self, key: Key) -> Held | None:
+        """Return what stands at a key."""
+        return self.read(key)
+
+    async def scan(self, read: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+        """Call a read: there is no disk to wait for."""
+        return read(*arguments, **options)
 
     @contextmanager
     def _view(self) -> Iterator[Reading]:

@@ -404,15 +404,18 @@ def _locate(
     if held is not None and old is not None and held.location.held and old.body_id == entry.body_id:
         _discard(change, body)
         return held.location
-    return _keep(bodies, key, entry, entry_raw, body)
+    return _keep(change, bodies, key, entry, entry_raw, body)
 
 
-def _keep(bodies: Bodies, key: Key, entry: Entry, entry_raw: bytes, body: Content) -> Location:
+def _keep(
+    change: Change, bodies: Bodies, key: Key, entry: Entry, entry_raw: bytes, body: Content
+) -> Location:
     if body is None:
         if entry.size:
             return MISSING
         body = b""
     if isinstance(body, InFile):
+        change.adopted.append(body.file)
         return body
     return bodies.stage(key, entry_raw, body, seed_of(entry.body_id))
 
@@ -425,6 +428,6 @@ def _complete(change: Change, bodies: Bodies, key: Key, hashed: int, held: Held,
     entry = held.register.entry
     if entry is None:
         return False
-    place = _keep(bodies, key, entry, encode(entry), body)
+    place = _keep(change, bodies, key, entry, encode(entry), body)
     change.put_register(keys.register_key(key, hashed), key.path, hashed, held, Held(held.register, place))
     return place.held

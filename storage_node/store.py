@@ -3,13 +3,14 @@
 Owns the interface and the values that cross it. Two bodies stand behind it, the real device and the in-memory one of
 the simulator; one contract suite holds for both.
 
-Methods that are not `async` read the index at once. Those that are wait for the batch that makes their change
-durable: when such a call is cancelled, the change may still happen.
+Methods that are not `async` read the index at once, and may wait for the disk: on an event loop, call `look_up` for one
+key and `scan` for anything longer. Methods that change something wait for the batch that makes it durable: when such a
+call is cancelled, the change may still happen.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, ParamSpec, Protocol, TypeVar
 
 from storage_node.acceptor import RowRefused, Standing
 from storage_node.keys import Due, Key, Listing
@@ -21,6 +22,9 @@ from swiftlike.entries import Entry, Version
 from swiftlike.limits import BODY_BYTES_MAX
 from swiftlike.registers import Register, Replaced
 from swiftlike.timestamps import Ballot, Offer, WriteId
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Staged(Protocol):
@@ -160,6 +164,12 @@ class Store(Protocol):
 
     async def sweep(self, rows_max: int) -> int:
         """Remove rows of incarnations that are gone; return how many, zero when nothing is left to do."""
+
+    async def look_up(self, key: Key) -> Held | None:
+        """Return what stands at a key: at once while the index is warm, else from a reader's thread."""
+
+    async def scan(self, read: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+        """Call one of the plain reads below where it may wait for the disk: `await store.scan(store.tally, listing)`."""
 
     def read(self, key: Key) -> Held | None:
         """Return what stands at a key."""

@@ -34,6 +34,9 @@ from swiftlike.timestamps import Ballot, WriteId
 _COUNT: Final = Struct(">Q")
 _STANDING: Final = Struct(">BQQ")
 
+REGISTER_TABLES: Final = (b"a", b"c", b"o")
+"""What the keys of all registers begin with, in their order."""
+
 _HEAD_KEY_BYTES: Final = 4
 """Table and bucket: every path is longer."""
 
@@ -130,6 +133,20 @@ def read_live_bytes(view: Reading) -> dict[VolumeId, int]:
     }
 
 
+def read_files_pointed_at(view: Reading, after: bytes, limit: int) -> tuple[set[FileId], bytes | None]:
+    """Return the files that the `limit` registers behind the index key `after` point at, and where to go on."""
+    files: set[FileId] = set()
+    count, key = 0, after
+    for table in REGISTER_TABLES:
+        for key, raw in view.scan(max(table, after + b"\0"), keys.after(table)):
+            if len(key) > _HEAD_KEY_BYTES and isinstance(location := decode_location(raw), InFile):
+                files.add(location.file)
+            count += 1
+            if count == limit:
+                return files, key
+    return files, None
+
+
 def reclaim_time(register: Register) -> int | None:
     """Return the time that a floor must pass before the register may go; None while it holds something live."""
     if register.entry is not None and not register.entry.tombstone:
@@ -157,6 +174,8 @@ class Change:
         self.standings_changed: dict[PartitionKey, Standing] = {}
         self.freed: list[FileId] = []
         """Files that nothing points at once this is committed."""
+        self.adopted: list[FileId] = []
+        """Files that an entry points at once this is committed."""
         self.tallies: dict[bytes, Tally] = {}
         """Tallies read so far, by their key; all are written back."""
         self._standings = standings

@@ -147,6 +147,13 @@ class Volumes:
         """Return the volumes there are, oldest first."""
         return tuple(sorted(self._volumes))
 
+    def headless(self) -> list[Path]:
+        """Return files that a crash kept from becoming volumes; not the newest, which may be about to become one."""
+        paths = sorted(self._directory.glob("*.vol"))[:-1]
+        return [
+            path for path in paths if VolumeId(int(path.stem)) not in self._volumes and _is_headless(path)
+        ]
+
     def is_active(self, volume: VolumeId) -> bool:
         """Whether records are still appended to it."""
         return self._active is not None and self._active.id == volume
@@ -272,6 +279,16 @@ class Volumes:
             return None
         key = Key(rest[:2], rest[2:key_bytes])
         return Record(key, entry, InVolume(volume.id, offset, _RECORD.size + rest_bytes), total_bytes)
+
+
+def _is_headless(path: Path) -> bool:
+    """Whether a file has no whole header, so that nothing ever pointed into it; one that is gone has one."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(_VOLUME.size)
+    except FileNotFoundError:
+        return False
+    return len(header) < _VOLUME.size or header == bytes(_VOLUME.size)
 
 
 def record_bytes(location: InVolume, size: int) -> int:

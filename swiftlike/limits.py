@@ -63,6 +63,18 @@ BATCH_BYTES_MAX: Final = 32 * 1024**2
 READ_THREADS: Final = 16
 """Threads of one device that wait for cold reads and large files: enough to fill a disk's queue."""
 
+SCAN_THREADS: Final = 4
+"""Threads of one device that scan its index: apart from the others, so that scans keep no body waiting."""
+
+INDEX_LOOKUPS_WINDOW: Final = 1_000
+"""Look-ups over which the major faults of the index are counted."""
+
+INDEX_FAULTS_MAX: Final = 10
+"""Major faults in such a window above which look-ups leave the event loop: each stalls it for one read of the disk."""
+
+INDEX_LOOKUPS_SAMPLED: Final = 8
+"""Look-ups on the event loop between two questions to the kernel, each of which costs a tenth of a look-up."""
+
 READ_CHUNK_BYTES: Final = 256 * 1024
 """Bytes of one step of a streamed read: two blocks, which stay in a core's cache from the read to the send."""
 
@@ -77,6 +89,15 @@ INDEX_MAP_BYTES: Final = 4 * 1024**4
 
 INDEX_READERS_MAX: Final = 256
 """Concurrent read transactions; each thread holds one slot."""
+
+LEFTOVER_AGE_US: Final = 86_400 * 1_000_000
+"""How long a file that nothing points at is left alone: longer than any write could take, whatever the clocks do."""
+
+LEFTOVERS_MAX: Final = 10_000
+"""Files that one pass of the removal takes, whose ids it remembers meanwhile."""
+
+OLD_INDEX_AGE_US: Final = 7 * 86_400 * 1_000_000
+"""How long the index that a rebuild set aside is kept, for a second thought."""
 
 # --- end of the storage engine ------------------------------------------------------------------------------------
 

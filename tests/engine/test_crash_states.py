@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from storage_node import compaction
+from storage_node import compaction, leftovers
 from storage_node.checking import ClosedDevice, check
 from storage_node.device import Device, Settings, format_device
 from storage_node.store import Offered, RowOffer
@@ -30,6 +30,8 @@ from tests.engine.samples import (
 
 SETTINGS = Settings(reserve_bytes=0, index_map_bytes=1 << 26, volume_bytes_max=30_000)
 STATES = int(os.environ.get("CRASH_STATES", "30"))
+FAR_FUTURE_US = 2**62
+"""By then whatever is left over is old enough to be removed."""
 NAMES = [f"n{number}" for number in range(6)]
 
 History = list[tuple[str, Entry, bytes]]
@@ -54,7 +56,8 @@ async def random_life(device: Device, random: Random, log: list[Event], attempte
             log.append(Acknowledged(name, at, None))
 
     for turn in range(8):
-        await asyncio.gather(*(one(turn * 10 + step) for step in range(random.randint(1, 4))))
+        writes = (one(turn * 10 + step) for step in range(random.randint(1, 4)))
+        await asyncio.gather(*writes, leftovers.remove_leftovers(device, FAR_FUTURE_US))
     for volume in compaction.worth_compacting(device):
         await compaction.compact(device, volume)
 

@@ -24,6 +24,7 @@ from storage_node.errors import (
 )
 from storage_node.keys import CONTAINERS
 from storage_node.locations import InFile, InVolume
+from storage_node.store import Offered
 from swiftlike.limits import QUEUED_OPERATIONS_MAX
 from tests.engine.conftest import SETTINGS, opened, vote_everywhere
 from tests.engine.samples import LARGE, LAYOUT, NOW_US, OBJECTS, ballot, delete, object_key, put
@@ -281,6 +282,28 @@ async def test_an_upload_that_is_cancelled_anywhere_leaves_nothing_once_aborted(
             await staged.abort()
             assert device.files.staged() == []
             assert device.files.finished() == []
+
+
+async def test_a_large_upload_that_is_cancelled_while_it_waits_for_room_leaves_nothing(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = asyncio.Event()
+
+    def is_full(body_bytes: int) -> bool:
+        waiting.set()
+        return True
+
+    monkeypatch.setattr(device._writer, "_is_full", is_full)
+    entry = put(1, bytes(LARGE))
+    upload = asyncio.create_task(device.offer(Offered(KEY, entry, body=bytes(LARGE))))
+    await waiting.wait()
+    assert list((device.root / "files").glob("??/*"))
+    upload.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await upload
+    await asyncio.get_running_loop().run_in_executor(device._remover, len, b"")
+    assert not list((device.root / "files").glob("??/*"))
+    assert not device.files.under_way()
 
 
 async def test_a_large_upload_stops_at_the_reserve(root: Path) -> None:

@@ -4,6 +4,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
+
+import pytest
 
 from storage_node.checking import ClosedDevice, check
 from tests.engine.conftest import opened
@@ -12,6 +15,8 @@ from tests.engine.test_store_contract import body_of as read_body
 from tests.engine.writer_process import SETTINGS, body_of
 
 KILLS = int(os.environ.get("KILLS", "12"))
+KILLS_A_LIFE = 25
+"""Every kill is followed by a check of the whole device, so a device that lived for all of them would take hours."""
 
 
 def write_and_kill(root: Path, first: int, lines_max: int) -> dict[int, int]:
@@ -35,10 +40,12 @@ def write_and_kill(root: Path, first: int, lines_max: int) -> dict[int, int]:
     return acknowledged
 
 
-async def test_a_killed_process_loses_nothing_that_it_acknowledged(root: Path) -> None:
+@pytest.mark.parametrize("life", range(-(-KILLS // KILLS_A_LIFE)))
+async def test_a_killed_process_loses_nothing_that_it_acknowledged(root: Path, life: int) -> None:
     acknowledged: dict[int, int] = {}
-    for kill in range(KILLS):
-        acknowledged |= write_and_kill(root, first=kill * 100_000, lines_max=20 + kill * 37)
+    random = Random(life)
+    for kill in range(min(KILLS_A_LIFE, KILLS - life * KILLS_A_LIFE)):
+        acknowledged |= write_and_kill(root, first=kill * 100_000, lines_max=random.randint(1, 400))
         closed = ClosedDevice(root, map_bytes=SETTINGS.index_map_bytes)
         assert check(closed).damage == []
         closed.close()

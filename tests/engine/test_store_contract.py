@@ -512,3 +512,24 @@ async def test_an_emptied_range_is_forgotten(store: Store, monkeypatch: pytest.M
     assert [first for first, _ in store.ranges(ROWS)] == [b""]
     await rows(store, (b"05", row(1, 3)))
     assert store.tally(ROWS).digest == store.span_digest(ROWS, b"", b"") == store.ranges(ROWS)[0][1].digest
+
+
+async def test_what_is_awaited_is_what_is_read_at_once(store: Store) -> None:
+    await offer(store, KEY, put(1, b"body"), b"body", owing=True)
+    await store.offer(Offered(CONTAINER, container()))
+    await store.upsert_rows([RowOffer(CONTAINER, b"one", row(1, 4))])
+    assert await store.look_up(KEY) == store.read(KEY) is not None
+    assert await store.look_up(object_key("absent")) is None
+    assert await store.scan(store.list_rows, ROWS, Query()) == store.list_rows(ROWS, Query())
+    assert await store.scan(store.tally, ROWS) == store.tally(ROWS)
+    assert await store.scan(store.ranges, ROWS) == store.ranges(ROWS)
+    digest = store.span_digest(ROWS, b"", b"")
+    assert await store.scan(store.span_digest, ROWS, b"", stop=b"") == digest != EMPTY
+    assert await store.scan(store.due, Due.DEBT, NOW_US + DAY_US, limit=9) == store.due(
+        Due.DEBT, NOW_US + DAY_US, 9
+    )
+
+
+async def test_what_a_scan_raises_comes_to_its_caller(store: Store) -> None:
+    with pytest.raises(ValueError, match="call reclaim"):
+        await store.scan(store.due, Due.RECLAIM, NOW_US, 1)
