@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -31,6 +32,7 @@ from prometheus_client import start_http_server
 from storage_node.device import Device, Settings
 from storage_node.disk import Disk
 from storage_node.errors import DeviceFailed, DeviceRefused
+from storage_node.housekeeping import keep_house
 from storage_node.metrics import DeviceMetrics
 from storage_node.rings import RingSet
 from storage_node.service import DeviceService, Surroundings
@@ -182,7 +184,6 @@ class DeviceProcess:
     async def _serve(self, device: Device, rings: RingSet) -> None:
         loop = asyncio.get_running_loop()
         surroundings = Surroundings(
-            scan=device.on_thread,
             has_room=lambda size: self._free_bytes() - size > self._storage.reserve_bytes,
             health=lambda: self._health(device, rings, server),
             stats=lambda: self._stats(device, service, server),
@@ -196,7 +197,9 @@ class DeviceProcess:
             async with server:
                 end_scrapes = self._serve_scrapes(metrics)
                 following = asyncio.create_task(rings.run())
-                following.add_done_callback(self._followed)
+                following.add_done_callback(partial(self._ended, "the rings are not followed any more"))
+                keeping = asyncio.create_task(keep_house(device, read_us))
+                keeping.add_done_callback(partial(self._ended, "the device is not kept in order any more"))
                 try:
                     places = [await self._listen(server, address) for address in self._addresses()]
                     self._take_signals(loop, rings)
@@ -208,13 +211,14 @@ class DeviceProcess:
                     log.info("drained" if finished else "the deadline passed; what was still at work is cut")
                 finally:
                     following.cancel()
-                    await asyncio.wait((following,))
+                    keeping.cancel()
+                    await asyncio.wait((following, keeping))
                     end_scrapes()
 
-    def _followed(self, following: "asyncio.Task[None]") -> None:
-        """The rings are followed until the end; if that ends by itself, so must the process."""
-        if not following.cancelled():
-            log.critical("the rings are not followed any more", exc_info=following.exception())
+    def _ended(self, sentence: str, task: "asyncio.Task[None]") -> None:
+        """What goes on until the end has ended by itself, and so must the process."""
+        if not task.cancelled():
+            log.critical(sentence, exc_info=task.exception())
             self._stop.set()
 
     def _addresses(self) -> list[Address]:

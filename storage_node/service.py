@@ -68,17 +68,10 @@ class Rings(Protocol):
         """A caller has a newer ring: look for it soon."""
 
 
-async def scan_here(work: Callable[[], T]) -> T:
-    """Scan on the loop: for a store in memory, and for simulations."""
-    return work()
-
-
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What the service needs of its process, with what serves a store in memory."""
 
-    scan: Callable[[Callable[[], Any]], Awaitable[Any]] = scan_here
-    """Run a scan of the index, off the loop where there are threads."""
     has_room: Callable[[int], bool] = lambda size: True
     """Whether a large body of this size may begin to arrive."""
     health: Callable[[], Mapping[str, Any]] = dict
@@ -252,7 +245,7 @@ class DeviceService:
 
     async def _read(self, call: Call, fields: Fields) -> Reply:
         key = self._key(fields)
-        held = self._store.read(key)
+        held = await self._store.look_up(key)
         header: dict[str, Any] = {"votes": self._votes(key), "whole": held is None or held.location.held}
         if held is not None:
             header["register"] = encode_register(held.register)
@@ -274,7 +267,7 @@ class DeviceService:
             finally:
                 body.release()
             return Reply(header=_found(entry, votes=self._votes(key), inline=True), body=content)
-        held = self._store.read(key)
+        held = await self._store.look_up(key)
         entry_only = None if held is None else held.register.entry
         whole = held is None or held.location.held
         return Reply(header=_found(entry_only, votes=self._votes(key), whole=whole))
@@ -297,24 +290,25 @@ class DeviceService:
 
     async def _list_rows(self, call: Call, fields: Fields) -> Reply:
         listing, query = fields.listing(self._table(fields)), fields.query()
-        page = await self._around.scan(partial(self._store.list_rows, listing, query))
+        page = await self._store.scan(self._store.list_rows, listing, query)
         packed = [_pack_row(row) for row in page.rows]
         fitting = count_fitting(packed)
         if fitting < len(packed):
             # Asked again, and not cut here, since only the store knows the marker behind a common prefix.
             shorter = replace(query, limit=fitting)
-            page = await self._around.scan(partial(self._store.list_rows, listing, shorter))
+            page = await self._store.scan(self._store.list_rows, listing, shorter)
             packed = [_pack_row(row) for row in page.rows]
         return Reply(header={"more": page.more, "digest": page.digest.encode()}, body=pack_list(packed))
 
     async def _tally(self, call: Call, fields: Fields) -> Reply:
-        return Reply(body=pack_list(_wire(self._store.tally(fields.listing(self._table(fields)))).pack()))
+        tally = await self._store.scan(self._store.tally, fields.listing(self._table(fields)))
+        return Reply(body=pack_list(_wire(tally).pack()))
 
     async def _ranges(self, call: Call, fields: Fields) -> Reply:
         listing = fields.listing(self._table(fields))
         limit = fields.number("limit", 1, ITEMS_MAX, PAGE_ITEMS_MAX)
         after = fields.octets("after", 0, NAME_BYTES_MAX) if fields.has("after") else None
-        ranges = await self._around.scan(partial(self._store.ranges, listing))
+        ranges = await self._store.scan(self._store.ranges, listing)
         behind = [(first, _wire(tally).pack()) for first, tally in ranges if after is None or first > after]
         return _page_of(behind, limit)
 
@@ -324,7 +318,7 @@ class DeviceService:
             fields.octets("start", 0, NAME_BYTES_MAX, b""),
             fields.octets("stop", 0, NAME_BYTES_MAX, b""),
         )
-        digest = await self._around.scan(partial(self._store.span_digest, listing, start, stop))
+        digest = await self._store.scan(self._store.span_digest, listing, start, stop)
         return Reply(header={"digest": digest.encode()})
 
     # --- partitions ---------------------------------------------------------------------------------------------
@@ -346,7 +340,7 @@ class DeviceService:
     async def _partition_digest(self, call: Call, fields: Fields) -> Reply:
         table = self._table(fields)
         partition = self._partition(table, fields)
-        digest = await self._around.scan(partial(self._store.partition_digest, table, partition))
+        digest = await self._store.scan(self._store.partition_digest, table, partition)
         return Reply(header={"digest": digest.encode()})
 
     async def _digests(self, call: Call, fields: Fields) -> Reply:
@@ -354,16 +348,14 @@ class DeviceService:
         count = 1 << self._layout.digest_bits(table)
         first = fields.number("first", 0, count - 1)
         stop = fields.number("stop", first + 1, min(count, first + ITEMS_MAX))
-        digests = await self._around.scan(partial(self._store.digests, table, first, stop))
+        digests = await self._store.scan(self._store.digests, table, first, stop)
         return Reply(body=pack_list(digest.encode() for digest in digests))
 
     async def _registers(self, call: Call, fields: Fields) -> Reply:
         table = self._table(fields)
         after = fields.octets("after", 0, PATH_BYTES_MAX, b"")
         limit = fields.number("limit", 1, ITEMS_MAX, PAGE_ITEMS_MAX)
-        found = await self._around.scan(
-            partial(self._store.registers, table, fields.bucket(), after, limit + 1)
-        )
+        found = await self._store.scan(self._store.registers, table, fields.bucket(), after, limit + 1)
         return _page_of(
             [(key.path, encode_register(held.register), held.location.held) for key, held in found], limit
         )
@@ -376,7 +368,7 @@ class DeviceService:
         ]
         before_us = fields.number("before_us", 0, MICROS_MAX)
         limit = fields.number("limit", 1, ITEMS_MAX, PAGE_ITEMS_MAX)
-        found = await self._around.scan(partial(self._store.due, kind, before_us, limit))
+        found = await self._store.scan(self._store.due, kind, before_us, limit)
         items = [
             (key.table, key.path, None if version is None else encode_version(version))
             for key, version in found
@@ -388,7 +380,7 @@ class DeviceService:
         if fields.has("after"):
             after = Key(fields.table(), fields.octets("after", 1, PATH_BYTES_MAX))
         limit = fields.number("limit", 1, ITEMS_MAX, PAGE_ITEMS_MAX)
-        found = await self._around.scan(partial(self._store.missing, after, limit))
+        found = await self._store.scan(self._store.missing, after, limit)
         items = [(key.table, key.path) for key in found]
         return Reply(body=pack_list(items[: count_fitting(items)]))
 

@@ -93,6 +93,12 @@ INDEX_READERS_MAX: Final = 256
 LEFTOVER_AGE_US: Final = 86_400 * 1_000_000
 """How long a file that nothing points at is left alone: longer than any write could take, whatever the clocks do."""
 
+COMPACTION_BYTES_PER_S: Final = 16 * 1024**2
+"""Bodies moved by compaction: a fraction of what any disk does, since whoever puts and gets has the right of way."""
+
+SWEPT_ROWS_MAX: Final = 1_000
+"""Rows of containers that are gone, removed in one commit beside everybody else's."""
+
 LEFTOVERS_MAX: Final = 10_000
 """Files that one pass of the removal takes, whose ids it remembers meanwhile."""
 

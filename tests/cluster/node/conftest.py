@@ -74,7 +74,7 @@ async def node(tmp_path: Path) -> AsyncIterator[Node]:
             format_device(root, map_bytes=SETTINGS.index_map_bytes)
             # Behind the world's servers, so that they end first.
             device = await stack.enter_async_context(opened(root))
-            store, surroundings = device, Surroundings(scan=device.on_thread)
+            store, surroundings = device, Surroundings()
         await vote_everywhere(store)
         room = [True]
         surroundings = replace(surroundings, has_room=lambda size: room[0])

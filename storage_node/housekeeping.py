@@ -1,0 +1,80 @@
+"""What a device does for itself while it serves: small slices, one after the other, at a bounded rate.
+
+Owns when each job is due. What a job does is its own module's: index readers and rows of containers that are gone, volumes
+that are mostly dead (`compaction`), files that nothing points at (`leftovers`). A job that fails is told and tried again when
+it is due; the failures that must end the process end it where they happen.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final, NoReturn
+
+from storage_node.compaction import compact, worth_compacting
+from storage_node.device import Device
+from storage_node.errors import StorageError
+from storage_node.leftovers import remove_leftovers
+from swiftlike.limits import COMPACTION_BYTES_PER_S, SWEPT_ROWS_MAX
+
+ROUND_S: Final = 60.0
+"""Between two rounds of the frequent jobs: a killed reader pins pages of the index for no longer."""
+ROUNDS_PER_DAY: Final = int(86_400 / ROUND_S)
+
+log = logging.getLogger(__name__)
+
+
+async def keep_house(
+    device: Device,
+    read_us: Callable[[], int],
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> NoReturn:
+    """Do each job when it is due, until cancelled. `read_us` tells the time in microseconds since 1970."""
+    rounds = 0
+    while True:
+        await sleep(ROUND_S)
+        for job in (_free_readers, _sweep_rows, partial(_compact_volumes, sleep=sleep)):
+            await _do(job, device)
+        if rounds % ROUNDS_PER_DAY == 0:
+            await _do(partial(_remove_leftovers, now_us=read_us()), device)
+        rounds += 1
+
+
+async def _do(job: Callable[[Device], Awaitable[None]], device: Device) -> None:
+    try:
+        await job(device)
+    except (StorageError, OSError) as error:
+        log.error("%s; it is tried again when it is due", error)
+
+
+async def _free_readers(device: Device) -> None:
+    if freed := device.drop_dead_readers():
+        log.info("freed %d index readers of dead processes", freed)
+
+
+async def _sweep_rows(device: Device) -> None:
+    """Remove the rows of containers that are gone, in slices between which others commit."""
+    swept = 0
+    while some := await device.sweep(SWEPT_ROWS_MAX):
+        swept += some
+    if swept:
+        log.info("swept %d rows of containers that are gone", swept)
+
+
+async def _compact_volumes(device: Device, sleep: Callable[[float], Awaitable[None]]) -> None:
+    async def throttle(moved_bytes: int) -> None:
+        await sleep(moved_bytes / COMPACTION_BYTES_PER_S)
+
+    for volume in worth_compacting(device):
+        done = await compact(device, volume, throttle)
+        log.info(
+            "compacted volume %d: %d bodies moved, %d bytes freed",
+            volume,
+            done.bodies_moved,
+            done.bytes_freed,
+        )
+
+
+async def _remove_leftovers(device: Device, now_us: int) -> None:
+    removed = await remove_leftovers(device, now_us)
+    log.info("leftovers: %s", removed)
