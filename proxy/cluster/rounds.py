@@ -1,0 +1,111 @@
+"""Rounds: one question to many, and going on as soon as enough have answered.
+
+Owns the tasks that ask, also those that still travel when the round is over. Never knows what is asked, and never
+decides what is enough. Whoever is asked answers with a value; an exception out of a question is a bug, and ends the
+process's tasks.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from types import TracebackType
+from typing import Any, Final, Generic, Self, TypeVar
+
+from ring.device import DeviceId
+
+A = TypeVar("A")
+
+Late = Callable[[DeviceId, A], None]
+Enough = Callable[[Mapping[DeviceId, A]], bool]
+
+
+class Stragglers:
+    """Questions that nobody waits for any more: bounded, each with its caller's deadline, awaited at shutdown."""
+
+    def __init__(self, stragglers_max: int) -> None:
+        """Take how many may be left to themselves; those above it are cancelled, and counted."""
+        self._max = stragglers_max
+        self._tasks = asyncio.TaskGroup()
+        self._left: dict[asyncio.Task[Any], None] = {}
+        self.dropped = 0
+
+    async def __aenter__(self) -> Self:
+        """Begin to own tasks."""
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Wait for all of them."""
+        await self._tasks.__aexit__(kind, error, traceback)
+
+    def spawn(self, question: Coroutine[Any, Any, A]) -> asyncio.Task[A]:
+        """Begin a question of a round."""
+        return self._tasks.create_task(question)
+
+    def leave(self, task: asyncio.Task[Any]) -> None:
+        """Let a question go on by itself, if there is room."""
+        if len(self._left) >= self._max:
+            self.dropped += 1
+            task.cancel()
+            return
+        self._left[task] = None
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._left.pop(task, None)
+
+
+class Round(Generic[A]):
+    """One question, asked of several owners at once; used inside its context, whose end drops what was not left."""
+
+    def __init__(self, stragglers: Stragglers) -> None:
+        self.answers: Final[dict[DeviceId, A]] = {}
+        self._stragglers = stragglers
+        self._pending: dict[DeviceId, asyncio.Task[A]] = {}
+        self._heard = asyncio.Event()
+        self._late: Late[A] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Begin."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop asking; a call that is cancelled may or may not have been done."""
+        for task in self._pending.values():
+            task.cancel()
+
+    def ask(self, owner: DeviceId, question: Coroutine[Any, Any, A]) -> None:
+        """Ask one more owner."""
+        task = self._pending[owner] = self._stragglers.spawn(question)
+        task.add_done_callback(lambda done: self._hear(owner, done))
+
+    async def until(self, enough: Enough[A], patience_s: float | None = None) -> None:
+        """Return when the answers are enough, when all have answered, or when patience ends."""
+        try:
+            async with asyncio.timeout(patience_s):
+                while self._pending and not enough(self.answers):
+                    self._heard.clear()
+                    await self._heard.wait()
+        except TimeoutError:
+            return
+
+    def leave(self, late: Late[A] | None = None) -> None:
+        """Let those who have not answered yet be asked to the end; `late` is called with each answer that still comes."""
+        self._late = late
+        pending, self._pending = self._pending, {}
+        for task in pending.values():
+            self._stragglers.leave(task)
+
+    def _hear(self, owner: DeviceId, task: asyncio.Task[A]) -> None:
+        was_awaited = self._pending.pop(owner, None) is not None
+        if task.cancelled() or task.exception() is not None:
+            self._heard.set()
+            return
+        if was_awaited:
+            self.answers[owner] = task.result()
+            self._heard.set()
+        elif self._late is not None:
+            self._late(owner, task.result())
