@@ -142,9 +142,7 @@ def decide(
     return Nothing() if seen is None else Carry(seen._replace(ballot=ballot), Outcome.REFUSED)
 
 
-def find_held(
-    owners: Owners, promises: Mapping[DeviceId, Promise], write_id: WriteId
-) -> Ballot | None:
+def find_held(owners: Owners, promises: Mapping[DeviceId, Promise], write_id: WriteId) -> Ballot | None:
     """Return the ballot, one and the same, under which a majority holds or remembers a write with its body."""
     ballots = {owner: held_ballots(promise, write_id) for owner, promise in promises.items()}
     for ballot in sorted(set[Ballot]().union(*ballots.values()), reverse=True):

@@ -8,6 +8,7 @@ so any proxy may coordinate any key at any time, and may die while it does.
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from types import TracebackType
 from typing import Final, NamedTuple, Self, assert_never
@@ -90,6 +91,11 @@ class _Offered(NamedTuple):
         if self.acceptance is not None:
             return self.acceptance.accepted
         return self.failure is None or not is_without_effect(self.failure)
+
+    @property
+    def wants_handoff(self) -> bool:
+        """Whether the owner is down or full, so that another device should keep its copy meanwhile."""
+        return self.failure is not None and wants_handoff(self.failure)
 
 
 class _OfferEnd(NamedTuple):
@@ -268,23 +274,26 @@ class Registers:
             answers = {owner: one.answer for owner, one in offered.items()}
             return judge(placement.owners, Need.WRITE, answers)
 
+        handoffs = placement.handoffs()  # lazy: costs nothing until one is needed
+        hand_off = partial(self._hand_off, placement, entry, offer, round_deadline, body, handoffs)
+
+        async def offer_to(device: Device) -> _Offered:
+            one = await self._offer_to(placement, device, entry, offer, round_deadline, body, owing=owing)
+            if is_own and asked.is_left and one.wants_handoff:
+                await hand_off()
+            return one
+
         async with Round[_Offered](self._stragglers) as asked:
             for owner in placement.owners.everyone:
-                device = placement.devices[owner]
-                asked.ask(
-                    owner, self._offer_to(placement, device, entry, offer, round_deadline, body, owing=owing)
-                )
+                asked.ask(owner, offer_to(placement.devices[owner]))
             await asked.until(lambda offered: verdict(offered) is not Verdict.UNDECIDED)
             offered = dict(asked.answers)
             is_done = verdict(offered) is Verdict.REACHED
             if is_done:
-                hand_off = (
-                    self._hand_off_for(placement, entry, offer, round_deadline, body) if is_own else None
-                )
-                asked.leave(hand_off)
-                if hand_off is not None:
-                    for owner, one in offered.items():
-                        hand_off(owner, one)
+                asked.leave()
+                for one in offered.values():
+                    if is_own and one.wants_handoff:
+                        self._stragglers.leave(self._stragglers.spawn(hand_off()))
         unheard = len(offered) < len(placement.owners.everyone)
         return _OfferEnd(
             is_done,
@@ -323,23 +332,6 @@ class Registers:
 
     # --- handoffs -----------------------------------------------------------------------------------------------
 
-    def _hand_off_for(
-        self, placement: Placement, entry: Entry, offer: Offer, deadline: float, body: Body | None
-    ) -> Callable[[DeviceId, _Offered], None]:
-        """Return what gives a copy to the next handoff for each owner that is down or full.
-
-        Only for a write that is done already: it never counts, so for one that is not it would be a copy that may
-        yet come back. It owes nothing.
-        """
-        handoffs = placement.handoffs()
-
-        def hand_off(owner: DeviceId, offered: _Offered) -> None:
-            if offered.failure is not None and wants_handoff(offered.failure):
-                stand_ins = self._hand_off(placement, entry, offer, deadline, body, handoffs)
-                self._stragglers.leave(self._stragglers.spawn(stand_ins))
-
-        return hand_off
-
     async def _hand_off(
         self,
         placement: Placement,
@@ -349,6 +341,11 @@ class Registers:
         body: Body | None,
         handoffs: Iterator[Device],
     ) -> None:
+        """Give a copy to the next handoff, for an owner that is down or full.
+
+        Only for a write that is done already: it never counts, so for one that is not it would be a copy that may
+        yet come back. It owes nothing.
+        """
         for _ in range(self.patience.handoff_tries_max):
             device = next(handoffs, None)
             if device is None:

@@ -14,7 +14,6 @@ from ring.device import DeviceId
 
 A = TypeVar("A")
 
-Late = Callable[[DeviceId, A], None]
 Enough = Callable[[Mapping[DeviceId, A]], bool]
 
 
@@ -61,10 +60,11 @@ class Round(Generic[A]):
 
     def __init__(self, stragglers: Stragglers) -> None:
         self.answers: Final[dict[DeviceId, A]] = {}
+        self.is_left = False
+        """The round is over, and nobody waits for the questions that still go on."""
         self._stragglers = stragglers
         self._pending: dict[DeviceId, asyncio.Task[A]] = {}
         self._heard = asyncio.Event()
-        self._late: Late[A] | None = None
 
     async def __aenter__(self) -> Self:
         """Begin."""
@@ -92,20 +92,16 @@ class Round(Generic[A]):
         except TimeoutError:
             return
 
-    def leave(self, late: Late[A] | None = None) -> None:
-        """Let those who have not answered yet be asked to the end; `late` is called with each answer that still comes."""
-        self._late = late
+    def leave(self) -> None:
+        """Let those who have not answered yet be asked to the end."""
+        self.is_left = True
         pending, self._pending = self._pending, {}
         for task in pending.values():
             self._stragglers.leave(task)
 
     def _hear(self, owner: DeviceId, task: asyncio.Task[A]) -> None:
-        was_awaited = self._pending.pop(owner, None) is not None
-        if task.cancelled() or task.exception() is not None:
-            self._heard.set()
+        if self._pending.pop(owner, None) is None:
             return
-        if was_awaited:
+        if not task.cancelled() and task.exception() is None:
             self.answers[owner] = task.result()
-            self._heard.set()
-        elif self._late is not None:
-            self._late(owner, task.result())
+        self._heard.set()

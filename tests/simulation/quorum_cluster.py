@@ -26,7 +26,17 @@ from storage_node.service import DeviceService
 from storage_node.store import Offered
 from swiftlike.node_calls import objects
 from swiftlike.rpc.simulated import SimulatedHost, SimulatedNetwork, Weather
-from swiftlike.rpc.transport import EMPTY, Address, Body, Header, Outcome, Reply, Stream, TcpAddress, Transport
+from swiftlike.rpc.transport import (
+    EMPTY,
+    Address,
+    Body,
+    Header,
+    Outcome,
+    Reply,
+    Stream,
+    TcpAddress,
+    Transport,
+)
 from swiftlike.timestamps import Clock, Offer
 from tests.unit.ring.rings import SEED, fields, ring_of, successor_of
 
