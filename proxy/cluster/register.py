@@ -287,6 +287,9 @@ class Registers:
             for owner in placement.owners.everyone:
                 asked.ask(owner, offer_to(placement.devices[owner]))
             await asked.until(lambda offered: verdict(offered) is not Verdict.UNDECIDED)
+            if verdict(asked.answers) is Verdict.IMPOSSIBLE:
+                # The rest cannot save the round, but may prove that it was without effect.
+                await asked.until(_is_perhaps_held, patience_s=self.patience.hedge_s)
             offered = dict(asked.answers)
             is_done = verdict(offered) is Verdict.REACHED
             if is_done:
@@ -297,7 +300,7 @@ class Registers:
         unheard = len(offered) < len(placement.owners.everyone)
         return _OfferEnd(
             is_done,
-            unheard or any(one.may_hold for one in offered.values()),
+            unheard or _is_perhaps_held(offered),
             _newest_replaced(offered.values()),
             max(
                 (one.acceptance.above or ZERO_BALLOT for one in offered.values() if one.acceptance),
@@ -478,6 +481,10 @@ def _entry_under(
 def _votes_of(found: Mapping[DeviceId, Found]) -> dict[DeviceId, Answer]:
     """Count whoever said what stands there; whether they agree is another question."""
     return {owner: Answer.VOTE if one.votes else Answer.NO for owner, one in found.items()}
+
+
+def _is_perhaps_held(offered: Mapping[DeviceId, _Offered]) -> bool:
+    return any(one.may_hold for one in offered.values())
 
 
 def _newest_replaced(offered: Iterable[_Offered]) -> Replaced | None:
