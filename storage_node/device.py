@@ -84,6 +84,9 @@ class Counters:
     bodies_damaged: int = 0
     cold_reads: int = 0
     warm_reads: int = 0
+    batches: int = 0
+    operations: int = 0
+    """Operations in those batches, so that their mean size can be told."""
 
 
 def format_device(
@@ -279,6 +282,8 @@ class Device(TableStore):
         except (OSError, DeviceFailed) as error:
             self._mark_failed(error)
             raise DeviceFailed(f"device {self.name}: {error}") from error
+        self.counters.batches += 1
+        self.counters.operations += len(operations)
         self._standings.update(change.standings_changed)
         for file in change.freed:
             self._remover.submit(self._remove_file, file)
@@ -316,13 +321,17 @@ class Device(TableStore):
     def _view(self) -> AbstractContextManager[Reading]:
         return self._index.reading()
 
-    async def open_object(self, key: Key) -> "tuple[Entry, DeviceBody] | None":
-        """Return the entry of a key and its body, held open; None unless both are here."""
+    async def open_object(
+        self, key: Key, size_max: int = BODY_BYTES_MAX
+    ) -> "tuple[Entry, DeviceBody] | None":
+        """Return the entry of a key and its body, held open; None unless both are here and it is no larger than that."""
         for _ in range(_OPEN_TRIES):
             held = self.read(key)
             if held is None or held.register.entry is None:
                 return None
             entry, place = held.register.entry, held.location
+            if entry.size > size_max:
+                return None
             try:
                 match place:
                     case InVolume():

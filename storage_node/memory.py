@@ -17,7 +17,7 @@ from storage_node.store import Acceptance, Offered, Staged
 from storage_node.table_store import TableStore, check_size
 from storage_node.tables import Change
 from swiftlike.entries import Entry
-from swiftlike.limits import RECLAIM_AGE_US
+from swiftlike.limits import BODY_BYTES_MAX, RECLAIM_AGE_US
 from swiftlike.timestamps import WriteId
 
 
@@ -54,10 +54,14 @@ class MemoryStore(TableStore):
         """Begin a body that comes in pieces."""
         return MemoryStaged()
 
-    async def open_object(self, key: Key) -> "tuple[Entry, MemoryBody] | None":
-        """Return the entry of a key and its body, held open; None unless both are here."""
+    async def open_object(
+        self, key: Key, size_max: int = BODY_BYTES_MAX
+    ) -> "tuple[Entry, MemoryBody] | None":
+        """Return the entry of a key and its body, held open; None unless both are here and it is no larger than that."""
         held = self.read(key)
         if held is None or held.register.entry is None or not isinstance(held.location, InVolume):
+            return None
+        if held.register.entry.size > size_max:
             return None
         return held.register.entry, MemoryBody(self._bodies.at(held.location))
 

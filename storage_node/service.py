@@ -27,7 +27,7 @@ from storage_node.rows import Row
 from storage_node.store import Offered, Store
 from storage_node.tallies import Tally
 from swiftlike import node_calls
-from swiftlike.entries import encode
+from swiftlike.entries import Entry, encode
 from swiftlike.limits import ITEMS_MAX, PAGE_ITEMS_MAX, PATH_BYTES_MAX, RPC_BODY_BYTES_MAX
 from swiftlike.node_calls import Code, DueKind, Method, encode_version, pack_list
 from swiftlike.registers import encode_register
@@ -262,27 +262,22 @@ class DeviceService:
         """Answer with the entry and, where it is no longer than the caller wants, its body."""
         key = self._key(fields)
         inline_bytes = fields.number("inline_bytes", 0, RPC_BODY_BYTES_MAX, RPC_BODY_BYTES_MAX)
-        for _ in range(_READ_TRIES):
-            held = self._store.read(key)
-            header: dict[str, Any] = {"votes": self._votes(key), "whole": held is None or held.location.held}
-            entry = None if held is None else held.register.entry
-            if entry is None:
-                return Reply(header=header)
-            header["entry"] = encode(entry)
-            if not entry.has_body or not header["whole"] or not 0 < inline_bytes >= entry.size:
-                return Reply(header=header)
-            opened = await self._store.open_object(key)
+        for _ in range(_READ_TRIES if inline_bytes else 0):
+            opened = await self._store.open_object(key, inline_bytes)
             if opened is None:
-                continue
+                break
             entry, body = opened
             try:
-                header["entry"], header["inline"] = encode(entry), True
-                return Reply(header=header, body=await body.read(0, entry.size))
+                content = await body.read(0, entry.size)
             except errors.BodyGone:
                 continue
             finally:
                 body.release()
-        raise errors.BodyGone(f"{key.path!r} was replaced {_READ_TRIES} times while it was read: try again")
+            return Reply(header=_found(entry, votes=self._votes(key), inline=True), body=content)
+        held = self._store.read(key)
+        entry_only = None if held is None else held.register.entry
+        whole = held is None or held.location.held
+        return Reply(header=_found(entry_only, votes=self._votes(key), whole=whole))
 
     # --- rows and debts -----------------------------------------------------------------------------------------
 
@@ -431,6 +426,13 @@ def _page_of(items: list[tuple[Any, ...]], limit: int) -> Reply:
     return Reply(
         header={"more": fitting[-1][0] if len(fitting) < len(items) else None}, body=pack_list(fitting)
     )
+
+
+def _found(entry: Entry | None, *, votes: bool, whole: bool = True, inline: bool = False) -> dict[str, Any]:
+    header: dict[str, Any] = {"votes": votes, "whole": whole, "inline": inline}
+    if entry is not None:
+        header["entry"] = encode(entry)
+    return header
 
 
 def _pack_row(row: Row) -> tuple[bytes, bytes | None]:

@@ -18,6 +18,7 @@ from storage_node.tables import Held
 from storage_node.tallies import Tally
 from swiftlike.digests import Digest
 from swiftlike.entries import Entry, Version
+from swiftlike.limits import BODY_BYTES_MAX
 from swiftlike.registers import Register, Replaced
 from swiftlike.timestamps import Ballot, Offer, WriteId
 
@@ -166,8 +167,8 @@ class Store(Protocol):
     def standing(self, table: bytes, partition: int) -> Standing:
         """Return the voting and the floor of a partition."""
 
-    async def open_object(self, key: Key) -> tuple[Entry, Body] | None:
-        """Return the entry of a key and its body, held open; None unless both are here."""
+    async def open_object(self, key: Key, size_max: int = BODY_BYTES_MAX) -> tuple[Entry, Body] | None:
+        """Return the entry of a key and its body, held open; None unless both are here and it is no larger than that."""
 
     def stage(self, body_id: WriteId) -> Staged:
         """Begin a body that is larger than memory should hold."""

@@ -62,7 +62,7 @@ BATCH_BYTES_MAX: Final = 32 * 1024**2
 READ_THREADS: Final = 16
 """Threads of one device that wait for cold reads and large files: enough to fill a disk's queue."""
 
-READ_CHUNK_BYTES: Final = 1024**2
+READ_CHUNK_BYTES: Final = 256 * 1024
 """Bytes of one step of a streamed read, a multiple of BLOCK_BYTES."""
 
 RESERVE_BYTES: Final = 1024**3
@@ -98,6 +98,10 @@ RPC_SECRET_BYTES_MIN: Final = 16
 
 RPC_METHOD_BYTES_MAX: Final = 64
 """The name of a method."""
+
+RPC_UNIX_SEND_BYTES: Final = 1024 * 1024
+"""What the kernel may hold of a Unix socket: its default, 208 KiB, is less than one message of a stream, and each would
+then take several turns of both ends. TCP sizes its buffers by itself."""
 
 RPC_DEADLINE_MS_MAX: Final = 2**32 - 1
 """The time left to a call, as it travels; later deadlines are cut to this, seven weeks."""

@@ -7,9 +7,10 @@ anything that is an `asyncio.Transport`: TCP, a Unix socket, TLS, or a simulated
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable
+from socket import AF_UNIX, SO_SNDBUF, SOL_SOCKET
 from typing import cast
 
-from swiftlike.limits import RPC_HANDSHAKE_BYTES_MAX, RpcLimits
+from swiftlike.limits import RPC_HANDSHAKE_BYTES_MAX, RPC_UNIX_SEND_BYTES, RpcLimits
 from swiftlike.rpc.errors import ConnectionFailed, FrameTooLarge, WireError
 from swiftlike.rpc.frames import FIXED, Frame, FrameDecoder, Kind, encode
 from swiftlike.rpc.transport import Body
@@ -146,6 +147,9 @@ class Connection(asyncio.BufferedProtocol):
         """Take the wire."""
         self._wire = cast("asyncio.Transport", transport)
         self._wire.set_write_buffer_limits(high=self.limits.write_buffer_bytes)
+        sock = self._wire.get_extra_info("socket")  # none in a simulated network
+        if sock is not None and sock.family == AF_UNIX:
+            sock.setsockopt(SOL_SOCKET, SO_SNDBUF, RPC_UNIX_SEND_BYTES)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Say where the next bytes go."""

@@ -1,0 +1,74 @@
+"""Metrics: what one device process has counted, in the text format of Prometheus.
+
+Owns names and help texts. Counts nothing itself: it reads, at each scrape, what others count anyway.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Final
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from storage_node.device import Device
+from storage_node.service import DeviceService
+from swiftlike.rpc.server import Server
+
+_HELP: Final = {
+    "read_errors": "Reads that the disk refused (EIO and the like)",
+    "write_errors": "Writes that the disk refused and that failed alone",
+    "bodies_damaged": "Bodies whose checksum did not match; they are in quarantine",
+    "cold_reads": "Reads that had to wait for the disk, on a thread",
+    "warm_reads": "Reads served from the page cache, without a hop",
+    "batches": "Batches made durable, each under one sync of the volume and one of the index",
+    "operations": "Operations in those batches",
+    "calls": "Calls that were begun",
+    "streams": "Streams that were begun",
+    "busy": "Calls and streams refused because a limit was reached",
+    "denied": "Connections whose other end did not prove that it holds the secret",
+    "broken": "Trusted connections dropped for what they sent",
+    "handler_bugs": "Calls that failed by a bug of ours; see the log",
+}
+
+
+class DeviceMetrics(Collector):
+    """The metrics of one device process."""
+
+    def __init__(
+        self, device: Device, service: DeviceService, server: Server, free_bytes: Callable[[], int]
+    ) -> None:
+        """Take who counts."""
+        self._device = device
+        self._service = service
+        self._server = server
+        self._free_bytes = free_bytes
+        self.registry: Final = CollectorRegistry()
+        self.registry.register(self)
+
+    def text(self) -> bytes:
+        """Return all of them as text."""
+        return generate_latest(self.registry)
+
+    def describe(self) -> Iterator[Metric]:
+        """Tell nothing before the first scrape: there is nothing to clash with in a registry of our own."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield what stands now. May run on the thread that serves a scrape: it reads, and copies what may grow."""
+        calls = CounterMetricFamily(
+            "swiftlike_device_answers", "Calls by how they ended", labels=("method", "ended")
+        )
+        for (method, ended), count in sorted(dict(self._service.counts).items()):
+            calls.add_metric((method, ended), count)
+        yield calls
+        for name, value in asdict(self._device.counters).items():
+            yield CounterMetricFamily(f"swiftlike_device_{name}", _HELP.get(name, name), value=value)
+        for name, value in asdict(self._server.counters).items():
+            yield CounterMetricFamily(f"swiftlike_device_rpc_{name}", _HELP.get(name, name), value=value)
+        for name, text, value in (
+            ("free_bytes", "Free space of the device", self._free_bytes()),
+            ("reserve_bytes", "Free space that new bodies leave alone", self._device.settings.reserve_bytes),
+            ("volumes", "Volumes of the device", len(self._device.volumes.ids())),
+        ):
+            yield GaugeMetricFamily(f"swiftlike_device_{name}", text, value=value)

@@ -1,0 +1,332 @@
+"""The process of one device: opens it, serves it, and ends when told, or at once when a sync failed.
+
+Owns the order of start and end, signals, exit codes, and what `health` and `stats` say. Never starts another process
+(the supervisor does) and never touches the engine's insides.
+
+    python -m storage_node.process --config HOST.toml --device NAME
+
+Its first line on standard output is `ready` or `refused` and a sentence; logs go to standard error. Exit codes: 0 it
+drained, 2 refused to start, 3 a sync failed (the device returns as one that does not vote), anything else is a bug.
+"""
+
+import argparse
+import asyncio
+import ctypes
+import gc
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from enum import IntEnum
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+import uvloop
+from prometheus_client import start_http_server
+
+from storage_node.device import Device, Settings
+from storage_node.disk import Disk
+from storage_node.errors import DeviceFailed, DeviceRefused
+from storage_node.metrics import DeviceMetrics
+from storage_node.rings import RingSet
+from storage_node.service import DeviceService, Surroundings
+from swiftlike import logs
+from swiftlike.config import (
+    Cluster,
+    ConfigError,
+    DeviceConfig,
+    HostConfig,
+    StorageConfig,
+    load_cluster,
+    load_host,
+)
+from swiftlike.rpc.network import SocketNetwork
+from swiftlike.rpc.server import Server
+from swiftlike.rpc.transport import Address, TcpAddress, UnixAddress
+
+log: Final = logging.getLogger("storage_node.process")
+
+_PR_SET_PDEATHSIG: Final = 1
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+_KEPT_BYTES: Final = 32 * 1024**2
+
+
+class Exit(IntEnum):
+    """How a device process ends."""
+
+    DRAINED = 0
+    REFUSED = 2
+    SYNC_FAILED = 3
+
+
+READY: Final = "ready"
+REFUSED: Final = "refused"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve one device until told to stop; return the exit code."""
+    parser = argparse.ArgumentParser(prog="storage_node.process", description="serve one device of this host")
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--device", required=True)
+    parser.add_argument("--parent", type=int, help="process id of the supervisor; this process ends with it")
+    options = parser.parse_args(arguments)
+    if options.parent is not None:
+        die_with(options.parent)
+    logs.set_up("info", f"device={options.device}")
+    keep_freed_memory()
+    try:
+        host = load_host(options.config)
+        logs.set_level(host.log_level)
+        storage, config = find_device(host, options.config, options.device)
+        cluster = load_cluster(host.cluster_file)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            process = DeviceProcess(options.config, host, storage, config, cluster)
+            return runner.run(process.run())
+    except (ConfigError, DeviceRefused) as refusal:
+        log.error("refused to start: %s", refusal)
+        tell(f"{REFUSED} {refusal}")
+        return Exit.REFUSED
+
+
+def find_device(host: HostConfig, path: Path, name: str) -> tuple[StorageConfig, DeviceConfig]:
+    """Return the settings of one device. Raises ConfigError when the file names no such."""
+    for device in () if host.storage is None else host.storage.devices:
+        if device.name == name and host.storage is not None:
+            return host.storage, device
+    raise ConfigError(f"{path}: no [[storage.devices]] is named {name}: add it, or correct the name")
+
+
+def die_with(parent: int) -> None:
+    """Let the kernel send SIGTERM when the supervisor ends, however it ends, so that no device is left without one."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent:
+        sys.exit(Exit.DRAINED)  # it ended before the kernel knew
+
+
+def keep_freed_memory() -> None:
+    """Let malloc keep up to 32 MiB of freed memory, instead of giving each large buffer back to the kernel at once.
+
+    Bodies come and go by the thousand, and the page faults of a fresh mapping cost more than reading a body from the
+    page cache does: without this, they are 40 % of a streamed read.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # not every libc has it; without it, reads are slower and nothing else
+        mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+def tell(line: str) -> None:
+    """Write the line that the supervisor waits for; it may have gone."""
+    try:
+        print(line.replace("\n", " "), flush=True)  # noqa: T201 (this is the protocol with the supervisor)
+    except BrokenPipeError:
+        log.info("nobody reads standard output")
+
+
+class DeviceProcess:
+    """One device being served."""
+
+    def __init__(
+        self, path: Path, host: HostConfig, storage: StorageConfig, config: DeviceConfig, cluster: Cluster
+    ) -> None:
+        """Take the configuration; `path` is where it is read again on SIGHUP."""
+        self._path = path
+        self._host = host
+        self._storage = storage
+        self._config = config
+        self._cluster = cluster
+        self._disk = Disk()
+        self._stop = asyncio.Event()
+        self._began_s = time.monotonic()
+
+    async def run(self) -> int:
+        """Open, serve, drain, close. Raises DeviceRefused, ConfigError."""
+        rings = RingSet.load(self._host.ring_directory, self._cluster, self._stop.set)
+        device = self._open(rings)
+        try:
+            rings.check_place(device.uuid, self._config.name, self._config.port)
+            device.start()
+            await self._serve(device, rings)
+        finally:
+            await device.close()
+        log.info("closed")
+        return Exit.DRAINED
+
+    def _open(self, rings: RingSet) -> Device:
+        settings = Settings(
+            reserve_bytes=self._storage.reserve_bytes,
+            reclaim_age_us=self._cluster.reclaim_age_us,
+            index_directory=self._config.index_path,
+        )
+        try:
+            return Device(
+                self._config.path,
+                rings.layout,
+                read_us,
+                settings=settings,
+                on_failure=end_now,
+                disk=self._disk,
+            )
+        except OSError as error:
+            raise DeviceRefused(
+                f"{self._config.path} cannot be opened ({error}): look at the disk"
+            ) from error
+
+    async def _serve(self, device: Device, rings: RingSet) -> None:
+        loop = asyncio.get_running_loop()
+        surroundings = Surroundings(
+            scan=device.on_thread,
+            has_room=lambda size: self._free_bytes() - size > self._storage.reserve_bytes,
+            health=lambda: self._health(device, rings, server),
+            stats=lambda: self._stats(device, service, server),
+            metrics=lambda: metrics.text(),
+        )
+        service = DeviceService(device, rings.layout, rings, surroundings)
+        limits = self._storage.limits.rpc_limits()
+        async with service:
+            server = Server(SocketNetwork(), service.service, self._cluster.secret, limits=limits)
+            metrics = DeviceMetrics(device, service, server, self._free_bytes)
+            async with server:
+                end_scrapes = self._serve_scrapes(metrics)
+                following = asyncio.create_task(rings.run())
+                following.add_done_callback(self._followed)
+                try:
+                    places = [await self._listen(server, address) for address in self._addresses()]
+                    self._take_signals(loop, rings)
+                    gc.freeze()  # what the start made lives as long as the process
+                    log.info("device %s serves on %s", device.name, " and ".join(places))
+                    tell(f"{READY} {' '.join(places)}")
+                    await self._stop.wait()
+                    finished = await server.drain(loop.time() + self._storage.drain_s)
+                    log.info("drained" if finished else "the deadline passed; what was still at work is cut")
+                finally:
+                    following.cancel()
+                    await asyncio.wait((following,))
+                    end_scrapes()
+
+    def _followed(self, following: "asyncio.Task[None]") -> None:
+        """The rings are followed until the end; if that ends by itself, so must the process."""
+        if not following.cancelled():
+            log.critical("the rings are not followed any more", exc_info=following.exception())
+            self._stop.set()
+
+    def _addresses(self) -> list[Address]:
+        return [
+            TcpAddress(self._storage.bind_host, self._config.port),
+            UnixAddress(str(self._host.socket_directory / f"{self._config.name}.sock")),
+        ]
+
+    async def _listen(self, server: Server, address: Address) -> str:
+        try:
+            if isinstance(address, UnixAddress):
+                Path(address.path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return str(await server.listen(address))
+        except OSError as error:
+            raise DeviceRefused(
+                f"device {self._config.name} cannot listen on {address} ({error.strerror or error}): stop what is there, or "
+                "change bind_host, port or socket_directory"
+            ) from None
+
+    def _serve_scrapes(self, metrics: DeviceMetrics) -> Callable[[], None]:
+        """Serve Prometheus on loopback, if asked for; return what ends that."""
+        port = self._config.metrics_port
+        if port == 0:
+            return lambda: None
+        try:
+            server, thread = start_http_server(port, "127.0.0.1", metrics.registry)
+        except OSError as error:
+            raise DeviceRefused(
+                f"device {self._config.name} cannot serve metrics on port {port} ({error.strerror}): change metrics_port"
+            ) from None
+
+        def end() -> None:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+        return end
+
+    # --- signals ------------------------------------------------------------------------------------------------
+
+    def _take_signals(self, loop: asyncio.AbstractEventLoop, rings: RingSet) -> None:
+        # SIGINT as well: a terminal sends it to the whole process group.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload, rings)
+
+    def _reload(self, rings: RingSet) -> None:
+        """Take from the file what can change under way (log_level, drain_s), and look at the rings."""
+        rings.look()
+        try:
+            host = load_host(self._path)
+            storage, _ = find_device(host, self._path, self._config.name)
+        except ConfigError as error:
+            log.error("not reloaded: %s", error)
+            return
+        logs.set_level(host.log_level)
+        self._host, self._storage = host, storage
+        log.info("reloaded log_level, drain_s and the rings; the rest takes a restart")
+
+    # --- what it says of itself ---------------------------------------------------------------------------------
+
+    def _free_bytes(self) -> int:
+        return self._disk.free_bytes(self._config.path)
+
+    def _health(self, device: Device, rings: RingSet, server: Server) -> Mapping[str, Any]:
+        free_bytes = self._free_bytes()
+        if server.admission.draining:
+            state = "draining"
+        else:
+            state = "serving" if free_bytes > device.settings.reserve_bytes else "full"
+        return {
+            "state": state,
+            "device": self._config.name,
+            "uuid": str(device.uuid),
+            "generation": device.generation,
+            "epochs": rings.epochs(),
+            "free_bytes": free_bytes,
+            "read_errors": device.counters.read_errors,
+            "write_errors": device.counters.write_errors,
+            "bodies_damaged": device.counters.bodies_damaged,
+            "pid": os.getpid(),
+            "uptime_s": int(time.monotonic() - self._began_s),
+        }
+
+    def _stats(self, device: Device, service: DeviceService, server: Server) -> Mapping[str, Any]:
+        return {
+            "volumes": len(device.volumes.ids()),
+            "live_bytes": sum(device.live_bytes().values()),
+            "free_bytes": self._free_bytes(),
+            "device": asdict(device.counters),
+            "rpc": asdict(server.counters),
+            "answers": {
+                f"{method} {ended}": count for (method, ended), count in sorted(service.counts.items())
+            },
+        }
+
+
+def read_us() -> int:
+    """Return the host's clock."""
+    return time.time_ns() // 1000
+
+
+def end_now(failure: DeviceFailed) -> None:
+    """A sync failed: nothing that this process remembers may be believed any more, so nothing is finished."""
+    log.critical("%s", failure)
+    os._exit(Exit.SYNC_FAILED)
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Until the loop takes signals, a reload is nothing to die of."""
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGHUP, _ignore)
+    sys.exit(main())

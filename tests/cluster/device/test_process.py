@@ -1,0 +1,355 @@
+"""Real processes: what is acknowledged outlives them, and what stops them is said in a sentence."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from shutil import copytree, rmtree
+
+import pytest
+
+from storage_node.identity import lock_device, unlock_device
+from storage_node.process import Exit, read_us
+from swiftlike.entries import Entry
+from swiftlike.node_client import NodeClient, NodeFailed
+from swiftlike.rpc.client import Client
+from swiftlike.rpc.network import SocketNetwork
+from swiftlike.rpc.transport import Outcome
+from swiftlike.timestamps import Ballot, Timestamp, WriteId
+from tests.cluster.device.hosts import (
+    OBJECTS,
+    SECRET,
+    Host,
+    Running,
+    client_of,
+    start_device,
+    start_supervisor,
+    vote,
+    wait_serving,
+    wait_until,
+)
+
+Run = Callable[[Running], Running]
+_serial = count(1)
+
+
+def entry_of(body: bytes, **fields: object) -> Entry:
+    """An entry from this host's clock."""
+    micros = read_us()
+    write_id = WriteId(Timestamp.of(micros, next(_serial)))
+    values = {"ballot": Ballot.of(micros, next(_serial)), "write_id": write_id, "modified": micros}
+    return Entry(**{**values, "body_id": write_id, "size": len(body), **fields})  # type: ignore[arg-type]
+
+
+def path_of(name: str) -> bytes:
+    return b"acc\0con\0" + name.encode()
+
+
+async def put(client: NodeClient, name: str, body: bytes) -> bool:
+    """Put an object; say whether that is acknowledged."""
+    try:
+        answer = await client.offer(OBJECTS, path_of(name), entry_of(body), body)
+    except NodeFailed as failed:
+        if failed.reply.outcome is Outcome.ERROR:
+            raise
+        return False
+    assert answer.counts
+    assert answer.votes
+    return True
+
+
+async def test_a_device_process_serves_over_its_unix_socket_and_over_tcp(host: Host, run: Run) -> None:
+    run(start_device(host))
+    async with client_of(host) as client:
+        await wait_serving(client)
+        await vote(client)
+        assert await put(client, "o", b"hello")
+    async with Client(SocketNetwork(), SECRET.encode()) as transport:
+        found = await NodeClient(transport, host.tcp("d1"), lambda table: 1).get(OBJECTS, path_of("o"))
+    assert (found.body, found.votes, found.whole) == (b"hello", True, True)
+
+
+async def test_everything_acknowledged_outlives_a_dozen_kills_under_load(host: Host, run: Run) -> None:
+    run(start_supervisor(host))
+    acknowledged: dict[str, bytes] = {}
+    ended = asyncio.Event()
+    async with client_of(host, timeout_s=3) as client:
+        await wait_serving(client)
+        await vote(client)
+
+        async def load(lane: int) -> None:
+            for number in count():
+                if ended.is_set():
+                    return
+                name, body = f"{lane}-{number}", os.urandom(200 + 997 * lane)
+                if await put(client, name, body):
+                    acknowledged[name] = body
+                else:
+                    await asyncio.sleep(0.02)
+
+        async def kill() -> None:
+            dead: set[int] = set()
+            for _ in range(12):
+                pid = await wait_serving(client)
+                assert pid not in dead
+                goal = len(acknowledged) + 30
+                await wait_until(lambda goal=goal: len(acknowledged) >= goal)  # type: ignore[misc]
+                os.kill(pid, signal.SIGKILL)
+                dead.add(pid)
+            ended.set()
+
+        async with asyncio.TaskGroup() as group:
+            for lane in range(8):
+                group.create_task(load(lane))
+            group.create_task(kill())
+        await wait_serving(client)
+        for name, body in acknowledged.items():
+            found = await client.get(OBJECTS, path_of(name))
+            assert (found.body, found.whole) == (body, True), name
+    assert len(acknowledged) >= 12 * 30
+
+
+async def test_sigterm_lets_a_stream_at_work_finish_and_takes_no_more(host: Host, run: Run) -> None:
+    process = run(start_device(host))
+    body = os.urandom(3_000_000)
+    entry = entry_of(body)
+    async with client_of(host) as client, client_of(host) as late:
+        await wait_serving(client)
+        await wait_serving(late)
+        async with client.put_stream(OBJECTS, path_of("large"), entry.body_id) as stream:
+            await stream.send(body[:1_000_000])
+            process.send(signal.SIGTERM)
+            outcome = await _outcome_when_it_ends(late)
+            assert outcome in (Outcome.REFUSED, Outcome.NOT_SENT)
+            await stream.send(body[1_000_000:])
+            assert (await stream.commit(entry)).counts
+    assert await process.wait() == Exit.DRAINED
+    assert "drained" in process.log()
+    run(start_device(host))
+    async with client_of(host) as client:
+        await wait_serving(client)
+        async with client.get_stream(OBJECTS, path_of("large")) as (found, chunks):
+            assert found == entry
+            assert b"".join([bytes(chunk) async for chunk in chunks]) == body
+
+
+async def _outcome_when_it_ends(client: NodeClient) -> Outcome:
+    """Return how the first call ends that a draining device does not answer."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await client.health()
+            except NodeFailed as failed:
+                return failed.reply.outcome
+            await asyncio.sleep(0.01)
+
+
+async def test_a_stream_that_never_ends_is_cut_at_the_drain_deadline(host: Host, run: Run) -> None:
+    host.settings["drain_s"] = 0.3
+    host.write()
+    process = run(start_device(host))
+    async with client_of(host) as client:
+        await wait_serving(client)
+        async with client.put_stream(OBJECTS, path_of("large"), entry_of(b"").body_id) as stream:
+            await stream.send(bytes(2_000_000))
+            process.send(signal.SIGTERM)
+            assert await process.wait() == Exit.DRAINED
+            with pytest.raises(NodeFailed) as cut:
+                await stream.commit(entry_of(b""))
+        assert cut.value.reply.outcome is Outcome.UNKNOWN
+    assert "the deadline passed" in process.log()
+    assert list((host.device_path("d1") / "staging").iterdir()) == []
+
+
+async def test_a_failed_sync_ends_the_process_with_its_own_exit_code_and_the_device_loses_its_votes(
+    host: Host, run: Run
+) -> None:
+    prelude = (
+        "from pathlib import Path; from storage_node.disk import Disk; whole = Disk.sync\n"
+        "def sync(self, fd):\n"
+        f"    if Path({str(host.root / 'bad')!r}).exists(): raise OSError(5, 'EIO')\n"
+        "    whole(self, fd)\n"
+        "Disk.sync = sync\n"
+    )
+    process = run(start_device(host, prelude=prelude))
+    async with client_of(host) as client:
+        await wait_serving(client)
+        await vote(client)
+        assert await put(client, "before", b"sound")
+        (host.root / "bad").touch()
+        with pytest.raises(NodeFailed) as failed:
+            await client.offer(OBJECTS, path_of("o"), entry_of(b"x"), b"x")
+        assert failed.value.reply.outcome is Outcome.UNKNOWN
+    assert await process.wait() == Exit.SYNC_FAILED
+    (host.root / "bad").unlink()
+    run(start_device(host))
+    async with client_of(host) as client:
+        await wait_serving(client)
+        assert not (await client.get(OBJECTS, path_of("o"))).votes
+
+
+async def test_children_die_with_their_supervisor(host: Host, run: Run) -> None:
+    supervisor = run(start_supervisor(host))
+    async with client_of(host) as client:
+        pid = await wait_serving(client)
+        supervisor.send(signal.SIGKILL)
+        await supervisor.wait()
+        await wait_until(lambda: not Path(f"/proc/{pid}").exists() or _is_zombie(pid))
+    unlock_device(lock_device(host.device_path("d1")))
+
+
+def _is_zombie(pid: int) -> bool:
+    """Nobody may be there to collect an orphan in a container."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+async def test_sigterm_ends_the_supervisor_after_its_children(host: Host, run: Run) -> None:
+    supervisor = run(start_supervisor(host))
+    async with client_of(host) as client:
+        await wait_serving(client)
+    supervisor.send(signal.SIGTERM)
+    assert await supervisor.wait() == 0
+    unlock_device(lock_device(host.device_path("d1")))
+    assert list((host.root / "run").iterdir()) == []
+
+
+async def test_bad_devices_are_refused_in_a_sentence_while_the_good_one_serves(
+    tmp_path: Path, run: Run
+) -> None:
+    host = Host.make(tmp_path, devices=5)
+    locked, unmounted, foreign, busy = host.names[1:]
+    lock = lock_device(host.device_path(locked))
+    rmtree(host.device_path(unmounted))
+    host.device_path(unmounted).mkdir()
+    rmtree(host.device_path(foreign) / "index")
+    copytree(host.device_path("d1") / "index", host.device_path(foreign) / "index")
+    with socket.socket() as squatter:
+        squatter.bind(("127.0.0.1", host.ports[4]))
+        squatter.listen()
+        supervisor = run(start_supervisor(host))
+        async with client_of(host) as client:
+            await wait_serving(client)
+            for sentence in (
+                f"{host.device_path(locked)} is in use by another process: stop that one first",
+                f"{host.device_path(unmounted)} holds no device.toml: mount its disk, or format it",
+                f"{host.device_path(foreign)}: its index belongs to device",
+                f"device {busy} cannot listen on 127.0.0.1:{host.ports[4]} (",
+            ):
+                await wait_until(lambda sentence=sentence: sentence in supervisor.log())  # type: ignore[misc]
+            assert (await client.health())["state"] == "serving"
+            # What was wrong with one is put right, and it is tried again by itself.
+            unlock_device(lock)
+            async with client_of(host, locked) as recovered:
+                await wait_serving(recovered)
+
+
+async def test_without_a_single_usable_device_the_supervisor_gives_the_reasons_and_exits_2(
+    tmp_path: Path, run: Run
+) -> None:
+    host = Host.make(tmp_path, devices=2)
+    for name in host.names:
+        (host.device_path(name) / "device.toml").unlink()
+    supervisor = run(start_supervisor(host))
+    assert await supervisor.wait() == 2
+    last = supervisor.log().splitlines()[-1]
+    for name in host.names:
+        assert f"{host.device_path(name)} holds no device.toml" in last
+
+
+async def test_two_disks_that_were_swapped_are_refused(tmp_path: Path, run: Run) -> None:
+    host = Host.make(tmp_path, devices=2)
+    host.device_path("d1").rename(tmp_path / "aside")
+    host.device_path("d2").rename(host.device_path("d1"))
+    (tmp_path / "aside").rename(host.device_path("d2"))
+    process = run(start_device(host, "d1"))
+    assert await process.wait() == Exit.REFUSED
+    assert "mount each disk in its own place" in process.log()
+
+
+async def test_a_missing_ring_is_refused_by_name(host: Host, run: Run) -> None:
+    (host.root / "rings" / "container.ring").unlink()
+    process = run(start_device(host))
+    assert await process.wait() == Exit.REFUSED
+    assert "container.ring" in process.log()
+
+
+async def test_sighup_takes_up_new_rings_new_devices_and_lets_go_of_old_ones(
+    tmp_path: Path, run: Run
+) -> None:
+    host = Host.make(tmp_path, devices=2)
+    host.write(["d1"])
+    supervisor = run(start_supervisor(host))
+    async with client_of(host) as client, client_of(host, "d2") as second:
+        pid = await wait_serving(client)
+        host.write_rings(2, host.write_rings(1))
+        host.write()
+        supervisor.send(signal.SIGHUP)
+        await wait_serving(second)
+        await _until_epoch(client, 2)
+        host.write(["d2"])
+        supervisor.send(signal.SIGHUP)
+        await wait_until(lambda: not Path(f"/proc/{pid}").exists())
+        assert (await second.health())["state"] == "serving"
+
+
+async def _until_epoch(client: NodeClient, epoch: int) -> None:
+    async with asyncio.timeout(20):
+        while set((await client.health())["epochs"].values()) != {epoch}:  # noqa: ASYNC110 (another process's)
+            await asyncio.sleep(0.02)
+
+
+async def test_a_file_that_became_bad_is_told_at_sighup_and_the_old_settings_stay(
+    host: Host, run: Run
+) -> None:
+    supervisor = run(start_supervisor(host))
+    async with client_of(host) as client:
+        pid = await wait_serving(client)
+        host.settings["dran_s"] = 3
+        host.write()
+        supervisor.send(signal.SIGHUP)
+        await wait_until(lambda: "did you mean drain_s?" in supervisor.log())
+        assert (await client.health())["pid"] == pid
+
+
+async def test_metrics_and_health_tell_of_the_device(host: Host, run: Run) -> None:
+    port = host.ports[0] + 1
+    host.extra["d1"] = f"metrics_port = {port}"
+    host.write()
+    run(start_device(host))
+    async with client_of(host) as client:
+        await wait_serving(client)
+        await vote(client)
+        assert await put(client, "o", b"hello")
+        assert (await client.get(OBJECTS, path_of("o"))).body == b"hello"
+        text = (await client.metrics()).decode()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
+        scraped = (await reader.read()).decode()
+        writer.close()
+        await writer.wait_closed()
+        health = await client.health()
+        stats = await client.stats()
+    assert 'swiftlike_device_answers_total{ended="ok",method="offer"} 1.0' in text
+    assert 'swiftlike_device_answers_total{ended="ok",method="offer"} 1.0' in scraped
+    assert "swiftlike_device_warm_reads_total 1.0" in text
+    assert (health["state"], health["uuid"], health["epochs"]["object-0"]) == (
+        "serving",
+        str(host.uuids["d1"]),
+        1,
+    )
+    assert stats["answers"]["get ok"] == 1
+
+
+async def test_a_line_of_the_log_is_one_line_with_its_device(host: Host, run: Run) -> None:
+    process = run(start_device(host))
+    async with client_of(host) as client:
+        await wait_serving(client)
+    lines = process.log().splitlines()
+    assert lines
+    assert all(" device=d1 pid=" in line and " | " in line for line in lines)

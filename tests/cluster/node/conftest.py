@@ -1,0 +1,97 @@
+"""Runs every test of this folder twice: a real device over a Unix socket, and the in-memory store over a simulated network."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from storage_node.device import format_device
+from storage_node.memory import MemoryStore
+from storage_node.service import DeviceService, Surroundings
+from storage_node.store import Store
+from swiftlike.node_client import NodeClient
+from swiftlike.rpc.transport import Address, Transport
+from swiftlike.rpc.virtual_time import VirtualLoop
+from tests.cluster.rpc.worlds import UvloopUnix, world_of
+from tests.engine.conftest import SETTINGS, opened, vote_everywhere
+from tests.engine.samples import LAYOUT, NOW_US
+
+EPOCH = 5
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"device-over-unix": UvloopUnix, "memory-simulated": VirtualLoop}
+
+
+class FixedRings:
+    """Rings of one epoch; remembers which newer ones were heard of."""
+
+    def __init__(self) -> None:
+        self.looked_for: list[bytes] = []
+
+    def epoch(self, table: bytes) -> int | None:
+        return EPOCH if table in LAYOUT.part_powers else None
+
+    def look_for_newer(self, table: bytes) -> None:
+        self.looked_for.append(table)
+
+
+@dataclass
+class Node:
+    """A served store and the way to it."""
+
+    store: Store
+    service: DeviceService
+    rings: FixedRings
+    transport: Transport
+    address: Address
+    client: NodeClient
+    root: Path | None
+    """Of the device, where there is one."""
+    handler_bugs: Callable[[], int]
+    room: list[bool]
+    """Whether large bodies have room; a test may say no."""
+
+
+@pytest_asyncio.fixture
+async def node(tmp_path: Path) -> AsyncIterator[Node]:
+    """A store that votes, served in its world."""
+    loop = asyncio.get_running_loop()
+    async with AsyncExitStack() as stack:
+        world = await stack.enter_async_context(world_of(loop, tmp_path))
+        store: Store
+        if isinstance(loop, VirtualLoop):
+            store, root, surroundings = MemoryStore("memory", LAYOUT, lambda: NOW_US), None, Surroundings()
+        else:
+            root = tmp_path / "d1"
+            root.mkdir()
+            format_device(root, map_bytes=SETTINGS.index_map_bytes)
+            # Behind the world's servers, so that they end first.
+            device = await stack.enter_async_context(opened(root))
+            store, surroundings = device, Surroundings(scan=device.on_thread)
+        await vote_everywhere(store)
+        room = [True]
+        surroundings = replace(surroundings, has_room=lambda size: room[0])
+        rings = FixedRings()
+        service = await world.stack.enter_async_context(DeviceService(store, LAYOUT, rings, surroundings))
+        server, [address] = await world.serve(service.service)
+        transport = await world.client()
+        client = NodeClient(transport, address, lambda table: EPOCH)
+        yield Node(
+            store,
+            service,
+            rings,
+            transport,
+            address,
+            client,
+            root,
+            lambda: server.counters.handler_bugs,
+            room,
+        )
+        await world.stack.aclose()

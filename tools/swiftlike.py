@@ -1,0 +1,42 @@
+"""The command `swiftlike`: the programs that a host runs.
+
+Owns the command line and the exit codes. Each program is its package's own business.
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import click
+
+from storage_node.supervisor import Supervisor, SupervisorExit, load_storage
+from swiftlike import logs
+from swiftlike.config import ConfigError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Run a part of a cluster on this host."""
+
+
+@main.command()
+@click.option(
+    "--config",
+    "path",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The TOML file of this host.",
+)
+def storage(path: Path) -> None:
+    """Serve the devices of this host, one process for each, until SIGTERM.
+
+    Exit codes: 0 all have drained, 2 the configuration or every device was refused.
+    """
+    logs.set_up("info", "supervisor")
+    try:
+        host, devices = load_storage(path.absolute())
+    except ConfigError as error:
+        click.echo(f"swiftlike storage: {error}", err=True)
+        sys.exit(SupervisorExit.REFUSED)
+    logs.set_level(host.log_level)
+    sys.exit(asyncio.run(Supervisor(path.absolute(), devices).run()))
