@@ -25,7 +25,7 @@ from storage_node.memory import MemoryStore
 from storage_node.service import DeviceService
 from storage_node.store import Offered
 from swiftlike.node_calls import objects
-from swiftlike.rpc.simulated import SimulatedHost, SimulatedNetwork, Weather
+from swiftlike.rpc.simulated import SimulatedHost, SimulatedNetwork
 from swiftlike.rpc.transport import (
     EMPTY,
     Address,
@@ -77,7 +77,7 @@ class SimulatedDevice:
 
     def __init__(self, cluster: "Cluster", number: int) -> None:
         self.name = f"device-{number}"
-        self.shelf = RingShelf(cluster.ring)
+        self.shelf = cluster.new_shelf()
         self.store = MemoryStore(self.name, cluster.layout, cluster.read_us())
 
     async def boot(self, host: SimulatedHost) -> None:
@@ -100,15 +100,17 @@ class Cluster:
         self.random = network.random
         self.layout = Layout(SEED, {TABLE: 0})
         self.ring = ring_of(ring_fields(range(owners), owners + others))
+        self.shelves: list[RingShelf] = []
         self.devices = [SimulatedDevice(self, number) for number in range(owners + others)]
-        self.owners = owners
+        self.owners = tuple(range(owners))
+        """The devices that own the partition, before a move."""
         self._stack = stack
         self._loop = asyncio.get_running_loop()
 
     async def start(self) -> None:
         """Start all devices; the owners vote, since the ring never had others."""
         for number, device in enumerate(self.devices):
-            if number < self.owners:
+            if number in self.owners:
                 await device.store.set_standing(TABLE, 0, Standing(votes=True))
             self.network.host(device.name, device.boot)
 
@@ -124,14 +126,29 @@ class Cluster:
         client = await self._stack.enter_async_context(self.network.host(name).client(SECRET))
         transport = await self._stack.enter_async_context(LossyTransport(client, self.random, loss))
         clock = Clock(self.read_us(skew_s), self.random.getrandbits(64))
-        registers = make(transport, RingShelf(self.ring), clock, Random(self.random.random()), patience)
+        registers = make(transport, self.new_shelf(), clock, Random(self.random.random()), patience)
         return await self._stack.enter_async_context(registers)
 
     def read_us(self, skew_s: float = 0.0) -> Callable[[], int]:
         """A host's clock."""
         return lambda: STARTED_US + int((self._loop.time() + skew_s) * 1e6)
 
-    async def copy(self, source: int, target: int, *, with_body: bool = True, key: Key = KEY) -> None:
+    def new_shelf(self) -> RingShelf:
+        """The rings of one more process."""
+        shelf = RingShelf(self.ring)
+        self.shelves.append(shelf)
+        return shelf
+
+    async def adopt(self, ring: Ring, within_s: float) -> None:
+        """Give a ring to all processes, to each at a moment of its own."""
+        self.ring = ring
+        for shelf in self.random.sample(self.shelves, len(self.shelves)):
+            await asyncio.sleep(self.random.random() * within_s / len(self.shelves))
+            shelf.current = ring
+
+    async def copy(
+        self, source: int, target: int, *, with_body: bool = True, from_voter: bool = False, key: Key = KEY
+    ) -> None:
         """Copy what one device holds to another, as a replicator does: a late accept."""
         stored = StoredKey(key.table, key.path)
         held = self.devices[source].store.read(stored)
@@ -141,7 +158,8 @@ class Cluster:
         opened = await self.devices[source].store.open_object(stored)
         if opened is not None and with_body:
             body = await opened[1].read(0, opened[1].size)
-        await self.devices[target].store.offer(Offered(stored, held.register.entry, Offer.COPY, body))
+        offered = Offered(stored, held.register.entry, Offer.COPY, body, from_voter=from_voter)
+        await self.devices[target].store.offer(offered)
 
 
 class LossyTransport:
@@ -214,6 +232,3 @@ def ring_fields(
 def next_ring(ring: Ring, described: RingFields) -> Ring:
     """The next epoch of a ring."""
     return ring_of(successor_of(ring, described))
-
-
-CALM: Final = Weather()

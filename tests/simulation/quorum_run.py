@@ -5,19 +5,21 @@ entries about, and in rough runs devices that restart and networks that split. E
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
 from proxy.cluster.decisions import Judge, Outcome, is_present
+from proxy.cluster.quorum import quorum
 from proxy.cluster.register import Registers, Written
+from storage_node.acceptor import Standing
 from swiftlike.entries import Entry, pack_metadata, unpack_metadata
 from swiftlike.rpc.simulated import SimulatedNetwork
 from swiftlike.rpc.virtual_time import run_in_virtual_time
 from swiftlike.timestamps import ZERO_BALLOT, Ballot, WriteId
 from tests.simulation.linearizability import Call, Ended, Kind, Value
-from tests.simulation.quorum_cluster import KEY, STEP_S, Cluster
+from tests.simulation.quorum_cluster import KEY, STEP_S, TABLE, Cluster, next_ring, ring_fields
 
 CLIENTS: Final = 4
 CALLS_EACH: Final = 5
@@ -43,14 +45,14 @@ class Run:
     """Digest of all that happened on the network."""
 
 
-def run(seed: int, owners: int = 3, make: type[Registers] = Registers) -> Run:
-    """Run a seed."""
-    return run_in_virtual_time(_run(seed, owners, make))
+def run(seed: int, owners: int = 3, *, moving: bool = False) -> Run:
+    """Run a seed; `moving`: while the partition goes to other owners, new ones among them, and settles there."""
+    return run_in_virtual_time(_run(seed, owners, moving))
 
 
-async def _run(seed: int, owners: int, make: type[Registers]) -> Run:
+async def _run(seed: int, owners: int, moving: bool) -> Run:
     async with SimulatedNetwork(seed) as network, AsyncExitStack() as stack:
-        cluster = Cluster(network, stack, owners)
+        cluster = Cluster(network, stack, owners, others=2 if moving else 0)
         await cluster.start()
         random = network.random
         weather = _Losses(random.choice([0, 0, 0.05, 0.2, 0.35]))
@@ -59,12 +61,14 @@ async def _run(seed: int, owners: int, make: type[Registers]) -> Run:
         async with asyncio.TaskGroup() as group:
             for number in range(CLIENTS):
                 skew_s = random.choice([0, 0, 5, 50, 400]) * STEP_S / 10
-                registers = await cluster.proxy(f"proxy-{number}", skew_s, weather.loss, make)
+                registers = await cluster.proxy(f"proxy-{number}", skew_s, weather.loss)
                 group.create_task(Client(cluster, registers, history).live())
             async with _faults(cluster, is_rough):
+                if moving:
+                    await _move(cluster)
                 await asyncio.sleep(FAULTS_END_S)
         weather.loss_chance = 0.0
-        last = await cluster.proxy("proxy-last", make=Registers)
+        last = await cluster.proxy("proxy-last")
         is_readable = await _read_in_the_end(last, history)
         return Run(history, is_readable, network.trace_digest())
 
@@ -248,7 +252,7 @@ async def _replicate(cluster: Cluster) -> None:
     """Copy entries about, some of them before their bodies."""
     while True:
         await asyncio.sleep(cluster.random.expovariate(1 / (10 * STEP_S)))
-        source, target = cluster.random.sample(range(cluster.owners), 2)
+        source, target = cluster.random.sample(range(len(cluster.devices)), 2)
         await cluster.copy(source, target, with_body=cluster.random.random() < 0.7)
 
 
@@ -261,3 +265,33 @@ async def _restart_devices(cluster: Cluster) -> None:
             await asyncio.sleep(cluster.random.expovariate(1 / (10 * STEP_S)))
         finally:
             cluster.network.restart(name)
+
+
+# --- a move -----------------------------------------------------------------------------------------------------
+
+
+async def _move(cluster: Cluster) -> None:
+    """Let the partition go to other owners: a ring that moves it, catching up, and a ring that settles the move."""
+    random, before, devices = cluster.random, cluster.owners, len(cluster.devices)
+    after = tuple(sorted(random.sample(range(devices), len(before))))
+    newcomers = [number for number in after if number not in before]
+    mover = await cluster.proxy("proxy-mover")
+    await asyncio.sleep(random.random() * 20 * STEP_S)
+    moving = next_ring(cluster.ring, ring_fields(after, devices, moving={0: before} if newcomers else {}))
+    await cluster.adopt(moving, 10 * STEP_S)
+    for number in newcomers:
+        await _catch_up(cluster, mover, before, number)
+    await asyncio.sleep(random.random() * 10 * STEP_S)
+    await cluster.adopt(next_ring(moving, ring_fields(after, devices)), 10 * STEP_S)
+
+
+async def _catch_up(cluster: Cluster, mover: Registers, before: Sequence[int], newcomer: int) -> None:
+    """Settle what a promise stands above, take every entry from a majority of the owners that vote, and vote."""
+    loop = asyncio.get_running_loop()
+    settled = False
+    while not settled:
+        await asyncio.sleep(STEP_S)
+        settled = (await mover.settle(KEY, deadline=loop.time() + DEADLINE_S)).outcome is Outcome.REFUSED
+    for source in cluster.random.sample(before, quorum(len(before))):
+        await cluster.copy(source, newcomer, from_voter=True)
+    await cluster.devices[newcomer].store.set_standing(TABLE, 0, Standing(votes=True))

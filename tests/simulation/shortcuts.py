@@ -1,4 +1,4 @@
-"""The six shortcuts of the register protocol, each taken in the code that runs, for as long as a context lasts.
+"""Seven shortcuts of the register protocol, six of them the model's, each taken in the code that runs, for as long as a context lasts.
 
 Each looks right, and each has been somebody's first version; the simulation must catch all of them.
 """
@@ -9,8 +9,8 @@ from enum import Enum
 from typing import Any
 from unittest.mock import patch
 
-from proxy.cluster import decisions, quorum, register
-from proxy.cluster.quorum import Answer, Need, Owners, Verdict, judge
+from proxy.cluster import decisions, placement, quorum, register
+from proxy.cluster.quorum import Answer, Need, Owners, Verdict, distinct, judge
 from ring.device import DeviceId
 from storage_node import acceptor
 from storage_node.acceptor import Promised, Refused
@@ -27,6 +27,7 @@ class Shortcut(Enum):
     NO_PROMISE = "acceptors forget promises"
     MINORITY = "one less than a majority suffices"
     NO_BASE = "a conditional write does not say on what it was judged"
+    ONE_SET = "while a partition moves, the majority of the old owners suffices for a write"
     ACROSS_BALLOTS = "count a write accepted under different ballots as one majority"
 
 
@@ -53,6 +54,11 @@ def taken(shortcut: Shortcut | None) -> Iterator[None]:
                 yield
         case Shortcut.NO_BASE:
             with patch.object(decisions, "base_of", lambda newest: None):
+                yield
+        case Shortcut.ONE_SET:
+            with patch.object(
+                placement, "owners_of", lambda primaries, previous: Owners(distinct(previous or primaries))
+            ):
                 yield
         case Shortcut.ACROSS_BALLOTS:
             with patch.object(decisions, "find_held", _find_held_under_any):

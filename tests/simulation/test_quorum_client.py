@@ -39,7 +39,9 @@ def play(scenario: Scenario, owners: int = 3, others: int = 0) -> Any:
         async with SimulatedNetwork(7, Weather()) as network, AsyncExitStack() as stack:
             cluster = Cluster(network, stack, owners, others)
             await cluster.start()
-            return await scenario(cluster, await cluster.proxy("proxy", patience=Patience(round_s=2.0)))
+            return await scenario(
+                cluster, await cluster.proxy("proxy", patience=Patience(round_s=2.0, hedge_s=0.5))
+            )
 
     try:
         return run_in_virtual_time(main())
@@ -308,7 +310,7 @@ def test_a_post_does_not_count_where_the_body_cannot_be_had() -> None:
         cluster.devices[0].store.open_object = nothing_open  # type: ignore[method-assign]
         assert await post(registers) is Outcome.UNKNOWN
 
-    async def nothing_open(key: StoredKey) -> None:
+    async def nothing_open(key: StoredKey, size_max: int = 0) -> None:
         return None
 
     play(scenario)
