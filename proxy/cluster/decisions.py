@@ -35,6 +35,14 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class FirstOffer:
+    """The lowest ballot under which a write was ever offered, and the epoch in which that was."""
+
+    version: Version
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The write was done before: a majority held it under one ballot."""
 
@@ -103,15 +111,21 @@ def base_of(newest: Entry | None) -> Version | None:
 
 def decide(
     owners: Owners,
+    epoch: int,
     promises: Mapping[DeviceId, Promise],
-    first: Version | None,
+    first: FirstOffer | None,
     change: Change,
     ballot: Ballot,
 ) -> Step:
     """Say what follows a prepare that a majority promised.
 
-    `first` is the write with the lowest ballot under which it was ever offered; None if it never was. `ballot` is the
-    prepared one, and leads with the incarnation that the write belongs to.
+    `first` is None for a write that nobody can hold, since it was never offered. `ballot` is the prepared one, and leads
+    with the incarnation that the write belongs to.
+
+    What owners remember counts by the majorities of the epoch in which it was accepted, and is judged by those of this
+    one. A majority of today's owners that once accepted a write while they were joining chose nothing, since the old
+    owners had a say; so only a write of this very epoch is known to be done from memory alone. That it was never done
+    follows from the memory of the next epoch too, whose majorities meet those of this one, but of no later one.
     """
     evidence = {owner: promise for owner, promise in promises.items() if promise.votes}
     newest = max(
@@ -124,13 +138,14 @@ def decide(
         default=None,
     )
     if first is not None:
-        held_ballot = find_held(owners, promises, first.write_id)
+        write_id = first.version.write_id
+        held_ballot = find_held(owners, promises, write_id) if first.epoch == epoch else None
         if held_ballot is not None:
-            return Finished(held_ballot, _replaced_live(evidence, first.write_id, ballot.incarnation))
-        if newest is not None and first.write_id in (newest.write_id, newest.base and newest.base.write_id):
-            live = _replaced_live(evidence, first.write_id, ballot.incarnation)
+            return Finished(held_ballot, _replaced_live(evidence, write_id, ballot.incarnation))
+        if newest is not None and write_id in (newest.write_id, newest.base and newest.base.write_id):
+            live = _replaced_live(evidence, write_id, ballot.incarnation)
             return Carry(newest._replace(ballot=ballot), Outcome.DONE, live)
-        if not is_never_accepted(owners, evidence, first):
+        if epoch > first.epoch + 1 or not is_never_accepted(owners, evidence, first.version):
             return Undecidable()
     # The object of a container that is gone is absent, and must not be carried into the container of today.
     is_gone = newest is not None and newest.ballot.incarnation < ballot.incarnation

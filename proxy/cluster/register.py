@@ -15,13 +15,23 @@ from typing import Final, NamedTuple, Self, assert_never
 
 from proxy.cluster import decisions
 from proxy.cluster.bodies import Bodies
-from proxy.cluster.decisions import Carry, Change, Finished, Judge, Make, Nothing, Outcome, Undecidable
+from proxy.cluster.decisions import (
+    Carry,
+    Change,
+    Finished,
+    FirstOffer,
+    Judge,
+    Make,
+    Nothing,
+    Outcome,
+    Undecidable,
+)
 from proxy.cluster.nodes import Nodes, is_without_effect, wants_handoff
 from proxy.cluster.placement import Key, Placement, Rings, tcp_address
 from proxy.cluster.quorum import Answer, Need, Verdict, judge, quorum
 from proxy.cluster.rounds import Round, Stragglers
 from ring.device import Device, DeviceId
-from swiftlike.entries import Entry, Version
+from swiftlike.entries import Entry
 from swiftlike.limits import RPC_BODY_BYTES_MAX
 from swiftlike.node_calls import Acceptance, Found, Promise
 from swiftlike.node_client import NodeFailed
@@ -158,7 +168,7 @@ class Registers:
         if end.is_done:
             live = decisions.was_live(end.replaced, key.incarnation)
             return Written(Outcome.DONE, entry, live, end.above)
-        first = entry.version if end.may_be_held else None
+        first = FirstOffer(entry.version, placement.epoch) if end.may_be_held else None
         change = decisions.unconditional(entry)
         return await self._decide(key, change, first, end.above, deadline, body, owing=owing)
 
@@ -180,14 +190,14 @@ class Registers:
         self,
         key: Key,
         change: Change,
-        first: Version | None,
+        first: FirstOffer | None,
         above: Ballot,
         deadline: float,
         body: Body | None = None,
         *,
         owing: bool = False,
     ) -> Written:
-        """Take the two rounds until they end. `first`: the write's lowest offer, None if nobody can hold it."""
+        """Take the two rounds until they end. `first` is None while nobody can hold the write."""
         offered: dict[Ballot, Entry] = {}
         for attempt in range(self.patience.write_attempts_max):
             if attempt and not await self._back_off(attempt, deadline):
@@ -203,7 +213,7 @@ class Registers:
             above = max([above, *(promise.above or ZERO_BALLOT for promise in promises.values())])
             if verdict is not Verdict.REACHED:
                 continue
-            step = decisions.decide(placement.owners, promises, first, change, ballot)
+            step = decisions.decide(placement.owners, placement.epoch, promises, first, change, ballot)
             match step:
                 case Finished(held_ballot, live):
                     return Written(Outcome.DONE, _entry_under(held_ballot, offered, promises), live, above)
@@ -220,7 +230,7 @@ class Registers:
                         placement, entry, Offer.PASSING, deadline, body, owing=owing, is_own=True
                     )
                     if first is None and end.may_be_held:
-                        first = entry.version
+                        first = FirstOffer(entry.version, placement.epoch)
                 case _:
                     assert_never(step)
             above = max(above, end.above)

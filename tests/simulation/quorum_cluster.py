@@ -149,7 +149,9 @@ class Cluster:
     async def copy(
         self, source: int, target: int, *, with_body: bool = True, from_voter: bool = False, key: Key = KEY
     ) -> None:
-        """Copy what one device holds to another, as a replicator does: a late accept."""
+        """Copy what one device holds to another, as a replicator does: a late accept, and only within one epoch."""
+        if self.devices[source].shelf.current.epoch != self.devices[target].shelf.current.epoch:
+            return
         stored = StoredKey(key.table, key.path)
         held = self.devices[source].store.read(stored)
         if held is None or held.register.entry is None:

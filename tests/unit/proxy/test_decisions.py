@@ -9,6 +9,7 @@ from proxy.cluster.decisions import (
     Carry,
     Change,
     Finished,
+    FirstOffer,
     Make,
     Nothing,
     Outcome,
@@ -59,6 +60,7 @@ OLD = entry(1, 10)
 MINE = entry(2, 20)
 OTHER = entry(3, 30)
 NOW = ballot(100)
+FIRST = FirstOffer(MINE.version, 5)
 PROMISES = Mapping[DeviceId, Promise]
 
 
@@ -130,24 +132,45 @@ def test_a_write_that_was_offered_before_is_judged_by_the_rules_in_order(
     promises: PROMISES, step: object
 ) -> None:
     change = unconditional(MINE)
-    assert decide(OWNERS, promises, MINE.version, change, NOW) == step
+    assert decide(OWNERS, 5, promises, FIRST, change, NOW) == step
 
 
 def test_owners_that_do_not_vote_are_no_evidence() -> None:
     promises = {A: promise(OLD), B: promise(OLD), C: promise(OLD, MINE, OTHER, votes=False)}
-    assert decide(OWNERS, promises, MINE.version, unconditional(MINE), NOW) == Make(
+    assert decide(OWNERS, 5, promises, FIRST, unconditional(MINE), NOW) == Make(
         under(MINE, NOW), replaced_live=True
     )
-    assert decide(OWNERS, promises, None, NO_CHANGE, NOW) == Carry(under(OLD, NOW), Outcome.REFUSED)
+    assert decide(OWNERS, 5, promises, None, NO_CHANGE, NOW) == Carry(under(OLD, NOW), Outcome.REFUSED)
 
 
 def test_while_a_partition_moves_a_write_is_held_only_by_both_sets() -> None:
     moving = Owners((A, B, C), (A, B, D))
     held = {A: promise(MINE), C: promise(MINE)}
     change = unconditional(MINE)
-    assert isinstance(decide(moving, held, MINE.version, change, NOW), Carry)
+    assert isinstance(decide(moving, 5, held, FIRST, change, NOW), Carry)
     held[D] = promise(MINE, votes=False)
-    assert decide(moving, held, MINE.version, change, NOW) == Finished(MINE.ballot, replaced_live=False)
+    assert decide(moving, 5, held, FIRST, change, NOW) == Finished(MINE.ballot, replaced_live=False)
+
+
+def test_what_is_remembered_from_an_earlier_epoch_does_not_prove_that_a_write_is_done() -> None:
+    """They may have accepted it while they were joining, when the old owners had a say too."""
+    change = unconditional(MINE)
+    remembered = {A: promise(OLD, MINE, OTHER), B: promise(OLD, MINE, OTHER)}
+    assert isinstance(decide(OWNERS, 5, remembered, FIRST, change, NOW), Finished)
+    assert decide(OWNERS, 6, remembered, FIRST, change, NOW) == Undecidable()
+
+
+def test_that_a_write_was_never_done_follows_from_the_memory_of_the_next_epoch_and_of_no_later_one() -> None:
+    change = unconditional(MINE)
+    never = {A: promise(OLD, OTHER), B: promise(OLD, OTHER)}
+    assert isinstance(decide(OWNERS, 6, never, FIRST, change, NOW), Make)
+    assert decide(OWNERS, 7, never, FIRST, change, NOW) == Undecidable()
+
+
+def test_a_write_that_is_the_newest_is_carried_through_in_any_epoch() -> None:
+    promises = {A: promise(OLD), B: promise(MINE)}
+    step = decide(OWNERS, 9, promises, FIRST, unconditional(MINE), NOW)
+    assert step == Carry(under(MINE, NOW), Outcome.DONE)
 
 
 IF_ABSENT = Change(lambda newest, at: None if is_present(newest, at.micros) else MINE)
@@ -170,20 +193,20 @@ IF_ABSENT = Change(lambda newest, at: None if is_present(newest, at.micros) else
     ],
 )
 def test_a_condition_is_judged_on_the_newest_entry(promises: PROMISES, step: object) -> None:
-    assert decide(OWNERS, promises, None, IF_ABSENT, NOW) == step
+    assert decide(OWNERS, 5, promises, None, IF_ABSENT, NOW) == step
 
 
 def test_settling_carries_the_newest_through_and_nothing_where_nothing_is() -> None:
     promises = {A: promise(OLD), B: promise(OLD, OTHER)}
-    assert decide(OWNERS, promises, None, NO_CHANGE, NOW) == Carry(under(OTHER, NOW), Outcome.REFUSED)
-    assert decide(OWNERS, {A: promise(), B: promise()}, None, NO_CHANGE, NOW) == Nothing()
+    assert decide(OWNERS, 5, promises, None, NO_CHANGE, NOW) == Carry(under(OTHER, NOW), Outcome.REFUSED)
+    assert decide(OWNERS, 5, {A: promise(), B: promise()}, None, NO_CHANGE, NOW) == Nothing()
 
 
 def test_an_object_of_an_older_incarnation_is_absent_and_is_not_carried_into_the_new_container() -> None:
     at = ballot(100, Timestamp.of(50, 1))
     promises = {A: promise(OLD), B: promise(OLD)}
-    assert decide(OWNERS, promises, None, NO_CHANGE, at) == Nothing()
-    assert decide(OWNERS, promises, None, IF_ABSENT, at) == Make(
+    assert decide(OWNERS, 5, promises, None, NO_CHANGE, at) == Nothing()
+    assert decide(OWNERS, 5, promises, None, IF_ABSENT, at) == Make(
         MINE._replace(ballot=at, base=OLD.version), replaced_live=False
     )
 
