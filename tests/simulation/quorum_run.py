@@ -62,7 +62,8 @@ async def _run(seed: int, owners: int, moving: bool) -> Run:
             for number in range(CLIENTS):
                 skew_s = random.choice([0, 0, 5, 50, 400]) * STEP_S / 10
                 registers = await cluster.proxy(f"proxy-{number}", skew_s, weather.loss)
-                group.create_task(Client(cluster, registers, history).live())
+                calls = CALLS_EACH + 5 if moving else CALLS_EACH
+                group.create_task(Client(cluster, registers, history).live(calls))
             async with _faults(cluster, is_rough):
                 if moving:
                     await _move(cluster)
@@ -91,10 +92,10 @@ class Client:
         self._known: Value | None = None
         self._loop = asyncio.get_running_loop()
 
-    async def live(self) -> None:
+    async def live(self, calls: int) -> None:
         """Do a few things one after another; now and then die in the middle, and be born again."""
         await asyncio.sleep(self._random.random() * 3 * STEP_S)
-        for _ in range(CALLS_EACH):
+        for _ in range(calls):
             life_s = None
             if self._random.random() < 0.04:
                 life_s = self._random.expovariate(1 / (3 * STEP_S))
@@ -281,7 +282,7 @@ async def _move(cluster: Cluster) -> None:
     await cluster.adopt(moving, 10 * STEP_S)
     for number in newcomers:
         await _catch_up(cluster, mover, before, number)
-    await asyncio.sleep(random.random() * 10 * STEP_S)
+    await asyncio.sleep(random.random() * 30 * STEP_S)
     await cluster.adopt(next_ring(moving, ring_fields(after, devices)), 10 * STEP_S)
 
 

@@ -1,6 +1,6 @@
-"""Seven shortcuts of the register protocol, six of them the model's, each taken in the code that runs, for as long as a context lasts.
+"""Eight shortcuts, each taken in the code that runs for as long as a context lasts.
 
-Each looks right, and each has been somebody's first version; the simulation must catch all of them.
+Six are the register model's, two matter while a partition moves. Each looks right, and the simulation must catch it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,6 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 from proxy.cluster import decisions, placement, quorum, register
+from proxy.cluster.decisions import FirstOffer
 from proxy.cluster.quorum import Answer, Need, Owners, Verdict, distinct, judge
 from ring.device import DeviceId
 from storage_node import acceptor
@@ -28,6 +29,7 @@ class Shortcut(Enum):
     MINORITY = "one less than a majority suffices"
     NO_BASE = "a conditional write does not say on what it was judged"
     ONE_SET = "while a partition moves, the majority of the old owners suffices for a write"
+    ACROSS_EPOCHS = "count what owners remember from an earlier epoch by the majorities of this one"
     ACROSS_BALLOTS = "count a write accepted under different ballots as one majority"
 
 
@@ -60,6 +62,9 @@ def taken(shortcut: Shortcut | None) -> Iterator[None]:
                 placement, "owners_of", lambda primaries, previous: Owners(distinct(previous or primaries))
             ):
                 yield
+        case Shortcut.ACROSS_EPOCHS:
+            with patch.object(decisions, "decide", _timeless(decisions.decide)):
+                yield
         case Shortcut.ACROSS_BALLOTS:
             with patch.object(decisions, "find_held", _find_held_under_any):
                 yield
@@ -78,6 +83,15 @@ def _forgetting(prepare: Any) -> Any:
         return answer._replace(register=answer.before)
 
     return forget
+
+
+def _timeless(decide: Any) -> Any:
+    def decide_as_in_one_epoch(
+        owners: Owners, epoch: int, promises: Any, first: FirstOffer | None, *rest: Any
+    ) -> Any:
+        return decide(owners, first.epoch if first else epoch, promises, first, *rest)
+
+    return decide_as_in_one_epoch
 
 
 def _find_held_under_any(
