@@ -22,6 +22,9 @@ class Key(NamedTuple):
     table: bytes
     path: bytes
     incarnation: Timestamp = NO_INCARNATION
+    owes: bool = False
+    """Whether what is accepted under this key owes a row to a listing. A carry-through and a write-back owe like the write
+    itself: they take the place of an entry whose debt goes with it, and its writer may be dead."""
 
 
 class Rings(Protocol):

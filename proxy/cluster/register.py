@@ -6,12 +6,11 @@ so any proxy may coordinate any key at any time, and may die while it does.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from random import Random
 from types import TracebackType
-from typing import Final, NamedTuple, Self, assert_never
+from typing import Final, Self, assert_never
 
 from proxy.cluster import decisions
 from proxy.cluster.bodies import Bodies
@@ -26,37 +25,18 @@ from proxy.cluster.decisions import (
     Outcome,
     Undecidable,
 )
-from proxy.cluster.nodes import Nodes, is_without_effect, wants_handoff
+from proxy.cluster.nodes import Nodes
+from proxy.cluster.offers import Offers
 from proxy.cluster.placement import Key, Placement, Rings, tcp_address
 from proxy.cluster.quorum import Answer, Need, Verdict, judge, quorum
-from proxy.cluster.rounds import Round, Stragglers
+from proxy.cluster.rounds import Patience, Round, Stragglers
 from ring.device import Device, DeviceId
 from swiftlike.entries import Entry
 from swiftlike.limits import RPC_BODY_BYTES_MAX
-from swiftlike.node_calls import Acceptance, Found, Promise
+from swiftlike.node_calls import Found, Promise
 from swiftlike.node_client import NodeFailed
-from swiftlike.registers import Replaced
 from swiftlike.rpc.transport import Address, Body, Transport
 from swiftlike.timestamps import ZERO_BALLOT, Ballot, Clock, ClockAhead, Offer, WriteId
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a coordinator waits, and how often it tries; never beyond its caller's deadline."""
-
-    round_s: float = 5.0
-    """For the answers of one round: an owner that is silent must not use up the time for the next attempt."""
-    hedge_s: float = 0.05
-    """Before a read asks the owners that it hoped to spare, and for those that might still agree."""
-    back_off_s: float = 0.01
-    """The mean of the first pause between two attempts; each further one is twice as long, and all are random."""
-    write_attempts_max: int = 8
-    """The register model was checked with this many."""
-    read_attempts_max: int = 4
-    handoff_tries_max: int = 3
-    """Devices that are tried in the place of one owner."""
-    stragglers_max: int = 4096
-    """Calls that go on after their round is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,37 +67,6 @@ class Read:
     """Owners that hold that body, to stream it from."""
 
 
-class _Offered(NamedTuple):
-    """What one owner made of an offer."""
-
-    answer: Answer
-    acceptance: Acceptance | None = None
-    failure: NodeFailed | None = None
-    """How the call failed; None where the owner answered."""
-
-    @property
-    def may_hold(self) -> bool:
-        """Whether the entry may be there, counted or not."""
-        if self.acceptance is not None:
-            return self.acceptance.accepted
-        return self.failure is None or not is_without_effect(self.failure)
-
-    @property
-    def wants_handoff(self) -> bool:
-        """Whether the owner is down or full, so that another device should keep its copy meanwhile."""
-        return self.failure is not None and wants_handoff(self.failure)
-
-
-class _OfferEnd(NamedTuple):
-    """What a round of offers came to."""
-
-    is_done: bool
-    may_be_held: bool
-    """Some owner took the entry, or nobody knows."""
-    replaced: Replaced | None
-    above: Ballot
-
-
 class Registers:
     """Coordinates registers; usable inside its context, which owns the calls that outlive their round."""
 
@@ -137,6 +86,7 @@ class Registers:
         self.clock: Final = clock
         self._random = random
         self._stragglers = Stragglers(self.patience.stragglers_max)
+        self._offers = Offers(self.nodes, self.bodies, self._stragglers, self.patience)
 
     async def __aenter__(self) -> Self:
         """Begin to own calls."""
@@ -155,29 +105,27 @@ class Registers:
 
     # --- writing ------------------------------------------------------------------------------------------------
 
-    async def write(
-        self, key: Key, entry: Entry, body: Body | None = None, *, deadline: float, owing: bool = False
-    ) -> Written:
+    async def write(self, key: Key, entry: Entry, body: Body | None = None, *, deadline: float) -> Written:
         """Write unconditionally: one round trip, and the two rounds where that does not get a majority.
 
         The entry's ballot is filled in. A small body comes along; without one, the entry's body is there already.
         """
         entry = entry._replace(ballot=self._ballot(key), base=None)
         placement = self.nodes.place(key)
-        end = await self._offer(placement, entry, Offer.FIRST, deadline, body, owing=owing, is_own=True)
+        end = await self._offers.offer(placement, entry, Offer.FIRST, deadline, body, is_own=True)
         if end.is_done:
             live = decisions.was_live(end.replaced, key.incarnation)
             return Written(Outcome.DONE, entry, live, end.above)
         first = FirstOffer(entry.version, placement.epoch) if end.may_be_held else None
         change = decisions.unconditional(entry)
-        return await self._decide(key, change, first, end.above, deadline, body, owing=owing)
+        return await self._decide(key, change, first, end.above, deadline, body)
 
     async def write_if(
-        self, key: Key, condition: Judge, body: Body | None = None, *, deadline: float, owing: bool = False
+        self, key: Key, condition: Judge, body: Body | None = None, *, deadline: float
     ) -> Written:
         """Write what `condition` makes of the newest entry, or nothing when it refuses. Two rounds."""
         change = Change(condition)
-        return await self._decide(key, change, None, ZERO_BALLOT, deadline, body, owing=owing)
+        return await self._decide(key, change, None, ZERO_BALLOT, deadline, body)
 
     async def settle(self, key: Key, *, deadline: float) -> Written:
         """Carry the newest entry through, above whatever promise stands in its way.
@@ -194,8 +142,6 @@ class Registers:
         above: Ballot,
         deadline: float,
         body: Body | None = None,
-        *,
-        owing: bool = False,
     ) -> Written:
         """Take the two rounds until they end. `first` is None while nobody can hold the write."""
         offered: dict[Ballot, Entry] = {}
@@ -222,12 +168,12 @@ class Registers:
                 case Undecidable():
                     continue
                 case Carry(entry, outcome, live):
-                    end = await self._offer(placement, entry, Offer.PASSING, deadline)
+                    end = await self._offers.offer(placement, entry, Offer.PASSING, deadline)
                 case Make(entry, live):
                     outcome = Outcome.DONE
                     offered[ballot] = entry
-                    end = await self._offer(
-                        placement, entry, Offer.PASSING, deadline, body, owing=owing, is_own=True
+                    end = await self._offers.offer(
+                        placement, entry, Offer.PASSING, deadline, body, is_own=True
                     )
                     if first is None and end.may_be_held:
                         first = FirstOffer(entry.version, placement.epoch)
@@ -266,107 +212,6 @@ class Registers:
                 self.clock.follow(promise.register.entry.ballot.micros)
         return promises, verdict(promises)
 
-    async def _offer(
-        self,
-        placement: Placement,
-        entry: Entry,
-        offer: Offer,
-        deadline: float,
-        body: Body | None = None,
-        *,
-        owing: bool = False,
-        is_own: bool = False,
-    ) -> _OfferEnd:
-        """Offer an entry to every owner. `is_own`: this write's, whose copies handoffs keep for owners that are down."""
-        round_deadline = self._round_deadline(deadline)
-
-        def verdict(offered: Mapping[DeviceId, _Offered]) -> Verdict:
-            answers = {owner: one.answer for owner, one in offered.items()}
-            return judge(placement.owners, Need.WRITE, answers)
-
-        handoffs = placement.handoffs()  # lazy: costs nothing until one is needed
-        hand_off = partial(self._hand_off, placement, entry, offer, round_deadline, body, handoffs)
-
-        async def offer_to(device: Device) -> _Offered:
-            one = await self._offer_to(placement, device, entry, offer, round_deadline, body, owing=owing)
-            if is_own and asked.is_left and one.wants_handoff:
-                await hand_off()
-            return one
-
-        async with Round[_Offered](self._stragglers) as asked:
-            for owner in placement.owners.everyone:
-                asked.ask(owner, offer_to(placement.devices[owner]))
-            await asked.until(lambda offered: verdict(offered) is not Verdict.UNDECIDED)
-            if verdict(asked.answers) is Verdict.IMPOSSIBLE:
-                # The rest cannot save the round, but may prove that it was without effect.
-                await asked.until(_is_perhaps_held, patience_s=self.patience.hedge_s)
-            offered = dict(asked.answers)
-            is_done = verdict(offered) is Verdict.REACHED
-            if is_done:
-                asked.leave()
-                for one in offered.values():
-                    if is_own and one.wants_handoff:
-                        self._stragglers.leave(self._stragglers.spawn(hand_off()))
-        unheard = len(offered) < len(placement.owners.everyone)
-        return _OfferEnd(
-            is_done,
-            unheard or _is_perhaps_held(offered),
-            _newest_replaced(offered.values()),
-            max(
-                (one.acceptance.above or ZERO_BALLOT for one in offered.values() if one.acceptance),
-                default=ZERO_BALLOT,
-            ),
-        )
-
-    async def _offer_to(
-        self,
-        placement: Placement,
-        device: Device,
-        entry: Entry,
-        offer: Offer,
-        deadline: float,
-        body: Body | None,
-        *,
-        owing: bool,
-    ) -> _Offered:
-        """Offer an entry to one owner, and bring the body if that is all it lacks."""
-        key, client = placement.key, self.nodes.client(placement, device, deadline)
-        try:
-            acceptance = await client.offer(key.table, key.path, entry, body, offer=offer, owing=owing)
-        except NodeFailed as failure:
-            self.nodes.heed(placement, failure)
-            return _Offered(Answer.NO, failure=failure)
-        if acceptance.accepted and not acceptance.whole:
-            whole = await self.bodies.fill(placement, device, entry, deadline)
-            acceptance = acceptance._replace(whole=whole)
-        if not acceptance.counts:
-            return _Offered(Answer.NO, acceptance)
-        return _Offered(Answer.VOTE if acceptance.votes else Answer.WITNESS, acceptance)
-
-    # --- handoffs -----------------------------------------------------------------------------------------------
-
-    async def _hand_off(
-        self,
-        placement: Placement,
-        entry: Entry,
-        offer: Offer,
-        deadline: float,
-        body: Body | None,
-        handoffs: Iterator[Device],
-    ) -> None:
-        """Give a copy to the next handoff, for an owner that is down or full.
-
-        Only for a write that is done already: it never counts, so for one that is not it would be a copy that may
-        yet come back. It owes nothing.
-        """
-        for _ in range(self.patience.handoff_tries_max):
-            device = next(handoffs, None)
-            if device is None:
-                return
-            stood_in = await self._offer_to(placement, device, entry, offer, deadline, body, owing=False)
-            if stood_in.acceptance is not None and stood_in.acceptance.counts:
-                return
-
     # --- reading ------------------------------------------------------------------------------------------------
 
     async def read(self, key: Key, *, deadline: float, inline_bytes: int = RPC_BODY_BYTES_MAX) -> Read:
@@ -386,7 +231,7 @@ class Registers:
             if newest is None or decisions.is_agreed(placement.owners, found, newest):
                 return await self._with_body(placement, newest, found, inline_bytes, deadline)
             self.clock.follow(newest.ballot.micros)
-            end = await self._offer(placement, newest, Offer.COPY, deadline)
+            end = await self._offers.offer(placement, newest, Offer.COPY, deadline)
             if end.is_done:
                 return await self._with_body(placement, newest, found, inline_bytes, deadline)
             incarnation = max(key.incarnation, newest.ballot.incarnation)
@@ -491,17 +336,3 @@ def _entry_under(
 def _votes_of(found: Mapping[DeviceId, Found]) -> dict[DeviceId, Answer]:
     """Count whoever said what stands there; whether they agree is another question."""
     return {owner: Answer.VOTE if one.votes else Answer.NO for owner, one in found.items()}
-
-
-def _is_perhaps_held(offered: Mapping[DeviceId, _Offered]) -> bool:
-    return any(one.may_hold for one in offered.values())
-
-
-def _newest_replaced(offered: Iterable[_Offered]) -> Replaced | None:
-    """Return what an accepted entry replaced: the newest that any owner of its majority knows of."""
-    replaced = [
-        one.acceptance.replaced
-        for one in offered
-        if one.answer is Answer.VOTE and one.acceptance is not None and one.acceptance.replaced is not None
-    ]
-    return max(replaced, key=lambda old: old.version.ballot, default=None)

@@ -7,6 +7,7 @@ process's tasks.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
@@ -15,6 +16,25 @@ from ring.device import DeviceId
 A = TypeVar("A")
 
 Enough = Callable[[Mapping[DeviceId, A]], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a coordinator waits, and how often it tries; never beyond its caller's deadline."""
+
+    round_s: float = 5.0
+    """For the answers of one round: an owner that is silent must not use up the time for the next attempt."""
+    hedge_s: float = 0.05
+    """Before a read asks the owners that it hoped to spare, and for those that might still agree."""
+    back_off_s: float = 0.01
+    """The mean of the first pause between two attempts; each further one is twice as long, and all are random."""
+    write_attempts_max: int = 8
+    """The register model was checked with this many."""
+    read_attempts_max: int = 4
+    handoff_tries_max: int = 3
+    """Devices that are tried in the place of one owner."""
+    stragglers_max: int = 4096
+    """Calls that go on after their round is over."""
 
 
 class Stragglers:

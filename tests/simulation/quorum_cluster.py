@@ -14,7 +14,8 @@ from typing import Final, Self
 from uuid import UUID
 
 from proxy.cluster.placement import Key
-from proxy.cluster.register import Patience, Registers
+from proxy.cluster.register import Registers
+from proxy.cluster.rounds import Patience
 from ring.device import Device, DeviceId
 from ring.file import RingFields
 from ring.ring import Ring

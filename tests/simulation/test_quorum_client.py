@@ -13,7 +13,8 @@ import pytest
 from proxy.cluster.bodies import BodyUnavailable
 from proxy.cluster.decisions import Outcome, is_present
 from proxy.cluster.placement import Key
-from proxy.cluster.register import Patience, Registers
+from proxy.cluster.register import Registers
+from proxy.cluster.rounds import Patience
 from storage_node.acceptor import Standing
 from storage_node.errors import InsufficientStorage
 from storage_node.keys import Due
@@ -429,11 +430,24 @@ def test_a_handoff_takes_the_copy_of_an_owner_that_falls_silent_or_is_full() -> 
     assert len(play(filled, others=2)) == 3
 
 
+def test_an_entry_that_is_carried_through_owes_as_it_did_before() -> None:
+    async def scenario(cluster: Cluster, registers: Registers) -> None:
+        owing = KEY._replace(owes=True)
+        await put(registers, b"one", owing)
+        settled = await registers.settle(owing, deadline=soon())
+        await asyncio.sleep(1.0)
+        assert settled.entry is not None
+        for device in cluster.devices:
+            debts = device.store.due(Due.DEBT, cluster.read_us(1.0)(), 10)
+            assert debts == [(STORED, settled.entry.version)]
+
+    play(scenario)
+
+
 def test_what_a_handoff_takes_owes_nothing() -> None:
     async def scenario(cluster: Cluster, registers: Registers) -> list[int]:
         await cluster.network.crash("device-0")
-        entry = object_of(registers, b"one")
-        await registers.write(KEY, entry, b"one", deadline=soon(), owing=True)
+        await put(registers, b"one", KEY._replace(owes=True))
         await asyncio.sleep(3.0)
         now_us = cluster.read_us(1.0)()
         return [at for at, device in enumerate(cluster.devices) if device.store.due(Due.DEBT, now_us, 10)]
