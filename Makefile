@@ -1,7 +1,7 @@
 # Everything a newcomer types. `make test` builds its own environment in .venv and passes on a clean machine.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help test laws lint format types lock clean bench-ring
+.PHONY: help test laws lint format types lock clean bench-ring bench-device bench-crash
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 BIN := .venv/bin
@@ -43,6 +43,13 @@ lock: $(READY) ## refresh requirements.lock from pyproject.toml
 
 bench-ring: $(READY) ## the ring builder beside OpenStack Swift's (CPU seconds, moves, memory)
 	$(BIN)/python -m benchmarks.ring
+
+bench-device: $(READY) ## one device beside the machine's raw rates: its engine alone, then its process over the RPC
+	$(BIN)/python -m benchmarks.device_engine
+	$(BIN)/python -m benchmarks.device
+
+bench-crash: $(READY) ## many more crash states and kills than `make test` tries
+	CRASH_STATES=2000 KILLS=300 $(BIN)/pytest tests/engine/test_crash_states.py tests/engine/test_kill.py --timeout 0
 
 clean: ## remove the environment and caches
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -50,13 +50,14 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from struct import Struct
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 import msgpack
 import xxhash
 
-from ring.device import DEVICE_ID_MAX, WEIGHT_MAX, Device, DeviceId
+from ring.device import Device
+from ring.device_records import between, pack_devices, typed, unpack_devices, within
 from ring.errors import RingError, RingFileError
 from ring.hashing import PART_POWER_MAX
 from ring.ring import CHECKSUM_BYTES, NOBODY, Ring, ids_in
@@ -80,8 +81,6 @@ _NO_SLOTS: Final = memoryview(array("I"))  # an empty view of bytes cannot be ca
 
 assert _HEADER_BYTES == 80, "the table and the code must agree"
 assert memoryview(bytes(_SLOT_BYTES)).cast("I").itemsize == _SLOT_BYTES
-
-T = TypeVar("T")
 
 _REPLACE_IT: Final = "copy it again from another host or write it again from its builder"
 
@@ -262,60 +261,18 @@ class _Metadata:
         try:
             fields = msgpack.unpackb(packed, use_list=False)
             return cls(
-                name=_typed(fields["name"], str),
-                builder_id=UUID(bytes=_typed(fields["builder"], bytes)),
-                epoch=_within(fields["epoch"], 1, 2**63),
-                part_power=_within(fields["part_power"], 0, PART_POWER_MAX),
-                replicas=_between(fields["replicas"], 1.0, REPLICAS_MAX),
-                devices=_parse_devices(_typed(fields["devices"], tuple)),
+                name=typed(fields["name"], str),
+                builder_id=UUID(bytes=typed(fields["builder"], bytes)),
+                epoch=within(fields["epoch"], 1, 2**63),
+                part_power=within(fields["part_power"], 0, PART_POWER_MAX),
+                replicas=between(fields["replicas"], 1.0, REPLICAS_MAX),
+                devices=tuple(unpack_devices(typed(fields["devices"], tuple))),
             )
         # Everything that msgpack, UUID and a wrong shape raise; the checksum was right, so a writer is at fault.
         except (msgpack.UnpackException, ValueError, TypeError, KeyError) as error:
             raise _UnsoundError(
                 f"has metadata that cannot be read ({type(error).__name__}: {error})"
             ) from error
-
-
-def _parse_devices(records: tuple[Any, ...]) -> tuple[Device | None, ...]:
-    if len(records) > DEVICE_ID_MAX + 1:
-        raise ValueError(f"{len(records)} devices")
-    return tuple(
-        None if record is None else _parse_device(number, record) for number, record in enumerate(records)
-    )
-
-
-def _parse_device(number: int, record: tuple[Any, ...]) -> Device:
-    region, zone, host, port, name, weight, meta, uuid = record
-    return Device(
-        id=DeviceId(number),
-        region=_typed(region, int),
-        zone=_typed(zone, int),
-        host=sys.intern(_typed(host, str)),
-        port=_typed(port, int),
-        name=sys.intern(_typed(name, str)),
-        weight=_between(weight, 0.0, WEIGHT_MAX),
-        meta=sys.intern(_typed(meta, str)),
-        uuid=None if uuid is None else UUID(bytes=_typed(uuid, bytes)),
-    )
-
-
-def _typed(value: Any, kind: type[T]) -> T:
-    # Not isinstance: True would be a port.
-    if type(value) is not kind:
-        raise TypeError(f"{type(value).__name__} where {kind.__name__} belongs")
-    return value
-
-
-def _within(value: Any, least: int, most: int) -> int:
-    if not least <= _typed(value, int) <= most:
-        raise ValueError(f"{value} where {least} to {most} belongs")
-    return int(value)
-
-
-def _between(value: Any, least: float, most: float) -> float:
-    if not least <= _typed(value, float) <= most:
-        raise ValueError(f"{value} where {least:g} to {most:g} belongs")
-    return float(value)
 
 
 def _check_tables(
@@ -400,14 +357,14 @@ def replace_file(path: str | Path, pieces: "Iterable[Buffer]") -> None:
             with contextlib.suppress(OSError):  # what broke the write is what the caller must hear of
                 beside.unlink()
             raise
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     except OSError as error:
         raise RingError(
             f"{path} could not be written ({error.strerror}); make room or fix the path and try again"
         ) from error
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
     """Make a rename in a directory survive a power loss."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -424,16 +381,10 @@ def _pack_metadata(fields: RingFields) -> memoryview:
             "epoch": fields.epoch,
             "part_power": fields.part_power,
             "replicas": float(fields.replicas),
-            "devices": [None if device is None else _device_record(device) for device in fields.devices],
+            "devices": pack_devices(fields.devices),
         }
     )
     return memoryview(packed)
-
-
-def _device_record(device: Device) -> list[Any]:
-    uuid = None if device.uuid is None else device.uuid.bytes
-    weight = float(device.weight)
-    return [device.region, device.zone, device.host, device.port, device.name, weight, device.meta, uuid]
 
 
 def _as_slots(buffer: "Buffer") -> memoryview:

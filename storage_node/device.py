@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final
 from uuid import UUID, uuid4
 
@@ -97,7 +98,8 @@ def format_device(
     `device.toml` is written last: a directory that has one is a whole device. Raises DeviceRefused.
     """
     identity.make_directories(root)
-    device = DeviceFile(uuid4(), generation=1)
+    uuid = uuid4()
+    device = DeviceFile(uuid, generation=1, stamp=uuid)
     create_index(index_directory or root / "index", device, map_bytes).close()
     identity.write_device_file(root, device)
     return device.uuid
@@ -146,7 +148,7 @@ class Device(TableStore):
             try:
                 _check_identity(self._index, device, root)
                 self.volumes = Volumes(
-                    root / "volumes", device.uuid, self._disk, volume_bytes_max=settings.volume_bytes_max
+                    root / "volumes", device.stamp, self._disk, volume_bytes_max=settings.volume_bytes_max
                 )
                 self._load_standings()
             except BaseException:
@@ -155,7 +157,7 @@ class Device(TableStore):
         except BaseException:
             identity.unlock_device(self._lock)
             raise
-        self.files = Files(root / "files", root / "staging", device.uuid, self._disk)
+        self.files = Files(root / "files", root / "staging", device.stamp, self._disk)
         self._writer = GroupCommit(self, on_failure)
         self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="reader")
         self._remover = ThreadPoolExecutor(1, thread_name_prefix="remover")
@@ -251,12 +253,7 @@ class Device(TableStore):
 
     def _commit_alone(self, operation: Operation) -> Outcome:
         if not operation.spends_reserve and not self._has_room():
-            return self._refusal(
-                InsufficientStorage(
-                    f"device {self.name} has less than its reserve of {self.settings.reserve_bytes} bytes left: "
-                    "add devices, or lower their weight"
-                )
-            )
+            return self._refusal(self._no_room())
         try:
             (answer,) = self._commit_together([operation])
         except DeviceFailed:
@@ -280,6 +277,7 @@ class Device(TableStore):
             self.volumes.sync()
             view.commit()
         except (OSError, DeviceFailed) as error:
+            view.abort()
             self._mark_failed(error)
             raise DeviceFailed(f"device {self.name}: {error}") from error
         self.counters.batches += 1
@@ -300,6 +298,21 @@ class Device(TableStore):
 
     def _has_room(self) -> bool:
         return self._disk.free_bytes(self.root) > self.settings.reserve_bytes
+
+    def _no_room(self) -> InsufficientStorage:
+        return InsufficientStorage(
+            f"device {self.name} has less than its reserve of {self.settings.reserve_bytes} bytes left: "
+            "add devices, or lower their weight"
+        )
+
+    def check_room(self) -> None:
+        """Raise InsufficientStorage when only the reserve is left."""
+        if not self._has_room():
+            raise self._no_room()
+
+    def drop_dead_readers(self) -> int:
+        """Free index readers whose process was killed, which pin pages; to be called every minute."""
+        return self._index.drop_dead_readers()
 
     def _mark_failed(self, error: Exception) -> None:
         try:
@@ -410,7 +423,11 @@ class Device(TableStore):
 
 
 class StagedBody:
-    """A body on its way in: in memory while it is small, then in a file of its own."""
+    """A body on its way in: in memory while it is small, then in a file of its own.
+
+    A cancelled wait does not stop the thread behind it, so all that touches the file happens under one lock: a
+    descriptor closed by `abort` under a write that goes on could be another file's by then.
+    """
 
     def __init__(self, device: Device, seed: int) -> None:
         """Take the device that it belongs to, and the seed of its checksums."""
@@ -418,6 +435,10 @@ class StagedBody:
         self._seed = seed
         self._chunks: list[bytes] = []
         self._file: StagedFile | None = None
+        self._finished: InFile | None = None
+        self._taken_over = False
+        self._aborted = False
+        self._lock = Lock()
         self._size = 0
 
     @property
@@ -436,26 +457,44 @@ class StagedBody:
             await self._device.on_thread(self._spill, chunks)
 
     async def finish(self, key: Key, entry: Entry) -> Content:
-        """Complete the body, durably if it is large, and return what its entry can point at."""
+        """Complete the body, durably if it is large, and hand over what its entry can point at."""
         check_size(entry, self._size)
-        if self._file is None:
+        if self._size <= SMALL_BODY_BYTES_MAX:
             return b"".join(self._chunks)
-        place: InFile = await self._device.on_thread(
-            self._device.files.finish, self._file, key, encode(entry)
-        )
+        place: InFile = await self._device.on_thread(self._finish, key, encode(entry))
+        self._taken_over = True
         return place
 
     async def abort(self) -> None:
-        """Give the body up."""
+        """Give the body up, unless it was handed over."""
         self._chunks.clear()
-        if self._file is not None:
-            await self._device.on_thread(self._file.abort)
+        if self._size > SMALL_BODY_BYTES_MAX and not self._taken_over:
+            await self._device.on_thread(self._abort)
 
     def _spill(self, chunks: list[bytes]) -> None:
-        if self._file is None:
-            self._file = self._device.files.stage(self._seed)
-        for chunk in chunks:
-            self._file.write(chunk)
+        with self._lock:
+            if self._aborted:
+                return
+            if self._file is None:
+                self._device.check_room()
+                self._file = self._device.files.stage(self._seed)
+            for chunk in chunks:
+                self._file.write(chunk)
+
+    def _finish(self, key: Key, entry_raw: bytes) -> InFile:
+        with self._lock:
+            assert self._file is not None, "a body of this size was spilled"
+            self._device.check_room()
+            self._finished = self._device.files.finish(self._file, key, entry_raw)
+            return self._finished
+
+    def _abort(self) -> None:
+        with self._lock:
+            self._aborted = True
+            if self._finished is not None:
+                self._device.files.remove(self._finished.file)
+            elif self._file is not None:
+                self._file.abort()
 
 
 class DeviceBody:

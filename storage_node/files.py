@@ -10,7 +10,7 @@ Owns the byte layout of such a file, its staging and its removal. Never opens th
                                   end-64     4  magic b"slfl"
                                   end-60     1  version = 1
                                   end-59     3  zero
-                                  end-56    16  device uuid
+                                  end-56    16  device stamp
                                   end-40     8  body_bytes
                                   end-32     4  key_bytes
                                   end-28     4  entry_bytes

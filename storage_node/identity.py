@@ -3,8 +3,9 @@
 Owns the refusal of directories that are foreign, newer, not mounted or in use, each with the fix in the sentence.
 Never opens the index.
 
-`device.toml`, format 1: `format` (this number), `uuid` (new at each format, wipe or rebuild) and `generation` (counts
-rebuilds of the index). Written beside, synced, renamed, and the directory synced.
+`device.toml`, format 1: `format` (this number), `uuid` (new at each format and each rebuild of the index, since either
+may have forgotten what was promised), `generation` (counts the rebuilds) and `stamp` (the uuid that the device was
+formatted with, which its volumes and files bear). Written beside, synced, renamed, and the directory synced.
 """
 
 import fcntl
@@ -33,6 +34,7 @@ class DeviceFile:
 
     uuid: UUID
     generation: int
+    stamp: UUID
 
 
 def read_device_file(root: Path) -> DeviceFile:
@@ -40,7 +42,8 @@ def read_device_file(root: Path) -> DeviceFile:
     path = root / DEVICE_FILE
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
-        device_format, uuid, generation = raw["format"], raw["uuid"], raw["generation"]
+        device_format = raw["format"]
+        uuid, generation, stamp = raw["uuid"], raw["generation"], raw["stamp"]
     except FileNotFoundError:
         raise DeviceRefused(
             f"{root} holds no {DEVICE_FILE}: mount its disk, or format it with swiftlike-device init"
@@ -56,7 +59,7 @@ def read_device_file(root: Path) -> DeviceFile:
     if device_format != FORMAT:
         raise DeviceRefused(f"{path} has format {device_format}, this release knows {FORMAT}: upgrade it")
     try:
-        return DeviceFile(UUID(uuid), int(generation))
+        return DeviceFile(UUID(uuid), int(generation), UUID(stamp))
     except (ValueError, TypeError, AttributeError):
         raise DeviceRefused(
             f"{path} names no valid uuid and generation: restore it, or rebuild-index"
@@ -66,12 +69,18 @@ def read_device_file(root: Path) -> DeviceFile:
 def write_device_file(root: Path, device: DeviceFile) -> None:
     """Write `device.toml` so that a crash leaves the old one or the new."""
     beside = root / f"{DEVICE_FILE}.new"
+    fields = {
+        "format": FORMAT,
+        "uuid": str(device.uuid),
+        "generation": device.generation,
+        "stamp": str(device.stamp),
+    }
     with beside.open("wb") as file:
-        tomli_w.dump({"format": FORMAT, "uuid": str(device.uuid), "generation": device.generation}, file)
+        tomli_w.dump(fields, file)
         file.flush()
         os.fsync(file.fileno())
     beside.rename(root / DEVICE_FILE)
-    _sync_directory(root)
+    sync_directory(root)
 
 
 def make_directories(root: Path) -> None:
@@ -85,8 +94,8 @@ def make_directories(root: Path) -> None:
         (root / name).mkdir(mode=0o700)
     for lead in range(256):
         (root / "files" / f"{lead:02x}").mkdir(mode=0o700)
-    _sync_directory(root / "files")
-    _sync_directory(root)
+    sync_directory(root / "files")
+    sync_directory(root)
 
 
 def lock_device(root: Path) -> int:
@@ -112,7 +121,7 @@ def mark_failed(root: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-    _sync_directory(root)
+    sync_directory(root)
 
 
 def has_failed(root: Path) -> bool:
@@ -123,10 +132,11 @@ def has_failed(root: Path) -> bool:
 def clear_failed(root: Path) -> None:
     """Forget a failed sync, once the device's votes have been taken away."""
     (root / FAILED_FILE).unlink()
-    _sync_directory(root)
+    sync_directory(root)
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Put the names in a directory on stable storage."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

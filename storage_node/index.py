@@ -45,8 +45,12 @@ class Identity(NamedTuple):
 class Index:
     """An open environment."""
 
-    def __init__(self, path: Path, *, create: bool = False, map_bytes: int = INDEX_MAP_BYTES) -> None:
+    def __init__(
+        self, path: Path, *, create: bool = False, map_bytes: int = INDEX_MAP_BYTES, readonly: bool = False
+    ) -> None:
         """Open the environment in directory `path`; only *format* may `create` one.
+
+        With `readonly` nothing at all is written, not even LMDB's lock file: the caller holds the device's lock.
 
         Raises DeviceRefused when it is not there, when it is there and should be created, or when this LMDB cannot hold
         whole paths as keys.
@@ -67,6 +71,8 @@ class Index:
                 max_spare_txns=8,
                 readahead=False,
                 create=create,
+                readonly=readonly,
+                lock=not readonly,
                 lib_version=_LIB_VERSION,
             )
         except lmdb.Error as error:
@@ -81,7 +87,8 @@ class Index:
                 f"{KEY_BYTES_MIN} are needed: install lmdb>=3"
             )
         self._path = path
-        self._env.reader_check()
+        if not readonly:
+            self._env.reader_check()
 
     def identity(self) -> Identity:
         """Return whose index it is. Raises DeviceRefused when it is empty or of a newer format."""

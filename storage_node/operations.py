@@ -11,9 +11,9 @@ from storage_node import acceptor, keys, tables
 from storage_node.acceptor import Accepted, Known, Promised, Refused, RowRefused, Standing
 from storage_node.blocks import seed_of
 from storage_node.errors import StorageError
-from storage_node.keys import Key
+from storage_node.keys import Key, Listing
 from storage_node.locations import MISSING, UNNEEDED, InFile, InVolume, Location, VolumeId
-from storage_node.rows import condemn_rows, read_row, remove_row, sweep_rows, upsert_row
+from storage_node.rows import condemn_rows, is_condemned, read_row, remove_row, sweep_rows, upsert_row
 from storage_node.store import Acceptance, Promise, Reclaimed, RowOffer
 from storage_node.tables import Change, Held, read_held
 from swiftlike.entries import Entry, Version, encode
@@ -227,6 +227,7 @@ class UpsertRows:
         """Take or refuse each row."""
         parents: dict[Key, tuple[int, Register | None, Standing]] = {}
         answers: list[RowRefused | None] = []
+        takes_rows: set[Listing] = set()
         for row in self.rows:
             if row.parent not in parents:
                 hashed = change.layout.hashed(row.parent.path)
@@ -245,6 +246,12 @@ class UpsertRows:
                 # It may be a late copy of a row that all owners have forgotten: only one that is held is replaced.
                 refused = RowRefused(closing=False, incarnation=row.listing.incarnation)
             if refused is None:
+                if row.listing not in takes_rows:
+                    if is_condemned(change.view, row.listing, hashed):
+                        raise StorageError(
+                            f"the old rows of {row.parent.path!r} are being removed: sweep, and try again"
+                        )
+                    takes_rows.add(row.listing)
                 upsert_row(change, row.listing, hashed, row.name, row.entry)
             answers.append(refused)
         return answers

@@ -277,7 +277,12 @@ class DeviceProcess:
     # --- what it says of itself ---------------------------------------------------------------------------------
 
     def _free_bytes(self) -> int:
-        return self._disk.free_bytes(self._config.path)
+        """Return the free space; none on a disk that cannot even tell."""
+        try:
+            return self._disk.free_bytes(self._config.path)
+        except OSError as error:
+            log.error("%s does not tell its free space (%s): look at the disk", self._config.path, error)
+            return 0
 
     def _health(self, device: Device, rings: RingSet, server: Server) -> Mapping[str, Any]:
         free_bytes = self._free_bytes()

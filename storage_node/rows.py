@@ -244,7 +244,12 @@ def condemn_rows(change: Change, container: Key, hashed: int, stop: bytes) -> No
     written = [key for key, _ in change.view.scan(lead, lead + stop)]
     pending = [key for key in change.tallies if lead <= key < lead + stop and key.startswith(lead)]
     for key in {*written, *pending}:
-        change.view.put(b"w" + key[1:], b"")
+        change.view.put(keys.sweep_key(key), b"")
+
+
+def is_condemned(view: Reading, listing: Listing, hashed: int) -> bool:
+    """Say whether a listing waits to be swept: what is added to it now would be lost."""
+    return view.get(keys.sweep_key(keys.rows_prefix(listing, hashed))) is not None
 
 
 def sweep_rows(change: Change, rows_max: int) -> int:

@@ -34,6 +34,9 @@ from swiftlike.timestamps import Ballot, WriteId
 _COUNT: Final = Struct(">Q")
 _STANDING: Final = Struct(">BQQ")
 
+_HEAD_KEY_BYTES: Final = 4
+"""Table and bucket: every path is longer."""
+
 PartitionKey = tuple[bytes, int]
 """A table and a partition of its ring."""
 
@@ -71,10 +74,21 @@ def scan_registers(
 def read_digests(view: Reading, layout: Layout, table: bytes, first: int, stop: int) -> list[Digest]:
     """Return the digests `[first, stop)` of a table, each of one value of the leading `layout.digest_bits` bits."""
     each = 1 << (layout.digest_bits(table) - keys.BUCKET_BITS)
-    digests: list[Digest] = []
-    for bucket in range(first // each, -(-stop // each)):
-        raw = view.get(table + bucket.to_bytes(2, "big"))
-        digests += [EMPTY] * each if raw is None else _decode_head(raw)
+    first_bucket, stop_bucket = first // each, -(-stop // each)
+    digests = [EMPTY] * ((stop_bucket - first_bucket) * each)
+    end = table + stop_bucket.to_bytes(2, "big") if stop_bucket < 1 << keys.BUCKET_BITS else keys.after(table)
+    # From one bucket that holds something to the next: the head, if there is one, is the first key of its bucket.
+    bucket = first_bucket
+    while bucket < stop_bucket:
+        item = next(view.scan(table + bucket.to_bytes(2, "big"), end), None)
+        if item is None:
+            break
+        key, raw = item
+        bucket = int.from_bytes(key[2:4], "big")
+        if len(key) == _HEAD_KEY_BYTES:
+            at = (bucket - first_bucket) * each
+            digests[at : at + each] = decode_head(raw)
+        bucket += 1
     return digests[first % each :][: stop - first]
 
 
@@ -255,7 +269,7 @@ class Change:
             head = (
                 [[0, 0] for _ in range(each)]
                 if raw is None
-                else [list(digest) for digest in _decode_head(raw)]
+                else [list(digest) for digest in decode_head(raw)]
             )
             self._heads[head_key] = head
         at = head[(hashed >> (HASH_BITS - self.layout.digest_bits(key[:2]))) % each] if each > 1 else head[0]
@@ -299,5 +313,6 @@ def _delete_time(entry: Entry | None) -> int | None:
     return entry.delete_at if entry is not None and entry.delete_at and not entry.tombstone else None
 
 
-def _decode_head(raw: bytes) -> list[Digest]:
+def decode_head(raw: bytes) -> list[Digest]:
+    """Read the digests at the head of a bucket."""
     return [Digest.decode(raw, at) for at in range(0, len(raw), DIGEST_BYTES)]

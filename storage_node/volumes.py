@@ -7,7 +7,7 @@ whether a body is still wanted.
                                          0     8  magic b"slvolume"
                                          8     1  version = 1
                                          9     7  zero
-                                        16    16  device uuid
+                                        16    16  device stamp
                                                   records, back to back
 
     record, version 1, big-endian:       0     4  magic b"slvr"

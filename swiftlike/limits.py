@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 # --- entries, clocks and the storage engine -----------------------------------------------------------------------
+# --- entries, clocks and the storage engine ---------------------------------------------------------------------
 
 CLOCK_AHEAD_FIRST_US: Final = 60 * 1_000_000
 """A first offer may be this far ahead of a device's clock; a clock follows what it sees by no more."""
@@ -63,7 +64,7 @@ READ_THREADS: Final = 16
 """Threads of one device that wait for cold reads and large files: enough to fill a disk's queue."""
 
 READ_CHUNK_BYTES: Final = 256 * 1024
-"""Bytes of one step of a streamed read, a multiple of BLOCK_BYTES."""
+"""Bytes of one step of a streamed read: two blocks, which stay in a core's cache from the read to the send."""
 
 RESERVE_BYTES: Final = 1024**3
 """Free space below which new bodies are refused, unless the configuration says otherwise; deletes and rows go on."""

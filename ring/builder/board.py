@@ -53,9 +53,12 @@ class Board:
     """Per device: the slots its weight asks for, whatever dispersion wants."""
     resting: Mask
     """Per partition: moved too recently to move again, except away from a removed device."""
-    moved: Mask
+    bereft: Mask
+    """Per partition: lost a removed device."""
+    before: Owners = field(init=False)
+    """The owners as they were, without removed devices and the replicas that are no longer wanted."""
+    moved: Mask = field(init=False)
     """Per partition: a replica moves in this rebalance, and no other may."""
-    counts: dict[Reason, int] = field(default_factory=lambda: dict.fromkeys(Reason, 0))
     given: Mask = field(init=False)
     """Which slots were given a device in this rebalance; giving them to yet another costs no further move."""
     loads: Ints = field(init=False)
@@ -66,12 +69,17 @@ class Board:
 
     def __post_init__(self) -> None:
         """Derive what follows from the rest."""
-        held = self.owners[self.owners != NOBODY]
+        self.moved = self.bereft.copy()
         self.given = np.zeros(self.owners.shape, bool)
-        self.loads = np.bincount(held, minlength=len(self.tree.devices))
+        self.loads = np.bincount(self.owners[self.owners != NOBODY], minlength=len(self.tree.devices))
         self.low = tuple(quota // self.partitions for quota in self.quota)
         self.high = tuple(-(-quota // self.partitions) for quota in self.quota)
-        self.node_of = tuple(np.append(nodes, NOBODY) for nodes in self.tree.node_of)
+        self.node_of = tuple(_narrow(np.append(nodes, NOBODY)) for nodes in self.tree.node_of)
+        self.remember()
+
+    def remember(self) -> None:
+        """Take the owners as they are for those that moves are counted from."""
+        self.before = self.owners.copy()
 
     @classmethod
     def of(
@@ -82,11 +90,11 @@ class Board:
         owners: Owners,
         wanted: Mask,
         resting: Mask,
-        moved: Mask,
+        bereft: Mask,
     ) -> "Board":
-        """Set up a board for one rebalance; `moved` are the partitions that lost a removed device."""
+        """Set up a board for one rebalance."""
         exact = tuple(share * owners.shape[1] for share in plan.wanted)
-        return cls(tree, owners, wanted, quota, exact, plan.fair * owners.shape[1], resting, moved)
+        return cls(tree, owners, wanted, quota, exact, plan.fair * owners.shape[1], resting, bereft)
 
     @property
     def partitions(self) -> int:
@@ -104,7 +112,7 @@ class Board:
 
     def demanded_by_weights(self) -> int:
         """Count the slots that devices must give up because they hold more than their weights ask for."""
-        kept = np.maximum(self.quota[Tier.DEVICE], np.ceil(self.fair - NOISE))
+        kept = np.maximum(self.quota[Tier.DEVICE], np.floor(self.fair + NOISE))
         return int(np.maximum(self.loads - kept, 0).sum())
 
     def free_to_move(self) -> Mask:
@@ -139,25 +147,50 @@ class Board:
             gain = gain << 1 | (mended & crossing)
         return harm, gain
 
-    def give(self, slots: Ints, targets: Ints, reason: Reason) -> None:
+    def give(self, slots: Ints, targets: Ints) -> None:
         """Give each slot to its target; the slots belong to different partitions."""
+        self._hand_over(slots, targets)
+        self.moved[slots % self.partitions] = True
+        self.given.ravel()[slots] = True
+
+    def take_back(self, slot: int) -> None:
+        """Return a slot to the device that had it before, as if it had not been given."""
+        self._hand_over(np.array([slot]), self.before.ravel()[[slot]])
+        self.moved[slot % self.partitions] = False
+        self.given.ravel()[slot] = False
+
+    def _hand_over(self, slots: Ints, targets: Ints) -> None:
         givers = self.owners_of(slots)
         np.subtract.at(self.loads, givers[givers != NOBODY], 1)
         np.add.at(self.loads, targets, 1)
         self.owners.ravel()[slots] = targets
-        self.moved[slots % self.partitions] = True
-        self.counts[reason] += int((~self.given.ravel()[slots]).sum())
-        self.given.ravel()[slots] = True
 
-    def crowded(self) -> Mask:
+    def needless(self) -> Ints:
+        """List the slots that changed their device although nothing emptied them."""
+        return np.flatnonzero((self.owners != self.before) & (self.before != NOBODY))
+
+    def counts(self, demanded: int) -> dict[Reason, int]:
+        """Count the moves by reason; what goes beyond what weights `demanded` made room for dispersion."""
+        filled = (self.owners != NOBODY) & (self.before == NOBODY)
+        removed = int(filled[:, self.bereft].sum())
+        free = len(self.needless())
+        return {
+            Reason.REMOVED: removed,
+            Reason.ADDED: int(filled.sum()) - removed,
+            Reason.BALANCE: min(free, demanded),
+            Reason.DISPERSION: max(0, free - demanded),
+        }
+
+    def crowded(self, columns: Ints | slice = slice(None)) -> Mask:
         """Tell which slots stand in a node that holds more replicas of their partition than it should."""
-        result = np.zeros(self.owners.shape, bool)
+        owners = self.owners[:, columns]
+        result = np.zeros(owners.shape, bool)
         for tier in TIERS:
-            here = self.node_of[tier][self.owners]
-            limit = np.append(self.high[tier], len(here))[here]
+            here = self.node_of[tier][owners]
+            limit = _narrow(np.append(self.high[tier], len(here)))[here]
             for row in range(len(here)):
-                result[row] |= (here == here[row]).sum(axis=0) > limit[row]
-        return result & (self.owners != NOBODY)
+                result[row] |= (here == here[row]).sum(axis=0, dtype=np.int8) > limit[row]
+        return result & (owners != NOBODY)
 
     def starved(self, columns: Ints | slice = slice(None)) -> Mask:
         """Tell which partitions have fewer replicas in some node than they should."""
@@ -180,3 +213,8 @@ class Board:
         )
         up = -(-(floor + 1) // self.partitions) == -(-floor // self.partitions)
         return rounded & up & ((floor + 1) // self.partitions == floor // self.partitions)
+
+
+def _narrow(numbers: Ints) -> Ints:
+    """Store numbers as narrowly as they fit, since passes over all slots cost what they read."""
+    return numbers.astype(np.int16) if numbers.max(initial=0) < 2**15 else numbers.astype(np.int32)

@@ -5,7 +5,7 @@ replicas go is decided in `plan`, `deal` and `rebalance`; bytes on disk are `fil
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 from uuid import UUID
@@ -26,8 +26,17 @@ from ring.ring import CHECKSUM_BYTES
 from ring.ring import NOBODY as NOBODY_ON_DISK
 
 Ids = npt.NDArray[np.uint32]
+Address = tuple[str, int, str]
+"""Host, port and name of a device."""
 
 SECONDS_PER_HOUR: Final = 3600
+HOURS_MAX: Final = 24.0 * 366 * 100
+"""A century; a partition that rests longer is not at rest but forgotten."""
+TIME_S_MAX: Final = 2**32 - 1
+ID_GAP_MAX: Final = 65_536
+"""How far above the next id a chosen one may lie: every id below it takes a place in the table."""
+PLACE_MAX: Final = 10**9
+"""Above any region or zone number."""
 TOLERANCE: Final = 0.005
 """A device this share above its weight is told of: it is more than rounding."""
 
@@ -90,9 +99,12 @@ class RingBuilder:
     """Per partition: when one of its replicas was last moved, in seconds since 1970; 0 for never."""
     lineage: bytes = b""
     """The checksums of all rings so far, 16 bytes each; the last is the current epoch's."""
+    _claimed: dict[Address | UUID, DeviceId] = field(init=False, repr=False, compare=False)
+    """Whose each address and uuid is, removed devices that are still remembered included."""
 
     def __post_init__(self) -> None:
         """Refuse a ring that cannot be."""
+        self._claimed = _claimed(self.devices)
         if not 0 <= self.part_power <= PART_POWER_MAX:
             raise BuilderError(f"a part power of {self.part_power} is not between 0 and {PART_POWER_MAX}")
         _check_replicas(self.replicas)
@@ -149,8 +161,12 @@ class RingBuilder:
         self._check_device(device)
         if device.id < len(self.devices) and self.devices[device.id] is not None:
             raise BuilderError(f"there is a device d{device.id} already; leave the id out to get a new one")
+        if device.id > len(self.devices) + ID_GAP_MAX:
+            raise BuilderError(
+                f"id {device.id} is more than {ID_GAP_MAX} above {len(self.devices)}, the next one; leave it out to get that"
+            )
         self.devices.extend([None] * (device.id + 1 - len(self.devices)))
-        self.devices[device.id] = device
+        self._put(device)
 
     def next_id(self) -> DeviceId:
         """Return an id that no device has had."""
@@ -163,13 +179,13 @@ class RingBuilder:
             self.devices[device_id] = replace(device, weight=0.0)
             self.removed.add(device_id)
         else:
-            self.devices[device_id] = None
+            self._forget(device_id)
 
     def update(self, device: Device) -> None:
         """Replace what is known of a device: its weight, place, address, meta or uuid."""
         self.device(device.id)
         self._check_device(device)
-        self.devices[device.id] = device
+        self._put(device)
 
     def set_replicas(self, replicas: float) -> None:
         """Change the replica count at the next rebalance."""
@@ -206,6 +222,7 @@ class RingBuilder:
             raise BuilderError(
                 f"{len(self.moving_partitions)} partitions are still moving; settle the ring once they have arrived"
             )
+        _check_time(now_s)
         if seed is not None and seed < 0:
             raise BuilderError(f"a seed of {seed} is below zero; any whole number from 0 will do")
         self._check_enough_devices()
@@ -220,12 +237,10 @@ class RingBuilder:
             self._adopt(_to_ids(tree, deal(tree, quota, self.partitions, rng)), now_s)
             return Rebalance(self.epoch, dict.fromkeys(Reason, 0), 0, 0, self._notes(tree, plan))
         board = self._board(tree, plan, now_s)
-        rebalance(board, rng)
+        outcome = rebalance(board, rng)
         self._adopt(_to_ids(tree, board.owners), now_s)
-        held_back = int(max(np.maximum(board.excess, 0).sum(), board.crowded().sum()))
-        return Rebalance(
-            self.epoch, board.counts, len(self.moving_partitions), held_back, self._notes(tree, plan)
-        )
+        moving = len(self.moving_partitions)
+        return Rebalance(self.epoch, outcome.moved, moving, outcome.held_back, self._notes(tree, plan))
 
     def settle(self) -> int:
         """End all moves: previous owners no longer count. Returns how many partitions were moving."""
@@ -267,22 +282,11 @@ class RingBuilder:
             raise BuilderError(
                 "the first ring cannot be undone, since data may be on it; create another builder instead"
             )
+        _check_time(now_s)
         voters = self._voters()
-        # Ids that a ring has named are not used again.
-        named = len(self.devices) if self.epoch > earlier.epoch else len(earlier.devices)
-        devices: list[Device | None] = [None] * max(named, len(earlier.devices))
-        removed = set(earlier.removed)
-        for device in earlier.devices:
-            if device is not None:
-                bound = self.devices[device.id]
-                devices[device.id] = (
-                    device if bound is None or device.uuid else replace(device, uuid=bound.uuid)
-                )
-        for number in np.setdiff1d(voters, [NOBODY_ON_DISK]):
-            if devices[number] is None:
-                devices[number] = replace(_known(self.devices, number), weight=0.0)
-                removed.add(DeviceId(int(number)))
+        devices, removed = self._devices_of(earlier, set(map(int, np.unique(voters))) - {NOBODY_ON_DISK})
         self.devices, self.removed = devices, removed
+        self._claimed = _claimed(self.devices)
         self.replicas, self.overload, self.min_part_hours = (
             earlier.replicas,
             earlier.overload,
@@ -291,6 +295,36 @@ class RingBuilder:
         if self.owners.size:
             self.owners = voters
             self._adopt(earlier.owners, now_s)
+
+    def _devices_of(
+        self, earlier: "RingBuilder", voting: set[int]
+    ) -> tuple[list[Device | None], set[DeviceId]]:
+        """Return an earlier state's devices and removed ones, such that those which vote now stay known.
+
+        A device keeps the uuid that it has now, since undo does not turn back what is on a disk.
+        """
+        # Ids that a ring has named are not used again.
+        named = len(self.devices) if self.epoch > earlier.epoch else len(earlier.devices)
+        devices: list[Device | None] = [None] * max(named, len(earlier.devices))
+        removed = set(earlier.removed)
+        for device in filter(None, earlier.devices):
+            now = self.devices[device.id] if device.id < len(self.devices) else None
+            devices[device.id] = replace(device, uuid=now.uuid) if now and now.uuid else device
+        for number in voting:
+            if devices[number] is None:
+                voter = self.devices[number]
+                assert voter is not None, "an owner is no hole"
+                devices[number] = replace(voter, weight=0.0)
+                removed.add(DeviceId(number))
+        claimed = _claimed(devices)
+        for device in filter(None, devices):
+            for claim in _claims(device):
+                if claimed[claim] != device.id:
+                    raise BuilderError(
+                        f"d{device.id} and d{claimed[claim]} would be one disk, which then counts twice;"
+                        " change the devices by hand instead"
+                    )
+        return devices, removed
 
     def publish(self) -> EncodedRing:
         """Return the current ring's bytes; if devices were bound or described anew since it was made, as a new epoch."""
@@ -323,21 +357,41 @@ class RingBuilder:
             )
         if not 0 < device.port < 2**16:
             raise BuilderError(f"port {device.port} is not between 1 and 65535")
-        if device.region < 0 or device.zone < 0:
-            raise BuilderError(f"region {device.region}, zone {device.zone}: neither may be below zero")
-        if not device.host or not device.name or "/" in device.name:
-            raise BuilderError("a device needs a host and a name, and no slash in the name")
-        for other in self.present():
-            if other.id == device.id:
+        if not (0 <= device.region < PLACE_MAX and 0 <= device.zone < PLACE_MAX):
+            raise BuilderError(
+                f"region {device.region}, zone {device.zone}: both must be between 0 and {PLACE_MAX - 1}"
+            )
+        if not device.host or not device.name or "/" in device.name or device.name in (".", ".."):
+            raise BuilderError(
+                "a device needs a host and a name, and no slash in the name: it is that of a directory"
+            )
+        for text in (device.host, device.name, device.meta):
+            if not text.isprintable():
+                raise BuilderError(f"{text!r} holds characters that cannot be printed")
+        for claim in _claims(device):
+            other = self._claimed.get(claim, device.id)
+            if other == device.id:
                 continue
-            if (other.host, other.port, other.name) == (device.host, device.port, device.name):
+            leaving = ", which is leaving: rebalance and settle first" if other in self.removed else ""
+            if isinstance(claim, UUID):
                 raise BuilderError(
-                    f"{device.host}:{device.port}/{device.name} is in the ring already, as d{other.id}"
+                    f"d{other} has the uuid {claim} already{leaving}; each device has one of its own"
                 )
-            if device.uuid is not None and device.uuid == other.uuid:
-                raise BuilderError(
-                    f"d{other.id} has the uuid {device.uuid} already; each device has one of its own"
-                )
+            raise BuilderError(
+                f"{device.host}:{device.port}/{device.name} is in the ring already, as d{other}{leaving}"
+            )
+
+    def _put(self, device: Device) -> None:
+        """Enter a device under its id, in the stead of what was known of it."""
+        self._forget(device.id)
+        self.devices[device.id] = device
+        self._claimed |= _claimed([device])
+
+    def _forget(self, device_id: DeviceId) -> None:
+        """Leave a hole where a device was."""
+        device, self.devices[device_id] = self.devices[device_id], None
+        for claim in _claims(device) if device else ():
+            del self._claimed[claim]
 
     def _board(self, tree: Tree, plan: Plan, now_s: int) -> Board:
         """Lay out the assignment for a change: removed devices emptied, rows as the replica count asks for."""
@@ -374,7 +428,7 @@ class RingBuilder:
         self.moving_partitions, self.moving_rows = self.moving_partitions[:0], self.moving_rows[:, :0]
         for device_id in list(self.removed):
             if device_id not in self.owners:
-                self.devices[device_id] = None
+                self._forget(device_id)
                 self.removed.discard(device_id)
 
     def _voters(self) -> Ids:
@@ -445,20 +499,32 @@ class RingBuilder:
 
 def _check_replicas(replicas: float) -> None:
     if not 1 <= replicas <= REPLICAS_MAX:
-        raise BuilderError(f"a replica count of {replicas:g} is not between 1 and {REPLICAS_MAX}")
+        raise BuilderError(f"a replica count of {replicas:g} is not between 1 and {REPLICAS_MAX:g}")
 
 
 def _check_hours(hours: float) -> None:
-    if not 0 <= hours < math.inf:
+    if not hours >= 0:
         raise BuilderError(
             f"min_part_hours of {hours:g} is below zero; 0 lets partitions move at every rebalance"
         )
+    if hours > HOURS_MAX:
+        raise BuilderError(f"min_part_hours of {hours:g} is above {HOURS_MAX:g}, a century; give fewer")
 
 
-def _known(devices: Iterable[Device | None], number: int) -> Device:
-    device = list(devices)[number]
-    assert device is not None, "an owner is no hole"
-    return device
+def _check_time(now_s: int) -> None:
+    if not 0 < now_s <= TIME_S_MAX:
+        raise BuilderError(f"the clock says {now_s} seconds since 1970; set it")
+
+
+def _claims(device: Device) -> Iterator[Address | UUID]:
+    """Yield what no two devices may share."""
+    yield (device.host, device.port, device.name)
+    if device.uuid is not None:
+        yield device.uuid
+
+
+def _claimed(devices: Iterable[Device | None]) -> dict[Address | UUID, DeviceId]:
+    return {claim: device.id for device in devices if device for claim in _claims(device)}
 
 
 def _to_places(tree: Tree, ids: Ids) -> Owners:

@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from ring.builder.board import Board, Mask, Reason
+from ring.builder.board import Board, Mask
 from ring.builder.tree import TIERS, Ints
 from ring.device import Tier
 
@@ -57,6 +57,30 @@ def settle(board: Board, rng: np.random.Generator, *, only_given: bool = False) 
             _apply(board, donor, search.links)
             if not only_given:
                 barren.clear()
+
+
+def spare(board: Board, rng: np.random.Generator) -> None:
+    """Take back moves that slots which move anyway can stand in for.
+
+    A replica that went from b to c, while another came to b, might have stayed if that other could go to c. So each is
+    returned in turn, and stays where it was if a chain of given slots then brings the loads in order again.
+    """
+    effort = EFFORT_MAX
+    for slot in rng.permutation(board.needless()):
+        if effort <= 0:
+            return
+        away, home = int(board.owners.ravel()[slot]), int(board.before.ravel()[slot])
+        harm, _ = board.effect(np.array([slot]), home)
+        if harm[0] or board.excess[away] > 0 or board.excess[home] < 0:
+            continue
+        board.take_back(slot)
+        search = _Search(board, np.flatnonzero(board.given), set(), effort)
+        donor = search.donor_for(away)
+        effort -= search.spent
+        if donor is None:
+            board.give(np.array([slot]), np.array([away]))
+        else:
+            _apply(board, donor, search.links)
 
 
 class _Search:
@@ -146,16 +170,14 @@ def _rounded(board: Board, tier: Tier, *, up: bool) -> Mask:
 
 
 def _apply(board: Board, donor: int, links: dict[int, Link]) -> None:
-    """Carry out a chain from its donor to the device that lacks; moves beyond the first are dispersion's doing."""
-    reason = Reason.BALANCE
+    """Carry out a chain from its donor to the device that lacks."""
     device = donor
     while device in links:
         link = links[device]
         if link.slot is None:
             _round_the_other_way(board, gains=device, loses=link.to)
         else:
-            board.give(np.array([link.slot]), np.array([link.to]), reason)
-            reason = Reason.DISPERSION
+            board.give(np.array([link.slot]), np.array([link.to]))
         device = link.to
 
 

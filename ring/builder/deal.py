@@ -28,8 +28,9 @@ def deal(tree: Tree, quota: tuple[Ints, ...], partitions: int, rng: np.random.Ge
     rows = -(-total // partitions)
     flat = np.full(rows * partitions, NOBODY, np.int32)
     last = total - (rows - 1) * partitions
-    # Column-major: slots[r, p] is replica r of partition p; every node sees its slots in this nested form.
-    slots = np.arange(rows * partitions, dtype=np.int64).reshape(rows, partitions)
+    # slots[r, p] is replica r of partition p. Half as wide where that suffices: most of the time goes to moving them.
+    numbers: Ints = np.arange(flat.size).astype(np.int32 if flat.size < 2**31 else np.int64)
+    slots = numbers.reshape(rows, partitions)
     slots[-1, last:] = NOBODY
     _deal_node(tree, quota, partitions, -1, np.zeros(1, np.int64), slots, flat, rng)
     return flat.reshape(rows, partitions)
@@ -52,7 +53,7 @@ def _deal_node(
     """
     children_tier = TIERS[tier + 1]
     children = np.flatnonzero(np.isin(tree.parent_of[children_tier], nodes))
-    columns = rng.permutation(slots.shape[1])
+    columns = rng.permutation(np.arange(slots.shape[1], dtype=slots.dtype))
     full = int((slots[-1] != NOBODY).sum())
     slots = slots[:, np.concatenate([columns[columns < full], columns[columns >= full]])]
     share = quota[children_tier][children]
@@ -116,7 +117,7 @@ def _nest(slots: Ints, chosen: npt.NDArray[np.bool_]) -> Ints:
     """Pick the chosen slots into columns of their own, those of one partition below one another, longest columns first."""
     count = chosen.sum(axis=0)
     columns = np.argsort(-count, kind="stable")[: np.count_nonzero(count)]
-    nested = np.full((int(count.max(initial=0)), len(columns)), NOBODY, np.int64)
+    nested = np.full((int(count.max(initial=0)), len(columns)), NOBODY, slots.dtype)
     depth = np.zeros(len(columns), np.int64)
     for row in range(len(slots)):
         here = np.flatnonzero(chosen[row, columns])

@@ -31,7 +31,8 @@ import numpy as np
 import xxhash
 
 from ring.builder.builder import Ids, RingBuilder
-from ring.device import Device, DeviceId
+from ring.device import DeviceId
+from ring.device_records import pack_devices, unpack_devices
 from ring.errors import BuilderError, RingError, RingFileError
 from ring.file import replace_file
 
@@ -124,7 +125,7 @@ def encode_builder(builder: RingBuilder) -> Iterator[bytes]:
             "overload": float(builder.overload),
             "lineage": builder.lineage,
             "removed": sorted(builder.removed),
-            "devices": [device and _device_record(device) for device in builder.devices],
+            "devices": pack_devices(builder.devices),
             "owners": _table(builder.owners),
             "moving_partitions": _table(builder.moving_partitions[None]),
             "moving_rows": _table(builder.moving_rows),
@@ -168,32 +169,12 @@ def _parse(fields: dict[str, Any]) -> RingBuilder:
         overload=fields["overload"],
         lineage=fields["lineage"],
         removed={DeviceId(number) for number in fields["removed"]},
-        devices=[record and _device(number, record) for number, record in enumerate(fields["devices"])],
+        devices=unpack_devices(fields["devices"]),
         owners=_from_table(fields["owners"]),
         moving_partitions=_from_table(fields["moving_partitions"])[0],
         moving_rows=_from_table(fields["moving_rows"]),
         moved_at_s=_from_table(fields["moved_at_s"])[0],
     )
-
-
-def _device_record(device: Device) -> list[Any]:
-    uuid = device.uuid.bytes if device.uuid else None
-    return [
-        device.region,
-        device.zone,
-        device.host,
-        device.port,
-        device.name,
-        device.weight,
-        device.meta,
-        uuid,
-    ]
-
-
-def _device(number: int, record: list[Any]) -> Device:
-    region, zone, host, port, name, weight, meta, uuid = record
-    bound = UUID(bytes=uuid) if uuid else None
-    return Device(DeviceId(number), region, zone, host, port, name, weight, meta, bound)
 
 
 def _table(ids: Ids) -> list[Any]:

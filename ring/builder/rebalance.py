@@ -6,6 +6,7 @@ everything in a few passes over flat arrays; what is left is searched one by one
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -23,20 +24,31 @@ SINGLE_PLACEMENTS_MAX: Final = 20_000
 Judge = Callable[[Ints, Ints], Mask]
 
 
-def rebalance(board: Board, rng: np.random.Generator) -> None:
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a rebalance of the board came to."""
+
+    moved: dict[Reason, int]
+    """Replicas that were given a device, by reason."""
+    held_back: int
+    """Replicas that stay for now on devices above their quota, or too close to another."""
+
+
+def rebalance(board: Board, rng: np.random.Generator) -> Outcome:
     """Bring the board as near to its quotas and bounds as one move a partition can."""
     drop_surplus_replicas(board, rng)
-    demanded = board.demanded_by_weights()
+    board.remember()
+    demanded, least = board.demanded_by_weights(), int(np.maximum(board.excess, 0).sum())
     fill(board, rng)
     chains.settle(board, rng, only_given=True)
-    spread(board, rng)
+    crowded = np.flatnonzero(spread(board, rng))
     level(board, rng)
     chains.settle(board, rng, only_given=True)
     chains.settle(board, rng)
-    # Whatever went beyond what the weights demand made room: for replicas that failure domains kept from a better place.
-    beyond = max(0, board.counts[Reason.BALANCE] - demanded)
-    board.counts[Reason.BALANCE] -= beyond
-    board.counts[Reason.DISPERSION] += beyond
+    if len(board.needless()) > least:
+        chains.spare(board, rng)
+    held_back = max(np.maximum(board.excess, 0).sum(), board.crowded(crowded).sum())
+    return Outcome(board.counts(demanded), int(held_back))
 
 
 def drop_surplus_replicas(board: Board, rng: np.random.Generator) -> None:
@@ -72,13 +84,11 @@ def _close_gaps(board: Board, columns: Ints) -> None:
 
 
 def fill(board: Board, rng: np.random.Generator) -> None:
-    """Give every wanted slot that is empty to a device, whatever the time since the partition's last move."""
-    empty = np.flatnonzero(board.wanted.ravel() & (board.owners.ravel() == NOBODY))
-    fresh = ~board.moved[empty % board.partitions]  # a partition that lost nothing but gets one more
-    for reason, slots in ((Reason.REMOVED, empty[~fresh]), (Reason.ADDED, empty[fresh])):
-        left = _match(board, slots, reason, rng, lambda s, t: _fits(board, s, t))
-        for slot in _match_through(board, left, reason, rng):
-            _place(board, slot, reason, rng)
+    """Give every wanted slot that is empty to a device, whatever the time since its partition's last move."""
+    empty = np.flatnonzero(board.wanted & (board.owners == NOBODY))
+    left = _match(board, empty, rng, lambda slots, targets: _fits(board, slots, targets))
+    for slot in _match_through(board, left, rng):
+        _place(board, slot, rng)
 
 
 def _fits(board: Board, slots: Ints, targets: Ints) -> Mask:
@@ -86,28 +96,30 @@ def _fits(board: Board, slots: Ints, targets: Ints) -> Mask:
     return (harm == 0) & ((gain > 0) | ~board.starved(slots % board.partitions))
 
 
-def _place(board: Board, slot: int, reason: Reason, rng: np.random.Generator) -> None:
+def _place(board: Board, slot: int, rng: np.random.Generator) -> None:
     """Give one slot to the device that suits it best of all."""
     everyone = np.arange(len(board.tree.devices))
     harm, gain = board.effect(np.full(len(everyone), slot), everyone)
     weighted = board.quota[Tier.DEVICE] > 0
     order = np.lexsort((rng.random(len(everyone)), board.excess, board.excess >= 0, -gain, harm, ~weighted))
-    board.give(np.array([slot]), order[:1], reason)
+    board.give(np.array([slot]), order[:1])
 
 
-def spread(board: Board, rng: np.random.Generator) -> None:
-    """Move replicas that stand too close to others, where another place can hold them."""
-    free = board.free_to_move()
-    suspects = (board.crowded() | board.starved()) & free & (board.owners != NOBODY)
+def spread(board: Board, rng: np.random.Generator) -> Mask:
+    """Move replicas that stand too close to others, where another place can hold them.
+
+    Returns which partitions had such replicas, whether or not they could be moved.
+    """
+    crowded = board.crowded()
+    suspects = (crowded | board.starved()) & board.free_to_move() & (board.owners != NOBODY)
     slots = np.flatnonzero(suspects)
-    if not len(slots):
-        return
     giving = board.excess[board.owners_of(slots)] > 0
-    for part, reason in ((slots[giving], Reason.BALANCE), (slots[~giving], Reason.DISPERSION)):
-        _match(board, part, reason, rng, lambda s, t: _mends(board, s, t))
+    for part in (slots[giving], slots[~giving]):
+        _match(board, part, rng, lambda slots, targets: _mends(board, slots, targets))
     columns = np.flatnonzero(suspects.any(axis=0) & board.free_to_move())
     for column in rng.permutation(columns)[:SINGLE_PLACEMENTS_MAX]:
         _spread_one(board, column, rng)
+    return np.logical_or.reduce(crowded)
 
 
 def _mends(board: Board, slots: Ints, targets: Ints) -> Mask:
@@ -131,7 +143,7 @@ def _spread_one(board: Board, column: int, rng: np.random.Generator) -> None:
         (rng.random(len(helps)), excess[targets] - excess[board.owners_of(slots)], -(gain - harm)[helps])
     )
     best = order[:1]
-    board.give(slots[best], targets[best], Reason.DISPERSION)
+    board.give(slots[best], targets[best])
 
 
 def level(board: Board, rng: np.random.Generator) -> None:
@@ -144,7 +156,7 @@ def level(board: Board, rng: np.random.Generator) -> None:
             rng.random(board.owners.shape, dtype=np.float32) < np.append(chance, np.float32(0))[board.owners]
         )
         slots = np.flatnonzero(drawn & board.free_to_move())
-        _match(board, slots, Reason.BALANCE, rng, lambda s, t: _harmless(board, s, t), limit_givers=True)
+        _match(board, slots, rng, lambda slots, targets: _harmless(board, slots, targets), limit_givers=True)
         if (lacking - board.lacking()) * 4 < lacking:
             if (chance[giving > 0] >= 1).all():
                 return
@@ -157,13 +169,7 @@ def _harmless(board: Board, slots: Ints, targets: Ints) -> Mask:
 
 
 def _match(
-    board: Board,
-    slots: Ints,
-    reason: Reason,
-    rng: np.random.Generator,
-    judge: Judge,
-    *,
-    limit_givers: bool = False,
+    board: Board, slots: Ints, rng: np.random.Generator, judge: Judge, *, limit_givers: bool = False
 ) -> Ints:
     """Offer slots to devices below their quota, at random, round after round; return the slots that found no taker.
 
@@ -187,13 +193,13 @@ def _match(
         if limit_givers:
             givers = board.owners_of(offered[fits])
             fits = fits[_rank_within(givers) < board.excess[givers]]
-        board.give(offered[fits], targets[fits], reason)
+        board.give(offered[fits], targets[fits])
         idle = 0 if len(fits) else idle + 1
         rejected.append(np.delete(offered, fits))
     return np.concatenate([pool, *rejected])
 
 
-def _match_through(board: Board, slots: Ints, reason: Reason, rng: np.random.Generator) -> Ints:
+def _match_through(board: Board, slots: Ints, rng: np.random.Generator) -> Ints:
     """Place slots that no lacking device can take: in the stead of a slot given before, which can go to that device.
 
     Random matching gives choosy devices' slots to the easily pleased; this takes them back. Returns what is left.
@@ -216,8 +222,8 @@ def _match_through(board: Board, slots: Ints, reason: Reason, rng: np.random.Gen
         _, which, times = np.unique(both, return_inverse=True, return_counts=True)
         alone = (times == 1)[which].reshape(2, -1).all(axis=0)
         fits = fits[alone]
-        board.give(slots[fits], board.owners_of(middle[fits]), reason)
-        board.give(middle[fits], takers[fits], reason)
+        board.give(slots[fits], board.owners_of(middle[fits]))
+        board.give(middle[fits], takers[fits])
         slots = np.delete(slots, fits)
         idle = 0 if len(fits) else idle + 1
     return slots

@@ -30,7 +30,7 @@ from swiftlike.rpc.handshake import (
     Channel,
     ServerHandshake,
 )
-from swiftlike.rpc.service import AsyncHandler, Call, StreamHandler
+from swiftlike.rpc.service import AsyncHandler, Call, PlainHandler, StreamHandler
 from swiftlike.rpc.stream import ServedStream
 from swiftlike.rpc.transport import Header, Outcome, Reply, failed
 
@@ -182,41 +182,26 @@ class _Calls:
         except (TypeError, ValueError):
             raise ProtocolBroken("the header of a CALL frame has not three fields") from None
         _check_opening(method, deadline_ms, header)
-        refusal = self._refusal(len(frame.body), deadline_ms)
+        # The time that the frame waited in this batch counts: the batch was received at received_at.
+        deadline = self._connection.received_at + deadline_ms / 1000
+        refusal = self._refusal(method, len(frame.body), deadline)
         if refusal is not None:
             _refuse(self._connection, call_id, *refusal)
             return
-        # The time that the frame waited in this batch counts: the batch was received at received_at.
-        deadline = self._connection.received_at + deadline_ms / 1000
-        if self._loop.time() >= deadline:
-            _refuse(self._connection, call_id, "late", "the deadline passed before the call was begun")
-            return
+        self._admission.counters.calls += 1
         call = Call(method, header, frame.body, deadline, self._caller)
         plain = self._service.plain.get(method)
-        if plain is not None:
-            self._admission.counters.calls += 1
-            try:
-                result = plain(call)
-            except CallFailed as error:
-                result = failed(error.code, error.reason, error.header)
-            except Exception:
-                result = _bug(self._admission, method)
-            if type(result) is Reply:
-                _answer(self._connection, call_id, result, self._admission)
-            else:
-                assert isinstance(result, asyncio.Future), (
-                    f"{method} returned neither a reply nor a future of one"
-                )
-                self._watch(call_id, call, result)
-            return
-        handler = self._service.awaited.get(method)
-        if handler is None:
-            _refuse(self._connection, call_id, "unknown_method", f"this server has no call {method!r}")
-            return
-        self._admission.counters.calls += 1
-        self._watch(call_id, call, self._admission.handlers.create_task(_run(self._admission, handler, call)))
+        result = self._run_plain(plain, call) if plain is not None else self._start_task(call)
+        if type(result) is Reply:
+            _answer(self._connection, call_id, result, self._admission)
+        else:
+            assert isinstance(result, asyncio.Future), (
+                f"{method} returned neither a reply nor a future of one"
+            )
+            self._watch(call_id, call, result)
 
-    def _refusal(self, body_bytes: int, deadline_ms: int) -> tuple[str, str] | None:
+    def _refusal(self, method: str, body_bytes: int, deadline: float) -> tuple[str, str] | None:
+        """Return the code and reason for which a call is not begun, or None."""
         admission, limits = self._admission, self._limits
         if admission.draining:
             return "draining", "this server is about to stop"
@@ -228,7 +213,23 @@ class _Calls:
         ):
             admission.counters.busy += 1
             return "busy", "this server has as many calls at work as it takes"
+        if self._loop.time() >= deadline:
+            return "late", "the deadline passed before the call was begun"
+        if method not in self._service.plain and method not in self._service.awaited:
+            return "unknown_method", f"this server has no call {method!r}"
         return None
+
+    def _run_plain(self, handler: PlainHandler, call: Call) -> "Reply | asyncio.Future[Reply]":
+        try:
+            return handler(call)
+        except CallFailed as error:
+            return failed(error.code, error.reason, error.header)
+        except Exception:
+            return _bug(self._admission, call.method)
+
+    def _start_task(self, call: Call) -> asyncio.Task[Reply]:
+        handler = self._service.awaited[call.method]
+        return self._admission.handlers.create_task(_run(self._admission, handler, call))
 
     def _watch(self, call_id: int, call: Call, work: "asyncio.Future[Reply]") -> None:
         self._running[call_id] = work

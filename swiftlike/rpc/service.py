@@ -5,7 +5,8 @@ Owns the registry and the shape of a handler. Never touches a connection.
 A handler of calls is a plain function or an async one. A plain function runs at once, on the loop and without a task,
 and must not block; it returns the reply, or a future of it when the work goes on elsewhere (a group commit). Either may
 raise CallFailed to answer with an application error code; any other exception is a bug, logged, and UNKNOWN to the caller.
-A caller that has gone, or whose deadline has passed, cancels the task or the future.
+A caller that has gone, or whose deadline has passed, cancels the task or the future: whoever settles a future looks at
+`done()` first, and what cannot be stopped any more (a commit under way) simply goes on, UNKNOWN to its caller.
 """
 
 import inspect

@@ -1,5 +1,6 @@
 """Devices for the engine's tests: formatted in a directory of their own, closed behind each test."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -37,10 +38,15 @@ async def opened(root: Path, settings: Settings = SETTINGS, **options: object) -
 
 async def vote_everywhere(store: Store) -> None:
     """Let a store vote on the partitions of the tests' tables."""
-    for table, power in LAYOUT.part_powers.items():
-        if power < 8:
-            for partition in range(1 << power):
-                await store.set_standing(table, partition, Standing(votes=True))
+    partitions = [(table, power) for table, power in LAYOUT.part_powers.items() if power < 8]
+    votes = Standing(votes=True)
+    await asyncio.gather(
+        *(
+            store.set_standing(table, number, votes)
+            for table, power in partitions
+            for number in range(1 << power)
+        )
+    )
 
 
 @pytest.fixture

@@ -380,6 +380,19 @@ async def test_a_deleted_container_refuses_rows_and_a_new_one_starts_empty(store
     assert store.tally(Listing(CONTAINER, again)).rows == 1
 
 
+async def test_rows_are_not_added_to_a_listing_that_is_being_swept(store: Store) -> None:
+    await offer(store, CONTAINER, container())
+    await rows(store, (b"a", row(1)), (b"b", row(1)))
+    assert await store.drop(CONTAINERS, partition_of(CONTAINER), 10) == 1
+    with pytest.raises(StorageError, match="sweep, and try again"):
+        await rows(store, (b"c", row(2)))
+    while await store.sweep(1):
+        pass
+    await rows(store, (b"c", row(2)))
+    assert [listed.name for listed in store.list_rows(ROWS, Query()).rows] == [b"c"]
+    assert store.tally(ROWS).rows == 1
+
+
 async def test_a_row_that_its_owners_forgot_is_not_brought_back_by_a_late_copy(store: Store) -> None:
     await offer(store, CONTAINER, container())
     await rows(store, (b"a", row(-9_000, tombstone=True)), (b"held", row(-9_000)))

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -406,6 +407,7 @@ def test_the_same_seed_gives_the_same_run_in_another_process() -> None:
             capture_output=True,
             text=True,
             timeout=60,
+            cwd=Path(__file__).parents[2],
             env={**os.environ, "PYTHONHASHSEED": salt},
         ).stdout
         for salt in ("1", "2")

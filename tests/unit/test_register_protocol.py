@@ -23,6 +23,7 @@ def test_every_schedule_is_linearizable_and_readable_once_faults_have_stopped(ow
         (Shortcut.NO_PROMISE, 2, 3),
         (Shortcut.MINORITY, 20, 3),
         (Shortcut.NO_BASE, 19, 5),
+        (Shortcut.ACROSS_BALLOTS, 2180, 3),
         (Shortcut.NO_MEMORY, 9, 3),
     ],
     ids=lambda value: value.name.lower() if isinstance(value, Shortcut) else str(value),

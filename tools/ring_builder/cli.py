@@ -93,9 +93,10 @@ def main(arguments: Sequence[str] | None = None, now_s: int | None = None) -> in
     except MemoryError:
         return _refused("the ring does not fit this machine's memory; work on it on a larger one")
     except BrokenPipeError:
-        # Whoever read us has enough. Python would complain when it flushes stdout at the end.
+        # Whoever read us has enough. Python would complain when it flushes stdout at the end. The code is the one that
+        # click ends with when it meets this first.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.DONE
+        return Exit.WARNING
     return code or Exit.DONE
 
 

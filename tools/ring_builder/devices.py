@@ -3,7 +3,7 @@
 Each changes all that it names or nothing, and takes effect on placement at the next rebalance.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
@@ -32,6 +32,7 @@ from tools.ring_builder.selection import asked_by_options, find, find_one, find_
 from tools.ring_builder.session import Exit, Session, remembering_nothing
 from tools.ring_builder.tables import show_lines
 
+REBALANCE: Final = "rebalance brings it into effect"
 ID_GAP_MAX: Final = 65_536
 """A ring's table is indexed by id, so an id far above the others would cost memory on every host."""
 
@@ -66,7 +67,7 @@ def add(session: Session, /, values: tuple[str, ...], uuid: UUID | None, **parts
     _say(session, added, lambda device: f"{device} is added with weight {device.weight:.10g}")
 
 
-def _by_pairs(builder: RingBuilder, values: Sequence[str], uuid: UUID | None) -> Any:
+def _by_pairs(builder: RingBuilder, values: Sequence[str], uuid: UUID | None) -> Iterator[Device]:
     """Yield one device after the other, so that each gets an id behind the last."""
     pairs = pairs_of(values, "DEVICE WEIGHT")
     if uuid is not None and len(pairs) > 1:
@@ -196,7 +197,14 @@ def set_info(
         changes = [(asked, parse_change(text)) for asked, text in _pairs(values, search, "SEARCH CHANGE")]
     else:
         changes = [(asked, change) for asked in searches(values, search)]
-    _change_each(session, changes, lambda change: lambda device: changed(device, change), str, yes=yes)
+    _change_each(
+        session,
+        changes,
+        lambda change: lambda device: changed(device, change),
+        str,
+        yes=yes,
+        then="rebalance, or write_ring, brings it into effect",
+    )
 
 
 @command("bind")
@@ -215,8 +223,7 @@ def bind(session: Session, values: tuple[str, ...], uuid: UUID | None) -> Exit:
             unbound = [device for device in _named(builder, values) if device.uuid is None]
             bound = [replace(device, uuid=ask_for_uuid(device)) for device in unbound]
         if not bound:
-            session.warn("every device is bound already; name one and its --uuid to bind it anew")
-            return Exit.WARNING
+            return session.refuse("every device is bound already; name one and its --uuid to bind it anew")
         for device in bound:
             builder.update(device)
         session.save(builder, remembering_nothing)
@@ -270,6 +277,7 @@ def _change_each(
     describe: Callable[[Device], str],
     *,
     yes: bool,
+    then: str = REBALANCE,
 ) -> None:
     """Change the devices that each search finds among those that were there before, and save all or nothing."""
     edits = [(asked, parse(value)) for asked, value in changes]
@@ -282,10 +290,10 @@ def _change_each(
                 touched.append(device)
         session.save(builder)
         after = [builder.device(device.id) for device in _unique(touched)]
-    _say(session, after, describe)
+    _say(session, after, describe, then)
 
 
-def _unique(devices: Any) -> list[Device]:
+def _unique(devices: Iterable[Device]) -> list[Device]:
     return list({device.id: device for device in devices}.values())
 
 
@@ -293,7 +301,7 @@ def _say(
     session: Session,
     devices: Sequence[Device],
     describe: Callable[[Device], str],
-    then: str = "rebalance brings it into effect",
+    then: str = REBALANCE,
 ) -> None:
     document: Document = {"devices": devices_document(devices)}
     session.say(document, lambda: show_lines(*map(describe, devices), then))

@@ -103,5 +103,9 @@ def search_options(function: Function) -> Function:
     return function
 
 
+HOURS_MAX: Final = 24.0 * 366 * 100
+"""A century; a partition that rests longer is not at rest but forgotten."""
+HOURS: Final = click.FloatRange(max=HOURS_MAX)
+
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask when several devices match.")
 values_argument = click.argument("values", nargs=-1)

@@ -10,7 +10,7 @@ from ring.builder import RingBuilder
 from ring.builder.builder import Ids
 from ring.file import load_ring
 from ring.ring import NOBODY, Ring
-from tools.ring_builder.grammar import command, pass_session
+from tools.ring_builder.grammar import HOURS, command, pass_session
 from tools.ring_builder.rings import say_epoch
 from tools.ring_builder.session import BUILDER_SUFFIX, NO_SEED, RING_SUFFIX, Session
 
@@ -24,7 +24,7 @@ LOST: Final = (
 
 
 @command("write_builder")
-@click.argument("min_part_hours", type=float, default=MIN_PART_HOURS)
+@click.argument("min_part_hours", type=HOURS, default=MIN_PART_HOURS)
 @pass_session
 def write_builder(session: Session, min_part_hours: float) -> None:
     """Make a builder from the ring beside it, when the builder is lost. FILE names either of the two.

@@ -17,7 +17,7 @@ from ring.device import Device
 from ring.errors import RingError
 from ring.hashing import PART_POWER_MAX
 from tools.ring_builder.documents import Document, moves_document, rebalance_document
-from tools.ring_builder.grammar import command, pass_session
+from tools.ring_builder.grammar import HOURS, command, pass_session
 from tools.ring_builder.notation import parse_overload
 from tools.ring_builder.session import Exit, Session, remembering_nothing
 from tools.ring_builder.tables import clock, show_lines, show_moves, show_rebalance, sign_of_life
@@ -29,7 +29,7 @@ SURPRISING_OVERLOAD: Final = 1.0
 @command("create")
 @click.argument("power", type=click.IntRange(0, PART_POWER_MAX))
 @click.argument("replicas", type=float)
-@click.argument("min_part_hours", type=float)
+@click.argument("min_part_hours", type=HOURS)
 @pass_session
 def create(session: Session, power: int, replicas: float, min_part_hours: float) -> None:
     """Create a builder of 2^POWER partitions."""
@@ -86,7 +86,7 @@ def set_overload(session: Session, overload: str) -> Exit:
 
 
 @command("set_min_part_hours")
-@click.argument("hours", type=float)
+@click.argument("hours", type=HOURS)
 @pass_session
 def set_min_part_hours(session: Session, hours: float) -> None:
     """Change how many hours a partition rests after one of its replicas has moved."""
@@ -136,13 +136,12 @@ class Before:
 def rebalance(session: Session, seed: int | None, dry_run: bool) -> Exit:
     """Place partitions as devices and weights ask for, and write the builder and the ring beside it.
 
-    Exit code 1, with nothing written, when nothing has to move, when what has to move must rest yet, or when the last
-    rebalance is not settled. Unbound devices are warned of, and leave the exit code 0: no first ring could be made else.
+    Refused while the ring of the last epoch is not written (exit code 2). Exit code 1, with nothing written, when nothing
+    has to move, when what has to move must rest yet, or when the last rebalance is not settled. Unbound devices are warned of, and leave the exit code 0: no first ring could be made else.
     """
-    with session.locked() as builder:
+    with session.locked_with_ring(then="rebalance") as builder:
         if builder.is_moving:
-            return _refuse(
-                session,
+            return session.refuse(
                 f"{len(builder.moving_partitions)} partitions are still moving, so nothing was rebalanced; settle once the"
                 " devices have caught up, then rebalance",
             )
@@ -151,7 +150,7 @@ def rebalance(session: Session, seed: int | None, dry_run: bool) -> Exit:
             outcome = builder.rebalance(session.now_s, seed)
             moved = before.moves_to(builder)
         if not first and not outcome.partitions_moved:
-            return _refuse(session, _why_nothing_moves(session, builder, before, outcome.held_back))
+            return session.refuse(_why_nothing_moves(session, builder, before, outcome.held_back))
         if not dry_run:
             session.save_with_ring(builder)
         document = {
@@ -176,13 +175,6 @@ def _why_nothing_moves(session: Session, builder: RingBuilder, before: Before, h
     if builder.epoch != before.epoch:
         return "nothing has to move, so nothing was written; devices were changed, and write_ring tells the cluster"
     return "nothing has to move, so nothing was written"
-
-
-def _refuse(session: Session, sentence: str) -> Exit:
-    """Say why nothing was done."""
-    session.warn(sentence)
-    session.say({"written": False}, lambda: None)
-    return Exit.WARNING
 
 
 def _warn_of_unbound(session: Session, builder: RingBuilder) -> None:
@@ -212,11 +204,9 @@ def settle(session: Session) -> Exit:
 
     From then on the previous owners of what moved are not asked any more.
     """
-    with session.locked() as builder:
+    with session.locked_with_ring(then="settle") as builder:
         if not builder.is_moving:
-            return _refuse(
-                session, "nothing is moving, so there is nothing to settle and nothing was written"
-            )
+            return session.refuse("nothing is moving, so there is nothing to settle and nothing was written")
         settled = builder.settle()
         session.save_with_ring(builder, remembering_nothing)
     say_epoch(session, builder, f"{settled} partitions are settled", {"partitions_settled": settled})
@@ -231,7 +221,7 @@ def undo(session: Session) -> None:
     Settling, binding, write_ring and pretend_min_part_hours_passed are not changes in this sense: undo takes back the one
     before them.
     """
-    with session.locked() as builder:
+    with session.locked_with_ring() as builder:
         before = Before.of(builder)
         builder.undo_to(previous_state(session.builder_path), session.now_s)
         moved = before.moves_to(builder)
@@ -258,7 +248,7 @@ def _show_undo(document: Document, builder: RingBuilder) -> None:
 @pass_session
 def write_ring(session: Session) -> None:
     """Write the ring beside the builder once more, as a new epoch if devices were bound or described anew."""
-    with session.locked() as builder:
+    with session.locked_with_ring() as builder:
         session.save_with_ring(builder, remembering_nothing)
     _warn_of_unbound(session, builder)
     say_epoch(session, builder, "the ring is written", {})
@@ -268,7 +258,7 @@ def write_ring(session: Session) -> None:
 @pass_session
 def increase_partition_power(session: Session) -> None:
     """Split every partition in two; both halves stay where it is, so no data moves. It cannot be undone."""
-    with session.locked() as builder:
+    with session.locked_with_ring(then="increase_partition_power") as builder:
         builder.increase_part_power()
         if builder.owners.size:
             session.save_with_ring(builder)

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from swiftlike.limits import RPC_BODY_BYTES_MAX, RpcLimits
+from swiftlike.limits import RPC_BODY_BYTES_MAX, RPC_HEADER_BYTES_MAX, RpcLimits
 from swiftlike.rpc.errors import CallFailed, FrameTooLarge, StreamEnded
 from swiftlike.rpc.service import Call, Service
 from swiftlike.rpc.stream import ServedStream
@@ -273,7 +273,7 @@ async def test_a_header_or_body_above_its_limit_is_the_callers_mistake_and_harms
     with pytest.raises(FrameTooLarge):
         await client.call(peer, "echo", body=bytes(RPC_BODY_BYTES_MAX + 1), deadline=soon(client))
     with pytest.raises(FrameTooLarge):
-        await client.call(peer, "echo", {"long": "x" * 70_000}, deadline=soon(client))
+        await client.call(peer, "echo", {"long": "x" * RPC_HEADER_BYTES_MAX}, deadline=soon(client))
     assert (await client.call(peer, "echo", deadline=soon(client))).outcome is Outcome.OK
 
 

@@ -1,20 +1,27 @@
-"""What holds only for real sockets: files, permissions, certificates. Sync tests, so each runs once."""
+"""What holds only for real sockets and real processes: files, permissions, certificates, signals. Sync, so each runs once."""
 
 import asyncio
+import signal
 import ssl
 import stat
-from collections.abc import Callable, Coroutine
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from swiftlike.limits import RpcLimits
 from swiftlike.rpc.client import Client
 from swiftlike.rpc.network import SocketNetwork
 from swiftlike.rpc.server import Server
 from swiftlike.rpc.service import Service
 from swiftlike.rpc.transport import Address, Outcome, Reply, TcpAddress, UnixAddress
-from tests.cluster.rpc.worlds import SECRET, tls_network
+from tests.cluster.rpc.worlds import SECRET, tls_network, wait_until
+
+ROOT = Path(__file__).parents[3]
 
 
 def echo_service() -> Service:
@@ -107,3 +114,81 @@ def test_a_client_without_tls_is_not_served_where_tls_is_asked_for() -> None:
         assert reply.outcome is Outcome.NOT_SENT
 
     serve(tls_network(), TcpAddress("localhost", 0), scenario)
+
+
+# --- a real process that dies or freezes ------------------------------------------------------------------------
+
+SERVER_PROCESS = """
+import asyncio, sys, uvloop
+from swiftlike.rpc.network import SocketNetwork
+from swiftlike.rpc.server import Server
+from swiftlike.rpc.service import Service
+from swiftlike.rpc.transport import Reply, UnixAddress
+from tests.cluster.rpc.worlds import SECRET
+
+async def wait(call):
+    await asyncio.Event().wait()
+
+async def main():
+    service = Service()
+    service.calls("echo", lambda call: Reply(body=call.body))
+    service.calls("wait", wait)
+    async with Server(SocketNetwork(), service, SECRET) as server:
+        await server.listen(UnixAddress(sys.argv[1]))
+        print("listening", flush=True)
+        await asyncio.Event().wait()
+
+uvloop.run(main())
+"""
+
+
+@contextmanager
+def server_process(path: Path) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", SERVER_PROCESS, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "listening\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_killed_process_leaves_unknown_and_its_successor_is_found_at_the_same_place(tmp_path: Path) -> None:
+    path = tmp_path / "rpc.sock"
+    peer = UnixAddress(str(path))
+
+    async def scenario(first: "subprocess.Popen[str]") -> None:
+        async with Client(SocketNetwork(), SECRET) as client:
+            waiting = asyncio.create_task(client.call(peer, "wait", deadline=client.now() + 30))
+            assert (await client.call(peer, "echo", {}, b"1", deadline=client.now() + 30)).body == b"1"
+            first.kill()
+            reply = await waiting
+            assert (reply.outcome, reply.code) == (Outcome.UNKNOWN, "lost")
+            assert (await client.call(peer, "echo", deadline=client.now() + 30)).outcome is Outcome.NOT_SENT
+            with server_process(path):
+                assert (await client.call(peer, "echo", {}, b"2", deadline=client.now() + 30)).body == b"2"
+
+    with server_process(path) as first:
+        asyncio.run(scenario(first))
+
+
+def test_a_frozen_process_loses_its_connection_and_is_served_from_again_when_it_thaws(tmp_path: Path) -> None:
+    """Alive but silent is worse than dead: the deadline ends the call and a ping without an answer the connection."""
+    path = tmp_path / "rpc.sock"
+    peer = UnixAddress(str(path))
+
+    async def scenario(server: "subprocess.Popen[str]") -> None:
+        async with Client(SocketNetwork(), SECRET, limits=RpcLimits(ping_s=0.1, handshake_s=30)) as client:
+            assert (await client.call(peer, "echo", {}, b"1", deadline=client.now() + 30)).body == b"1"
+            [connection] = client._open
+            server.send_signal(signal.SIGSTOP)
+            reply = await client.call(peer, "echo", deadline=client.now() + 0.1)
+            assert (reply.outcome, reply.code) == (Outcome.UNKNOWN, "timeout")
+            await wait_until(lambda: connection.closed is not None)
+            assert "silent for 0.1 s after a ping" in str(connection.closed)
+            server.send_signal(signal.SIGCONT)
+            assert (await client.call(peer, "echo", {}, b"2", deadline=client.now() + 30)).body == b"2"
+
+    with server_process(path) as server:
+        asyncio.run(scenario(server))

@@ -10,7 +10,7 @@ from swiftlike.rpc import frames
 from swiftlike.rpc.frames import FIXED, MAGIC, VERSION, Frame, Kind, encode
 from swiftlike.rpc.handshake import Channel
 from swiftlike.rpc.server import Server
-from swiftlike.rpc.service import Service
+from swiftlike.rpc.service import Call, Service
 from swiftlike.rpc.transport import Outcome, Reply
 from tests.cluster.rpc.worlds import (
     FakeServer,
@@ -183,6 +183,47 @@ async def test_a_trusted_client_that_breaks_the_protocol_is_dropped_and_nobody_e
     await wait_until(lambda: server.admission.streams_in_flight == server.admission.calls_in_flight == 0)
     assert (await client.call(peer, "echo", deadline=client.now() + 10)).outcome is Outcome.OK
     assert len(server.admission.connections) == 1
+
+
+async def test_calls_and_streams_that_come_too_late_are_refused_and_not_begun(world: World) -> None:
+    service = echo_service()
+
+    async def take(call: object, stream: object) -> Reply:
+        raise AssertionError("this must not begin")
+
+    service.streams("take", take)
+    server, [peer] = await world.serve(service)
+    for channel, opening in (
+        (Channel.CALLS, encode(Kind.CALL, 1, ("echo", 0, {}))),
+        (Channel.STREAMS, encode(Kind.OPEN, 1, ("take", 0, 1024, {}))),
+    ):
+        raw = await world.raw(peer)
+        await shake_hands(raw, channel)
+        raw.write(opening)
+        [refused] = frames_in(await raw.wait_heard(30))
+        assert (refused.kind, refused.header[0]) == (Kind.REFUSED, "late")
+        raw.hang_up()
+    assert (server.counters.calls, server.counters.streams) == (0, 0)
+
+
+async def test_a_plain_handler_that_keeps_a_batch_waiting_makes_the_rest_of_it_late(world: World) -> None:
+    """A deadline counts from the arrival of the bytes, not from the turn of the frame."""
+    service = Service()
+    loop = asyncio.get_running_loop()
+    server, [peer] = await world.serve(service)
+    raw = await world.raw(peer)
+    await shake_hands(raw, Channel.CALLS)
+    [connection] = server.admission.connections
+
+    def slow(call: Call) -> Reply:
+        connection.received_at -= 1  # as if this had taken a second
+        return Reply(header={"now": loop.time()})
+
+    service.calls("slow", slow)
+    raw.write(b"".join(encode(Kind.CALL, call_id, ("slow", 500, {})) for call_id in (1, 2)))
+    await raw.wait_heard(2 * 24 + 20)
+    await wait_until(lambda: len(frames_in(bytes(raw.heard))) == 2)
+    assert [frame.kind for frame in frames_in(bytes(raw.heard))] == [Kind.REPLY, Kind.REFUSED]
 
 
 async def test_a_client_that_does_not_read_its_replies_costs_bounded_memory(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from math import ceil
 from uuid import UUID
 
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from ring.device import Device, DeviceId, Partition, Tier
 
 HOUR_S = 3600
 WEIGHTS = st.sampled_from([1.0, 1.0, 1.0, 2.0, 3.5, 0.25, 10.0, 0.0])
+POWERS = st.integers(0, 7)
 FIXED_POINT_ROUNDS_MAX = 60
 
 
@@ -32,13 +34,17 @@ def devices(draw: st.DrawFn, *, most: int = 24) -> list[Device]:
 
 @st.composite
 def builders(
-    draw: st.DrawFn, *, most: int = 24, overload: st.SearchStrategy[float] | None = None
+    draw: st.DrawFn,
+    *,
+    most: int = 24,
+    overload: st.SearchStrategy[float] | None = None,
+    part_powers: st.SearchStrategy[int] = POWERS,
 ) -> RingBuilder:
     """Draw a builder with at least as many usable devices as replicas, and no ring yet."""
     builder = RingBuilder(
         UUID(int=7),
         "object-0",
-        part_power=draw(st.integers(0, 7)),
+        part_power=draw(part_powers),
         replicas=1,
         min_part_hours=1,
         seed=draw(st.integers(0, 5)),
@@ -51,6 +57,43 @@ def builders(
         builder.update(replace(builder.device(0), weight=1.0))
     builder.set_replicas(min(max(usable, 1), draw(st.sampled_from([3.0, 3.0, 2.0, 1.0, 3.25, 1.5, 5.0]))))
     return builder
+
+
+Change = tuple[str, int, float]
+
+
+def changes(*, least: int = 0) -> st.SearchStrategy[list[Change]]:
+    """Draw a life: adding, draining, removing and reweighing devices, in any order."""
+    return st.lists(
+        st.tuples(
+            st.sampled_from(["add", "remove", "weigh"]),
+            st.integers(0, 40),
+            st.sampled_from([0.0, 0.5, 1.0, 4.0]),
+        ),
+        min_size=least,
+        max_size=4,
+    )
+
+
+def change_builder(builder: RingBuilder, change: Change) -> None:
+    """Make one change, leaving enough devices for the replicas."""
+    what, which, weight = change
+    present = builder.present()
+    device = present[which % len(present)]
+    if what == "add":
+        number = builder.next_id()
+        zone = which % 4 + 1
+        builder.add(
+            Device(number, which % 3 + 1, zone, f"10.9.{zone}.{which}", 6200, f"new{number}", weight or 1.0)
+        )
+        return
+    others = sum(other.weight > 0 for other in present if other.id != device.id)
+    if others < ceil(builder.replicas):
+        return
+    if what == "remove":
+        builder.remove(device.id)
+    else:
+        builder.update(replace(device, weight=weight))
 
 
 def to_fixed_point(builder: RingBuilder, now_s: int) -> int:

@@ -398,3 +398,57 @@ def test_a_thousand_devices_are_placed_by_the_laws() -> None:
         assert abs(loads[device.id] - 3 * 8192 * device.weight / total) < 1
     for owners in owners_by_partition(builder):
         assert [max(counts(owners, tier).values()) for tier in Tier] == [2, 1, 1, 1]
+
+
+# One disk, one device
+
+
+def test_an_address_is_free_again_only_when_its_removed_device_is_settled() -> None:
+    builder = cluster()
+    now_s = to_fixed_point(builder, NOW_S)
+    gone = builder.device(4)
+    builder.remove(DeviceId(4))
+    again = replace(gone, id=builder.next_id())
+    with pytest.raises(BuilderError, match="as d4, which is leaving: rebalance and settle first"):
+        builder.add(again)
+    builder.rebalance(now_s)
+    with pytest.raises(BuilderError, match="which is leaving"):
+        builder.add(again)
+    builder.settle()
+    builder.add(again)
+    assert builder.device(9) == again
+
+
+def test_undo_refuses_to_bring_back_a_device_whose_disk_has_another_id_now() -> None:
+    builder = cluster()
+    now_s = to_fixed_point(builder, NOW_S)
+    earlier = deepcopy(builder)
+    gone = builder.device(4)
+    builder.remove(DeviceId(4))
+    builder.rebalance(now_s)
+    builder.settle()
+    builder.add(replace(gone, id=builder.next_id()))
+    builder.rebalance(now_s + 5 * HOUR_S)
+    builder.settle()
+    epoch = builder.epoch
+    with pytest.raises(BuilderError, match="d4 and d9 would be one disk"):
+        builder.undo_to(earlier, now_s)
+    assert builder.epoch == epoch
+    assert builder.devices[4] is None
+
+
+def test_undo_does_not_turn_back_a_uuid_that_was_bound_anew() -> None:
+    builder = cluster()
+    builder.update(replace(builder.device(3), uuid=UUID(int=33)))
+    builder.rebalance(NOW_S)
+    earlier = deepcopy(builder)
+    builder.update(replace(builder.device(3), uuid=UUID(int=34)))
+    builder.undo_to(earlier, NOW_S)
+    assert builder.device(3).uuid == UUID(int=34)
+
+
+def test_a_clock_that_cannot_be_is_refused() -> None:
+    builder = cluster()
+    for now_s in (-5, 0, 2**32):
+        with pytest.raises(BuilderError, match=f"the clock says {now_s}"):
+            builder.rebalance(now_s)

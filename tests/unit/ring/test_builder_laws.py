@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import replace
 from math import ceil, floor
 from uuid import UUID
 
@@ -13,49 +12,26 @@ from hypothesis import strategies as st
 from ring.builder import Reason, RingBuilder
 from ring.device import Device, DeviceId, Tier
 from ring.errors import BuilderError
-from tests.unit.ring.clusters import HOUR_S, builders, counts, owners_by_partition, shares, to_fixed_point
+from tests.unit.ring.clusters import (
+    HOUR_S,
+    Change,
+    builders,
+    change_builder,
+    changes,
+    counts,
+    owners_by_partition,
+    shares,
+    to_fixed_point,
+)
 
 NOW_S = 10 * HOUR_S
 
 
-def changes() -> st.SearchStrategy[list[tuple[str, int, float]]]:
-    """Draw a life: adding, draining, removing and reweighing devices, in any order."""
-    return st.lists(
-        st.tuples(
-            st.sampled_from(["add", "remove", "weigh"]),
-            st.integers(0, 40),
-            st.sampled_from([0.0, 0.5, 1.0, 4.0]),
-        ),
-        max_size=4,
-    )
-
-
-def apply(builder: RingBuilder, change: tuple[str, int, float]) -> None:
-    """Make one change, leaving enough devices for the replicas."""
-    what, which, weight = change
-    present = builder.present()
-    device = present[which % len(present)]
-    if what == "add":
-        number = builder.next_id()
-        zone = which % 4 + 1
-        builder.add(
-            Device(number, which % 3 + 1, zone, f"10.9.{zone}.{which}", 6200, f"new{number}", weight or 1.0)
-        )
-        return
-    others = sum(other.weight > 0 for other in present if other.id != device.id)
-    if others < ceil(builder.replicas):
-        return
-    if what == "remove":
-        builder.remove(device.id)
-    else:
-        builder.update(replace(device, weight=weight))
-
-
-def live(builder: RingBuilder, life: list[tuple[str, int, float]]) -> int:
+def live(builder: RingBuilder, life: list[Change]) -> int:
     """Build the first ring, live through the changes, and come to rest."""
     now_s = to_fixed_point(builder, NOW_S)
     for change in life:
-        apply(builder, change)
+        change_builder(builder, change)
         now_s = to_fixed_point(builder, now_s)
     return now_s
 
@@ -68,7 +44,7 @@ def nodes(devices: list[Device]) -> Iterator[tuple[Tier, tuple[int | str, ...], 
 
 
 @given(builders(), changes())
-def test_no_device_holds_a_partition_twice(builder: RingBuilder, life: list[tuple[str, int, float]]) -> None:
+def test_no_device_holds_a_partition_twice(builder: RingBuilder, life: list[Change]) -> None:
     live(builder, life)
     for owners in owners_by_partition(builder):
         assert len({device.id for device in owners}) == len(owners)
@@ -77,7 +53,7 @@ def test_no_device_holds_a_partition_twice(builder: RingBuilder, life: list[tupl
 
 @given(builders(), changes())
 def test_no_node_has_two_replicas_while_a_sibling_that_could_hold_one_has_none(
-    builder: RingBuilder, life: list[tuple[str, int, float]]
+    builder: RingBuilder, life: list[Change]
 ) -> None:
     live(builder, life)
     present, share, loads = builder.present(), shares(builder), builder.loads()
@@ -105,9 +81,7 @@ def test_no_node_has_two_replicas_while_a_sibling_that_could_hold_one_has_none(
 
 
 @given(builders(), changes())
-def test_siblings_differ_by_no_more_than_their_shares_do(
-    builder: RingBuilder, life: list[tuple[str, int, float]]
-) -> None:
+def test_siblings_differ_by_no_more_than_their_shares_do(builder: RingBuilder, life: list[Change]) -> None:
     """A node's replicas of any one partition are its average rounded down or up."""
     live(builder, life)
     loads, partitions = builder.loads(), owners_by_partition(builder)
@@ -119,7 +93,7 @@ def test_siblings_differ_by_no_more_than_their_shares_do(
 
 @given(builders(overload=st.just(0.0)), changes())
 def test_without_overload_a_device_is_within_one_replica_of_its_weights_share(
-    builder: RingBuilder, life: list[tuple[str, int, float]]
+    builder: RingBuilder, life: list[Change]
 ) -> None:
     """Apart from what a device cannot hold, since it may have each partition once; the others share that by weight."""
     live(builder, life)
@@ -140,7 +114,7 @@ def test_without_overload_a_device_is_within_one_replica_of_its_weights_share(
 
 @given(builders(), changes())
 def test_overload_bounds_what_dispersion_adds_and_what_goes_beyond_is_explained(
-    builder: RingBuilder, life: list[tuple[str, int, float]]
+    builder: RingBuilder, life: list[Change]
 ) -> None:
     now_s = live(builder, life)
     explained = {str(note.device) for note in builder.rebalance(now_s).notes}
@@ -152,13 +126,13 @@ def test_overload_bounds_what_dispersion_adds_and_what_goes_beyond_is_explained(
 
 @given(builders(), changes(), changes())
 def test_one_replica_of_a_partition_moves_at_a_time_but_a_removed_device_is_emptied_at_once(
-    builder: RingBuilder, life: list[tuple[str, int, float]], more: list[tuple[str, int, float]]
+    builder: RingBuilder, life: list[Change], more: list[Change]
 ) -> None:
     now_s = live(builder, life)
     before = owners_by_partition(builder)
     present = {device.id for device in builder.present()}
     for change in more:
-        apply(builder, change)
+        change_builder(builder, change)
     removed = present - {device.id for device in builder.present()}
     builder.rebalance(now_s)
     loads = builder.loads()
@@ -170,10 +144,10 @@ def test_one_replica_of_a_partition_moves_at_a_time_but_a_removed_device_is_empt
 
 @given(builders(), changes(), changes())
 def test_a_partition_that_moved_rests_for_min_part_hours(
-    builder: RingBuilder, life: list[tuple[str, int, float]], more: list[tuple[str, int, float]]
+    builder: RingBuilder, life: list[Change], more: list[Change]
 ) -> None:
     now_s = live(builder, life)
-    apply(builder, ("add", 3, 4.0))
+    change_builder(builder, ("add", 3, 4.0))
     builder.rebalance(now_s)
     moved = set(map(int, builder.moving_partitions))
     if builder.is_moving:
@@ -181,7 +155,7 @@ def test_a_partition_that_moved_rests_for_min_part_hours(
     before = owners_by_partition(builder)
     present = {device.id for device in builder.present()}
     for change in more:
-        apply(builder, change)
+        change_builder(builder, change)
     removed = present - {device.id for device in builder.present()}
     builder.rebalance(now_s + HOUR_S - 1)
     after = owners_by_partition(builder)
@@ -201,11 +175,11 @@ def lent(builder: RingBuilder) -> int:
 
 @given(builders(), changes(), st.integers(0, 40), st.sampled_from([0.5, 1.0, 4.0]))
 def test_adding_a_device_moves_no_more_than_its_share_and_what_dispersion_demands(
-    builder: RingBuilder, life: list[tuple[str, int, float]], where: int, weight: float
+    builder: RingBuilder, life: list[Change], where: int, weight: float
 ) -> None:
     now_s = live(builder, life)
     given_back = lent(builder)
-    apply(builder, ("add", where, weight))
+    change_builder(builder, ("add", where, weight))
     share = shares(builder)[DeviceId(len(builder.devices) - 1)]
     outcome = builder.rebalance(now_s)
     assert outcome.moved[Reason.BALANCE] <= ceil(share) + given_back + len(Tier)
@@ -214,12 +188,12 @@ def test_adding_a_device_moves_no_more_than_its_share_and_what_dispersion_demand
 
 @given(builders(), changes(), st.integers(0, 40))
 def test_removing_a_device_moves_only_what_it_held_and_what_dispersion_demands(
-    builder: RingBuilder, life: list[tuple[str, int, float]], which: int
+    builder: RingBuilder, life: list[Change], which: int
 ) -> None:
     now_s = live(builder, life)
     given_back = lent(builder)
     loads, present = builder.loads(), {device.id for device in builder.present()}
-    apply(builder, ("remove", which, 0.0))
+    change_builder(builder, ("remove", which, 0.0))
     removed = present - {device.id for device in builder.present()}
     outcome = builder.rebalance(now_s)
     assert outcome.moved[Reason.REMOVED] == sum(int(loads[device]) for device in removed)
@@ -228,12 +202,12 @@ def test_removing_a_device_moves_only_what_it_held_and_what_dispersion_demands(
 
 @given(builders(), changes(), st.integers(0, 40), st.sampled_from([0.0, 0.5, 1.0, 4.0]))
 def test_a_weight_change_moves_the_difference_and_what_dispersion_demands(
-    builder: RingBuilder, life: list[tuple[str, int, float]], which: int, weight: float
+    builder: RingBuilder, life: list[Change], which: int, weight: float
 ) -> None:
     now_s = live(builder, life)
     given_back = lent(builder)
     before = shares(builder)
-    apply(builder, ("weigh", which, weight))
+    change_builder(builder, ("weigh", which, weight))
     after = shares(builder)
     difference = sum(max(0.0, before[device] - after[device]) for device in before)
     outcome = builder.rebalance(now_s)
@@ -272,9 +246,7 @@ def to_fixed_point_after(builder: RingBuilder, now_s: int) -> int:
 
 
 @given(builders(), changes())
-def test_the_same_input_and_seed_give_the_same_ring(
-    builder: RingBuilder, life: list[tuple[str, int, float]]
-) -> None:
+def test_the_same_input_and_seed_give_the_same_ring(builder: RingBuilder, life: list[Change]) -> None:
     twin = deepcopy(builder)
     live(builder, life)
     live(twin, life)

@@ -1,0 +1,145 @@
+"""Rebuild: a new index from the volumes and large files, which describe themselves.
+
+Owns the order that makes it safe to interrupt. Never removes or changes a volume or a large file.
+
+What only the index knew is gone: tombstones, promises, rows, containers, metadata changed since a body was stored.
+So the device gets a new uuid and no votes; it catches up from the other owners. Every object it finds owes its row
+again.
+
+Order: the new index is built beside the old one; the old one is set aside and the new one takes its name; then
+`device.toml` names the new uuid. Interrupted anywhere, the device either opens as before or asks for a rebuild.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from uuid import uuid4
+
+from storage_node import identity, keys
+from storage_node.blocks import Extent, chunks_of, seed_of
+from storage_node.device import create_index
+from storage_node.disk import Disk
+from storage_node.errors import BodyDamaged
+from storage_node.files import Files
+from storage_node.identity import DeviceFile
+from storage_node.index import Index
+from storage_node.keys import Key, Layout
+from storage_node.locations import MISSING, InFile, InVolume
+from storage_node.tables import Change, Held, read_held
+from storage_node.volumes import Volumes
+from swiftlike.entries import Entry
+from swiftlike.limits import INDEX_MAP_BYTES
+from swiftlike.registers import Register
+
+_BATCH = 1_000
+
+
+@dataclass(slots=True)
+class Rebuilt:
+    """What a rebuild found."""
+
+    device: DeviceFile
+    entries: int = 0
+    """Bodies and entries that were read, older copies of a key included."""
+    damaged: int = 0
+    """Of these, bodies that failed their checksums: their entries are kept, and wait for a body."""
+    unreadable_files: int = 0
+    """Large files that do not describe themselves; they are left alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    key: Key
+    entry: Entry
+    place: InVolume | InFile
+    sound: bool
+
+
+def rebuild_index(root: Path, layout: Layout, *, map_bytes: int = INDEX_MAP_BYTES) -> Rebuilt:
+    """Build a new index for a closed device and give it a new uuid. Raises DeviceRefused."""
+    old = identity.read_device_file(root)
+    rebuilt = Rebuilt(DeviceFile(uuid4(), old.generation + 1, old.stamp))
+    with ExitStack() as parts:
+        parts.callback(identity.unlock_device, identity.lock_device(root))
+        volumes = Volumes(root / "volumes", old.stamp, Disk())
+        parts.callback(volumes.close)
+        files = Files(root / "files", root / "staging", old.stamp, Disk())
+        beside = _empty_directory(root / "index.new")
+        index = create_index(beside, rebuilt.device, map_bytes)
+        try:
+            found = _all_bodies(volumes, files, rebuilt)
+            while some := list(islice(found, _BATCH)):
+                _add(index, layout, some)
+                rebuilt.entries += len(some)
+        finally:
+            index.close()
+        if (root / "index").exists():
+            (root / "index").rename(root / f"index.{old.generation}")
+        beside.rename(root / "index")
+        identity.sync_directory(root)
+        identity.write_device_file(root, rebuilt.device)
+    return rebuilt
+
+
+def _all_bodies(volumes: Volumes, files: Files, rebuilt: Rebuilt) -> Iterator[_Found]:
+    for volume in volumes.ids():
+        for record in volumes.scan(volume):
+            extent = volumes.open(record.location, record.entry.size, seed_of(record.entry.body_id))
+            yield _verified(record.key, record.entry, record.location, extent, rebuilt)
+    for file in files.finished():
+        try:
+            found = files.read_trailer(file)
+        except BodyDamaged:
+            rebuilt.unreadable_files += 1
+            continue
+        extent = files.open(found.location, found.entry.size, seed_of(found.entry.body_id))
+        yield _verified(found.key, found.entry, found.location, extent, rebuilt)
+
+
+def _verified(key: Key, entry: Entry, place: InVolume | InFile, extent: Extent, rebuilt: Rebuilt) -> _Found:
+    try:
+        for start, stop in chunks_of(0, entry.size):
+            extent.read(start, stop)
+    except (BodyDamaged, OSError):
+        rebuilt.damaged += 1
+        return _Found(key, entry, place, sound=False)
+    finally:
+        extent.release()
+    return _Found(key, entry, place, sound=True)
+
+
+def _add(index: Index, layout: Layout, some: list[_Found]) -> None:
+    """Point at what was found, the newest of each key; between equals, one that is sound."""
+    view = index.begin()
+    try:
+        change = Change(view, layout, {})
+        for found in some:
+            hashed = layout.hashed(found.key.path)
+            raw_key = keys.register_key(found.key, hashed)
+            held = read_held(view, raw_key)
+            if held is not None and held.register.entry is not None:
+                newer = found.entry.ballot > held.register.entry.ballot
+                mends = found.entry == held.register.entry and found.sound and not held.location.held
+                if not newer and not mends:
+                    continue
+            # Nothing is remembered of what came before: the memory begins at this entry.
+            after = Held(Register(found.entry, since_us=None), found.place if found.sound else MISSING)
+            change.put_register(raw_key, found.key.path, hashed, held, after)
+            change.owe(raw_key, found.entry)
+        change.flush()
+    except BaseException:
+        view.abort()
+        raise
+    view.commit()
+
+
+def _empty_directory(path: Path) -> Path:
+    """Make a directory anew; what an interrupted rebuild left in it is removed."""
+    if path.exists():
+        for leftover in path.iterdir():
+            leftover.unlink()
+    else:
+        path.mkdir(mode=0o700)
+    return path

@@ -1,0 +1,428 @@
+"""What only a real device can do or suffer: restarts, damage, full and failing disks, foreign directories."""
+
+import asyncio
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage_node import compaction, identity
+from storage_node.acceptor import Standing
+from storage_node.device import Device, Settings, format_device
+from storage_node.disk import Disk
+from storage_node.errors import (
+    BodyDamaged,
+    DeviceFailed,
+    DeviceRefused,
+    IndexDamaged,
+    InsufficientStorage,
+    OutcomeUnknown,
+    StorageError,
+)
+from storage_node.keys import CONTAINERS
+from storage_node.locations import InFile, InVolume
+from swiftlike.limits import QUEUED_OPERATIONS_MAX
+from tests.engine.conftest import SETTINGS, opened, vote_everywhere
+from tests.engine.samples import LARGE, LAYOUT, NOW_US, OBJECTS, ballot, delete, object_key, put
+from tests.engine.test_store_contract import body_of, offer
+
+KEY = object_key("one")
+
+
+def open_now(root: Path, **options: Any) -> Device:
+    """Open a device without starting it."""
+    return Device(root, LAYOUT, lambda: NOW_US, settings=options.pop("settings", SETTINGS), **options)
+
+
+# ---- restarts --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 4096, LARGE])
+async def test_what_was_acknowledged_is_there_after_a_restart(root: Path, size: int) -> None:
+    async with opened(root) as device:
+        await vote_everywhere(device)
+        await offer(device, KEY, put(1, bytes(size)), bytes(size))
+        await device.prepare(object_key("promised"), ballot(5))
+    async with opened(root) as device:
+        assert await body_of(device) == bytes(size)
+        assert device.standing(OBJECTS, 0).votes
+        held = device.read(object_key("promised"))
+        assert held is not None
+        assert held.register.promised == ballot(5)
+
+
+async def test_appending_resumes_behind_whatever_a_crash_left_at_the_end_of_a_volume(root: Path) -> None:
+    async with opened(root) as device:
+        await offer(device, KEY, put(1, b"first"), b"first")
+        volume = device.volumes.path(device.volumes.ids()[0])
+    with volume.open("ab") as file:
+        file.write(b"slvr" + bytes(100))
+    before = volume.read_bytes()
+    async with opened(root) as device:
+        await offer(device, object_key("two"), put(1, b"second"), b"second")
+        assert await body_of(device) == b"first"
+        assert await body_of(device, object_key("two")) == b"second"
+        found = [record.key for record in device.volumes.scan(device.volumes.ids()[0])]
+        assert found == [KEY, object_key("two")], "a scan finds sound records behind garbage"
+    assert volume.read_bytes().startswith(before), "nothing is truncated"
+
+
+async def test_a_body_that_imitates_a_record_is_not_taken_for_one(root: Path) -> None:
+    async with opened(root) as device:
+        await offer(device, KEY, put(1, b"innocent"), b"innocent")
+        path = device.volumes.path(device.volumes.ids()[0])
+        forged = path.read_bytes()[32:]
+        await offer(device, object_key("forger"), put(1, forged), forged)
+        raw = bytearray(path.read_bytes())
+        raw[raw.index(b"slvr", 40)] ^= 1  # the forger's own head is damaged, so a scan looks into its body
+        path.write_bytes(raw)
+        assert [record.key for record in device.volumes.scan(device.volumes.ids()[0])] == [KEY]
+
+
+# ---- refusals --------------------------------------------------------------------------------------------------
+
+
+def test_a_directory_without_a_device_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DeviceRefused, match="mount its disk, or format it"):
+        open_now(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "fix"),
+    [
+        ("format = 2\nuuid = ''\ngeneration = 1\nstamp = ''", "format 2, this release knows 1: upgrade it"),
+        ("format = 1", "mount the right disk"),
+        ("nonsense", "mount the right disk"),
+        ("format = 1\nuuid = 'x'\ngeneration = 1\nstamp = 'x'", "names no valid uuid"),
+    ],
+)
+def test_a_device_file_that_is_not_ours_is_refused(root: Path, text: str, fix: str) -> None:
+    (root / "device.toml").write_text(text)
+    with pytest.raises(DeviceRefused, match=fix):
+        open_now(root)
+
+
+def test_a_device_that_is_in_use_is_refused(root: Path) -> None:
+    lock = identity.lock_device(root)
+    with pytest.raises(DeviceRefused, match="in use by another process"):
+        open_now(root)
+    identity.unlock_device(lock)
+    open_now(root).close_now()
+
+
+def test_a_missing_index_is_refused_and_never_made_anew(root: Path) -> None:
+    for path in (root / "index").iterdir():
+        path.unlink()
+    with pytest.raises(DeviceRefused, match="run rebuild-index"):
+        open_now(root)
+    assert not list((root / "index").iterdir())
+
+
+def test_the_index_of_another_device_is_refused(root: Path, tmp_path: Path) -> None:
+    other = tmp_path / "d2"
+    other.mkdir()
+    format_device(other, map_bytes=SETTINGS.index_map_bytes)
+    (other / "index" / "data.mdb").rename(root / "index" / "data.mdb")
+    with pytest.raises(DeviceRefused, match="its index belongs to device"):
+        open_now(root)
+
+
+async def test_a_volume_of_another_device_is_refused(root: Path) -> None:
+    (root / "volumes" / "00000007.vol").write_bytes(b"slvolume\1" + bytes(7) + os.urandom(16))
+    with pytest.raises(DeviceRefused, match="is foreign: move it away"):
+        open_now(root)
+
+
+def test_only_an_empty_directory_is_formatted(root: Path) -> None:
+    with pytest.raises(DeviceRefused, match="is not empty"):
+        format_device(root)
+
+
+# ---- damage ----------------------------------------------------------------------------------------------------
+
+
+def flip(path: Path, needle: bytes) -> None:
+    """Flip a bit in a body on disk."""
+    raw = bytearray(path.read_bytes())
+    raw[raw.rindex(needle) + 3] ^= 4
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize("size", [4096, LARGE])
+async def test_a_flipped_bit_is_never_served_and_its_copy_is_quarantined(device: Device, size: int) -> None:
+    body = os.urandom(size)
+    entry = put(1, body)
+    await offer(device, KEY, entry, body)
+    held = device.read(KEY)
+    assert held is not None
+    match held.location:
+        case InVolume(volume):
+            path = device.volumes.path(volume)
+        case InFile(file):
+            path = device.files.path(file)
+    flip(path, body[-64:])
+    with pytest.raises(BodyDamaged, match="read another replica"):
+        await body_of(device)
+    assert device.counters.bodies_damaged == 1
+    held = device.read(KEY)
+    assert held is not None
+    assert held.register.entry == entry, "the device still knows the version"
+    assert device.missing(None, 5) == [KEY]
+    assert len(list((device.root / "quarantine").iterdir())) == (1 if size == LARGE else 0)
+    assert await device.fill(KEY, entry.body_id, body)
+    assert await body_of(device) == body
+
+
+async def test_a_damaged_block_does_not_hide_the_others(device: Device) -> None:
+    body = os.urandom(400_000)
+    await offer(device, KEY, put(1, body), body)
+    found = await device.open_object(KEY)
+    assert found is not None
+    flip(device.volumes.path(device.volumes.ids()[0]), body[-64:])
+    assert bytes(await found[1].read(0, 131_072)) == body[:131_072]
+    with pytest.raises(BodyDamaged):
+        await found[1].read(399_000, 400_000)
+    found[1].release()
+
+
+async def test_damage_in_a_body_that_was_replaced_meanwhile_is_not_believed(device: Device) -> None:
+    body = os.urandom(4096)
+    await offer(device, KEY, put(1, body), body)
+    found = await device.open_object(KEY)
+    assert found is not None
+    await offer(device, KEY, put(2, b"new"), b"new")
+    flip(device.volumes.path(device.volumes.ids()[0]), body[-64:])
+    with pytest.raises(StorageError, match="begin the read again"):
+        await found[1].read(0, 4096)
+    found[1].release()
+    assert await body_of(device) == b"new"
+    assert device.counters.bodies_damaged == 0
+
+
+async def test_a_damaged_value_in_the_index_is_told_and_not_believed(device: Device) -> None:
+    await offer(device, KEY, put(1, b"x"), b"x")
+    view = device._index.begin()
+    key = KEY.table + LAYOUT.hashed(KEY.path).to_bytes(16, "big")[:2] + KEY.path
+    view._put(key, b"not what was written")
+    view.commit()
+    with pytest.raises(IndexDamaged, match="rebuild-index"):
+        device.read(KEY)
+
+
+# ---- readers ---------------------------------------------------------------------------------------------------
+
+
+async def test_neither_a_delete_nor_compaction_hurts_a_reader(root: Path) -> None:
+    settings = Settings(reserve_bytes=0, index_map_bytes=1 << 30, volume_bytes_max=10_000)
+    async with opened(root, settings) as device:
+        for number in range(8):
+            await offer(
+                device, object_key(f"n{number}"), put(1, bytes([number]) * 4_000), bytes([number]) * 4_000
+            )
+        await offer(device, KEY, put(1, bytes(LARGE)), bytes(LARGE))
+        readers = [await device.open_object(key) for key in (object_key("n0"), object_key("n1"), KEY)]
+        for key in (object_key("n0"), KEY):
+            await offer(device, key, delete(2))
+        volumes = device.volumes.ids()
+        for volume in volumes[:-1]:
+            assert (await compaction.compact(device, volume)).removed
+        for found, body in zip(readers, (bytes(4_000), b"\1" * 4_000, bytes(LARGE)), strict=True):
+            assert found is not None
+            assert bytes(await found[1].read(0, len(body))) == body
+            found[1].release()
+        for number in range(1, 8):
+            assert await body_of(device, object_key(f"n{number}")) == bytes([number]) * 4_000
+        assert not set(volumes[:-1]) & set(device.volumes.ids())
+
+
+async def test_a_replaced_large_file_is_unlinked(root: Path) -> None:
+    async with opened(root) as device:
+        await offer(device, KEY, put(1, bytes(LARGE)), bytes(LARGE))
+        assert len(device.files.finished()) == 1
+        await offer(device, KEY, delete(2))
+        refused = await offer(device, KEY, put(1, bytes(LARGE)), bytes(LARGE))
+        assert not refused.accepted
+    async with opened(root) as device:
+        assert device.files.finished() == []
+        assert device.files.staged() == []
+
+
+async def test_an_aborted_upload_leaves_nothing(device: Device) -> None:
+    staged = device.stage(put(1).body_id)
+    await staged.write(bytes(LARGE))
+    assert len(device.files.staged()) == 1
+    await staged.abort()
+    assert device.files.staged() == []
+    assert device.files.finished() == []
+
+
+@pytest.mark.parametrize("turns", range(1, 12))
+async def test_an_upload_that_is_cancelled_anywhere_leaves_nothing_once_aborted(
+    root: Path, turns: int
+) -> None:
+    async with opened(root) as device:
+        entry = put(1, bytes(LARGE))
+        staged = device.stage(entry.body_id)
+
+        async def upload() -> None:
+            for _ in range(0, LARGE, 100_000):
+                await staged.write(bytes(100_000))
+            await staged.finish(KEY, entry._replace(size=staged.size))
+
+        task = asyncio.create_task(upload())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        if task.cancelled():
+            await staged.abort()
+            assert device.files.staged() == []
+            assert device.files.finished() == []
+
+
+async def test_a_large_upload_stops_at_the_reserve(root: Path) -> None:
+    disk = FaultyDisk()
+    settings = Settings(reserve_bytes=1000, index_map_bytes=1 << 30)
+    async with opened(root, settings, disk=disk) as device:
+        disk.free = 999
+        with pytest.raises(InsufficientStorage):
+            await offer(device, KEY, put(1, bytes(LARGE)), bytes(LARGE))
+        assert device.files.staged() == []
+
+
+async def test_volumes_are_rolled_at_their_size(root: Path) -> None:
+    settings = Settings(reserve_bytes=0, index_map_bytes=1 << 30, volume_bytes_max=10_000)
+    async with opened(root, settings) as device:
+        await asyncio.gather(
+            *(offer(device, object_key(f"n{n}"), put(1, bytes(3_000)), bytes(3_000)) for n in range(10))
+        )
+        assert len(device.volumes.ids()) == 4
+        assert all(device.volumes.size(volume) <= 10_000 for volume in device.volumes.ids())
+        assert await body_of(device, object_key("n9")) == bytes(3_000)
+
+
+# ---- full and failing disks --------------------------------------------------------------------------------------
+
+
+class FaultyDisk(Disk):
+    """A disk that fails on demand."""
+
+    def __init__(self) -> None:
+        self.free: int | None = None
+        self.sync_error: int | None = None
+        self.refuse: bytes | None = None
+        self.syncs = 0
+
+    def free_bytes(self, path: Path) -> int:
+        return super().free_bytes(path) if self.free is None else self.free
+
+    def write(self, fd: int, offset: int, buffers: Sequence[bytes | memoryview]) -> None:
+        if self.refuse is not None and any(self.refuse in bytes(buffer) for buffer in buffers):
+            raise OSError(errno.EIO, "Input/output error")
+        super().write(fd, offset, buffers)
+
+    def sync(self, fd: int) -> None:
+        self.syncs += 1
+        if self.sync_error is not None:
+            raise OSError(self.sync_error, os.strerror(self.sync_error))
+        super().sync(fd)
+
+
+async def test_below_the_reserve_bodies_are_refused_while_deletes_and_reads_go_on(root: Path) -> None:
+    disk = FaultyDisk()
+    settings = Settings(reserve_bytes=1000, index_map_bytes=1 << 30)
+    async with opened(root, settings, disk=disk) as device:
+        await offer(device, KEY, put(1, b"kept"), b"kept")
+        disk.free = 999
+        with pytest.raises(InsufficientStorage, match="add devices"):
+            await offer(device, object_key("two"), put(1, b"x"), b"x")
+        assert await body_of(device) == b"kept"
+        assert (await offer(device, KEY, delete(2))).accepted
+        assert (await device.prepare(object_key("two"), ballot(9))).register is not None
+        disk.free = 1001
+        assert (await offer(device, object_key("two"), put(10, b"x"), b"x")).counts
+
+
+async def test_an_operation_that_fails_fails_alone(root: Path) -> None:
+    disk = FaultyDisk()
+    async with opened(root, disk=disk) as device:
+        await offer(device, KEY, put(1, b"before"), b"before")
+        disk.refuse = b"poison"
+        bodies = [b"poison" if number == 5 else b"sound%d" % number for number in range(20)]
+        answers = await asyncio.gather(
+            *(offer(device, object_key(f"n{n}"), put(1, body), body) for n, body in enumerate(bodies)),
+            return_exceptions=True,
+        )
+        assert [number for number, answer in enumerate(answers) if isinstance(answer, Exception)] == [5]
+        assert isinstance(answers[5], StorageError)
+        assert device.read(object_key("n5")) is None
+        for number in range(20):
+            if number != 5:
+                assert await body_of(device, object_key(f"n{number}")) == bodies[number]
+
+
+async def test_a_failed_sync_is_final_and_the_device_returns_without_a_vote(root: Path) -> None:
+    disk = FaultyDisk()
+    told: list[DeviceFailed] = []
+    async with opened(root, disk=disk, on_failure=told.append) as device:
+        await vote_everywhere(device)
+        await offer(device, KEY, put(1, b"x"), b"x")
+        disk.sync_error = errno.EIO
+        with pytest.raises(OutcomeUnknown):
+            await offer(device, KEY, put(2, b"y"), b"y")
+        disk.sync_error = None
+        with pytest.raises(DeviceFailed, match="must be restarted"):
+            await offer(device, KEY, put(3, b"z"), b"z")
+        assert len(told) == 1
+        assert await body_of(device) == b"x"
+    for _ in range(2):
+        async with opened(root) as device:
+            assert not device.standing(OBJECTS, 0).votes
+            assert await body_of(device) == b"x"
+
+
+async def test_operations_that_come_together_share_a_sync(root: Path) -> None:
+    disk = FaultyDisk()
+    async with opened(root, disk=disk) as device:
+        await offer(device, KEY, put(1, b"x"), b"x")
+        disk.syncs = 0
+        await asyncio.gather(*(offer(device, object_key(f"n{n}"), put(1, b"x"), b"x") for n in range(500)))
+        assert disk.syncs < 20
+
+
+async def test_a_full_queue_makes_callers_wait_and_loses_nobody(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage_node.commit.QUEUED_OPERATIONS_MAX", 8)
+    async with opened(root) as device:
+        deepest = 0
+
+        async def one(number: int) -> None:
+            nonlocal deepest
+            await offer(device, object_key(f"n{number}"), put(1, b"x"), b"x")
+            deepest = max(deepest, device._writer.queued)
+
+        await asyncio.gather(*(one(number) for number in range(100)))
+        assert deepest <= 8 < QUEUED_OPERATIONS_MAX
+        assert all([await body_of(device, object_key(f"n{number}")) == b"x" for number in range(100)])
+
+
+async def test_a_cancelled_caller_harms_nobody(device: Device) -> None:
+    cancelled = asyncio.create_task(offer(device, KEY, put(1, b"x"), b"x"))
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    answer = await offer(device, object_key("two"), put(1, b"y"), b"y")
+    assert answer.counts
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+
+
+async def test_the_votes_of_containers_are_taken_away_with_those_of_objects(root: Path) -> None:
+    async with opened(root) as device:
+        await device.set_standing(CONTAINERS, 3, Standing(votes=True, floor_us=7))
+    identity.mark_failed(root)
+    async with opened(root) as device:
+        assert device.standing(CONTAINERS, 3) == Standing(votes=False, floor_us=7)

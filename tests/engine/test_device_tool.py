@@ -1,0 +1,205 @@
+"""swiftlike-device: what it prints, what it exits with, and that looking writes nothing."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from storage_node import identity
+from storage_node.errors import StorageError
+from storage_node.keys import Due
+from tests.engine.conftest import opened, vote_everywhere
+from tests.engine.samples import (
+    CONTAINER,
+    LARGE,
+    LAYOUT,
+    NOW_US,
+    OBJECTS,
+    container,
+    delete,
+    object_key,
+    put,
+    row,
+)
+from tests.engine.test_device import flip
+from tests.engine.test_store_contract import body_of, offer, rows
+from tools.device import main
+
+
+def run(*arguments: str | Path) -> Result:
+    """Run the tool."""
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+async def fill_device(root: Path) -> None:
+    """Leave a device with some of everything."""
+    async with opened(root) as device:
+        await vote_everywhere(device)
+        await offer(device, CONTAINER, container())
+        await offer(device, object_key("small"), put(1, b"precious bytes"), b"precious bytes")
+        await offer(
+            device, object_key("large"), put(1, bytes(LARGE - 5) + b"large"), bytes(LARGE - 5) + b"large"
+        )
+        await offer(device, object_key("due"), put(1, b"", delete_at=NOW_US + 9))
+        await offer(device, object_key("gone"), delete(2))
+        await offer(device, object_key("awaited"), put(1, b"elsewhere"))
+        await rows(device, (b"small", row(1, 14)), (b"gone", row(2, tombstone=True)))
+
+
+def tree(root: Path) -> dict[Path, str]:
+    """Return every file below a directory with its digest."""
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in root.rglob("*") if path.is_file()}
+
+
+async def test_a_sound_device_passes_its_check_and_is_not_touched_by_it(root: Path) -> None:
+    await fill_device(root)
+    before = tree(root)
+    result = run("check", root, "--json")
+    assert result.exit_code == 0
+    report = json.loads(result.stdout)
+    assert (report["damage"], report["leftovers"], report["awaited"]) == ([], [], 1)
+    assert (report["registers"], report["rows"], report["bodies"]) == (6, 2, 3)
+    assert tree(root) == before
+
+
+async def test_what_a_crash_leaves_behind_is_listed_and_is_no_damage(root: Path) -> None:
+    await fill_device(root)
+    with (root / "volumes" / "00000001.vol").open("ab") as file:
+        file.write(b"torn")
+    (root / "staging" / "half").write_bytes(b"x")
+    (root / "files" / "ab" / ("ab" * 16)).write_bytes(b"x")
+    result = run("check", root)
+    assert result.exit_code == 0
+    assert "4 bytes behind the last live body" in result.stdout
+    assert "half: staged, never finished" in result.stdout
+    assert "nothing points at it" in result.stdout
+
+
+@pytest.mark.parametrize("needle", [b"precious bytes", b"large"])
+async def test_a_damaged_body_fails_the_check(root: Path, needle: bytes) -> None:
+    await fill_device(root)
+    path = root / "volumes" / "00000001.vol" if needle != b"large" else next((root / "files").glob("??/*"))
+    if needle == b"large":
+        raw = bytearray(path.read_bytes())
+        raw[LARGE - 3] ^= 1
+        path.write_bytes(raw)
+    else:
+        flip(path, needle)
+    result = run("check", root)
+    assert result.exit_code == 1
+    assert "checksum mismatch" in result.stdout
+
+
+async def test_a_missing_file_fails_the_check(root: Path) -> None:
+    await fill_device(root)
+    next((root / "files").glob("??/*")).unlink()
+    result = run("check", root)
+    assert result.exit_code == 1
+    assert "its body is not there" in result.stdout
+
+
+async def test_a_digest_that_lies_fails_the_check(root: Path) -> None:
+    await fill_device(root)
+    async with opened(root) as device:
+        view = device._index.begin()
+        key = next(key for key, _ in view.scan(b"o", b"p") if len(key) == 4)
+        view.put(key, bytes(24))
+        view.commit()
+    result = run("check", root)
+    assert result.exit_code == 1
+    assert "its digest is not that of its entries" in result.stdout
+
+
+async def test_what_cannot_be_checked_exits_with_2_and_the_fix(root: Path, tmp_path: Path) -> None:
+    lock = identity.lock_device(root)
+    busy = run("check", root)
+    identity.unlock_device(lock)
+    assert busy.exit_code == 2
+    assert "stop that one first" in busy.stderr
+    foreign = run("check", tmp_path)
+    assert foreign.exit_code == 2
+    assert "mount its disk" in foreign.stderr
+
+
+def test_init_formats_an_empty_directory_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "new"
+    path.mkdir()
+    made = run("init", path, "--json")
+    assert made.exit_code == 0
+    assert json.loads(made.stdout)["uuid"] == str(identity.read_device_file(path).uuid)
+    again = run("init", path)
+    assert again.exit_code == 2
+    assert "is not empty" in again.stderr
+
+
+async def test_show_tells_one_entry_in_words(root: Path) -> None:
+    await fill_device(root)
+    live = run("show", root, "acc/con/small")
+    assert live.exit_code == 0
+    assert "state: live" in live.stdout
+    assert "size: 14" in live.stdout
+    assert "body: missing" in run("show", root, "acc/con/awaited").stdout
+    assert "table: containers" in run("show", root, "acc/con").stdout
+    nothing = run("show", root, "acc/con/nothing")
+    assert nothing.exit_code == 1
+    assert "holds nothing at 'acc/con/nothing'" in nothing.stderr
+
+
+async def test_stats_counts_what_is_there(root: Path) -> None:
+    await fill_device(root)
+    figures = json.loads(run("stats", root, "--json").stdout)
+    assert (figures["volumes"], figures["large_files"]) == (1, 1)
+    assert 0 < figures["volume_bytes_live"] < figures["volume_bytes"]
+
+
+async def rebuilt(root: Path) -> Result:
+    """Rebuild the index of a device."""
+    seed = root.parent / "seed"
+    seed.write_text(str(LAYOUT.seed))
+    return run("rebuild-index", root, "--seed-file", seed, "--json")
+
+
+async def test_a_rebuilt_device_has_its_bodies_a_new_uuid_and_no_vote(root: Path) -> None:
+    await fill_device(root)
+    async with opened(root) as device:
+        await offer(device, object_key("small"), put(5, b"newer bytes"), b"newer bytes")
+    before = identity.read_device_file(root)
+    for path in (root / "index").iterdir():
+        path.unlink()
+    result = await rebuilt(root)
+    assert result.exit_code == 0
+    after = identity.read_device_file(root)
+    assert after.uuid != before.uuid
+    assert (after.generation, after.stamp) == (2, before.stamp)
+    assert run("check", root).exit_code == 0
+    async with opened(root) as device:
+        assert await body_of(device, object_key("small")) == b"newer bytes"
+        assert await body_of(device, object_key("large")) == bytes(LARGE - 5) + b"large"
+        assert await body_of(device, object_key("due")) == b""
+        assert not device.standing(OBJECTS, 0).votes
+        held = device.read(object_key("small"))
+        assert held is not None
+        assert held.register.since_us is None, "it cannot tell what came before"
+        assert len(device.due(Due.DEBT, NOW_US + 10, 10)) == 3
+        assert (await offer(device, object_key("new"), put(9, b"x"), b"x")).counts
+    assert json.loads((await rebuilt(root)).stdout)["generation"] == 3
+
+
+async def test_a_rebuild_keeps_the_entry_of_a_damaged_body_and_says_so(root: Path) -> None:
+    await fill_device(root)
+    flip(root / "volumes" / "00000001.vol", b"precious bytes")
+    result = await rebuilt(root)
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["damaged"] == 1
+    async with opened(root) as device:
+        assert device.missing(None, 5) == [object_key("small")]
+
+
+async def test_a_read_that_was_refused_leaves_the_lock_free(root: Path) -> None:
+    (root / "index" / "data.mdb").rename(root / "index" / "elsewhere")
+    assert run("check", root).exit_code == 2
+    with pytest.raises(StorageError, match="rebuild-index"):
+        async with opened(root):
+            pass

@@ -1,0 +1,200 @@
+"""swiftlike-device: format a device, check it, and look into it while no process has it open.
+
+Owns the command line and its exit codes: 0 done, 1 damage or something missing, 2 not done (in use, foreign,
+unreadable).
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from storage_node import keys, tables
+from storage_node.checking import ClosedDevice, Report, check
+from storage_node.device import format_device
+from storage_node.errors import StorageError
+from storage_node.keys import Key, Layout
+from storage_node.rebuilding import rebuild_index as rebuild
+from storage_node.tables import Held
+from swiftlike.entries import unpack_metadata
+from swiftlike.timestamps import ZERO_BALLOT
+
+_DIRECTORY = click.argument("directory", type=click.Path(path_type=Path))
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+@click.group()
+def main() -> None:
+    """Format, check and inspect one storage device."""
+
+
+@main.command()
+@_DIRECTORY
+@_JSON
+def init(directory: Path, as_json: bool) -> None:
+    """Make an empty DIRECTORY a device with a new uuid."""
+    with _refusals():
+        uuid = format_device(directory)
+    _print({"device": str(directory), "uuid": str(uuid)}, as_json, f"{directory} is device {uuid}")
+
+
+@main.command(name="check")
+@_DIRECTORY
+@_JSON
+def check_command(directory: Path, as_json: bool) -> None:
+    """Read everything on a device and say what is damaged; writes nothing."""
+    with _refusals(), _closed(directory) as closed:
+        report = check(closed)
+    _print(asdict(report), as_json, _told(report))
+    sys.exit(1 if report.damage else 0)
+
+
+@main.command()
+@_DIRECTORY
+@click.argument("path")
+@_JSON
+def show(directory: Path, path: str, as_json: bool) -> None:
+    """Say what a device holds at PATH: account, account/container or account/container/object."""
+    account, *rest = path.encode().split(b"/", 2)
+    wanted = b"\0".join((account, *rest))
+    letter = (b"a", b"c", b"o")[len(rest)]
+    with _refusals(), _closed(directory) as closed:
+        found = list(_find(closed, letter, wanted))
+    if not found:
+        _fail(f"{directory} holds nothing at {path!r}", 1)
+    facts = [_facts(key, held) for key, held in found]
+    lines = [f"{name}: {value}" for each in facts for name, value in each.items()]
+    _print({"found": facts}, as_json, "\n".join(lines))
+
+
+@main.command()
+@_DIRECTORY
+@_JSON
+def stats(directory: Path, as_json: bool) -> None:
+    """Say how much a device holds, without reading bodies."""
+    with _refusals(), _closed(directory) as closed:
+        with closed.index.reading() as view:
+            live = tables.read_live_bytes(view)
+        figures = {
+            "uuid": str(closed.device.uuid),
+            "generation": closed.device.generation,
+            "index_bytes": closed.index.used_bytes(),
+            "volumes": len(closed.volumes.ids()),
+            "volume_bytes": sum(map(closed.volumes.size, closed.volumes.ids())),
+            "volume_bytes_live": sum(live.values()),
+            "large_files": len(closed.files.finished()),
+        }
+    _print(figures, as_json, "\n".join(f"{name:18} {value}" for name, value in figures.items()))
+
+
+@main.command()
+@_DIRECTORY
+@click.option(
+    "--seed-file",
+    required=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="File that holds the cluster's path-hash seed as a number.",
+)
+@click.option(
+    "--part-power", default=16, show_default=True, help="The largest part power of the cluster's rings."
+)
+@_JSON
+def rebuild_index(directory: Path, seed_file: Path, part_power: int, as_json: bool) -> None:
+    """Build a new index from volumes and files. The device gets a new uuid and votes only when it has caught up."""
+    with _refusals():
+        try:
+            seed = int(seed_file.read_text("ascii"), 0)
+        except ValueError:
+            _fail(f"{seed_file} does not hold a number: give the seed file of the cluster", 2)
+        tables_of_all = [keys.objects(policy) for policy in range(256)] + [keys.CONTAINERS, keys.ACCOUNTS]
+        rebuilt = rebuild(directory, Layout(seed, dict.fromkeys(tables_of_all, part_power)))
+    lacking = rebuilt.damaged + rebuilt.unreadable_files
+    figures = {
+        "uuid": str(rebuilt.device.uuid),
+        "generation": rebuilt.device.generation,
+        "entries": rebuilt.entries,
+        "damaged": rebuilt.damaged,
+        "unreadable_files": rebuilt.unreadable_files,
+    }
+    text = f"{directory} is device {rebuilt.device.uuid} now: {rebuilt.entries} entries found, {lacking} damaged. "
+    _print(figures, as_json, text + "Put the new uuid into the ring.")
+    sys.exit(1 if lacking else 0)
+
+
+def _find(closed: ClosedDevice, letter: bytes, path: bytes) -> Iterator[tuple[Key, Held]]:
+    """Look for a path in every bucket of its tables: slower than the hash, but it needs no secret."""
+    with closed.index.reading() as view:
+        policies = range(256) if letter == b"o" else range(1)
+        for table in (letter + bytes([policy]) for policy in policies):
+            if next(view.scan(table, keys.after(table)), None) is None:
+                continue
+            for bucket in range(1 << keys.BUCKET_BITS):
+                held = tables.read_held(view, table + bucket.to_bytes(2, "big") + path)
+                if held is not None:
+                    yield Key(table, path), held
+
+
+def _facts(key: Key, held: Held) -> dict[str, Any]:
+    """Put a register into words."""
+    register, entry = held.register, held.register.entry
+    facts: dict[str, Any] = {"table": {b"a": "accounts", b"c": "containers"}.get(key.table[:1], "objects")}
+    if key.table[:1] == b"o":
+        facts["policy"] = key.table[1]
+    if entry is not None:
+        facts |= {
+            "state": "deleted" if entry.tombstone else "live",
+            "ballot": repr(entry.ballot),
+            "write id": entry.write_id.hex(),
+            "size": entry.size,
+            "body": "missing" if not held.location.held else repr(held.location),
+            "metadata": {name: str(value) for name, value in unpack_metadata(entry.metadata).items()},
+        }
+    if register.promised != ZERO_BALLOT:
+        facts["promised"] = repr(register.promised) + (" (closing)" if register.closing else "")
+    facts["replaced entries remembered"] = len(register.replaced)
+    return facts
+
+
+def _told(report: Report) -> str:
+    lines = [f"damage: {each}" for each in report.damage] + [f"leftover: {each}" for each in report.leftovers]
+    lines.append(
+        f"{report.registers} entries, {report.rows} rows, {report.bodies} bodies of {report.body_bytes} bytes: "
+        f"{len(report.damage)} damaged, {report.awaited} bodies awaited, {len(report.leftovers)} leftovers"
+    )
+    return "\n".join(lines)
+
+
+@contextmanager
+def _closed(directory: Path) -> Iterator[ClosedDevice]:
+    closed = ClosedDevice(directory)
+    try:
+        yield closed
+    finally:
+        closed.close()
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn what cannot be done into a sentence and exit code 2."""
+    try:
+        yield
+    except (StorageError, OSError) as error:
+        _fail(str(error), 2)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(message, err=True)
+    sys.exit(code)
+
+
+def _print(figures: dict[str, Any], as_json: bool, text: str) -> None:
+    click.echo(json.dumps(figures) if as_json else text)
+
+
+if __name__ == "__main__":
+    main()
