@@ -6,15 +6,17 @@ A second of virtual time is what the calls need that nobody waits for any more.
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing
+from functools import partial
 from typing import Any
 
 import pytest
 
 from proxy.cluster.bodies import BodyUnavailable
-from proxy.cluster.decisions import Outcome, is_present
+from proxy.cluster.decisions import Judge, Outcome, is_present
 from proxy.cluster.placement import Key
 from proxy.cluster.register import Registers
 from proxy.cluster.rounds import Patience
+from ring.ring import Ring
 from storage_node.acceptor import Standing
 from storage_node.errors import InsufficientStorage
 from storage_node.keys import Due
@@ -25,6 +27,7 @@ from swiftlike.rpc.simulated import SimulatedNetwork, Weather
 from swiftlike.rpc.virtual_time import run_in_virtual_time
 from swiftlike.timestamps import ZERO_BALLOT, Ballot, Offer, Timestamp
 from tests.simulation.quorum_cluster import KEY, TABLE, Cluster, next_ring, ring_fields
+from tests.simulation.shortcuts import Shortcut, taken
 
 DEADLINE_S = 30.0
 STORED = StoredKey(KEY.table, KEY.path)
@@ -499,3 +502,46 @@ def test_while_a_partition_moves_a_write_reaches_both_sets_and_a_read_asks_the_o
         assert await put(registers, b"two") is not Outcome.DONE
 
     play(scenario, others=2)
+
+
+async def swap_across_a_move(cluster: Cluster, registers: Registers) -> tuple[Outcome, Outcome]:
+    """Two swaps of one value while the partition moves; the first reaches an old and a joining owner, and then stalls."""
+
+    def swapping(expected: Entry, wanted: Entry, then: Callable[[], None]) -> Judge:
+        def condition(newest: Entry | None, ballot: Ballot) -> Entry | None:
+            then()
+            return wanted if newest is not None and newest.write_id == expected.write_id else None
+
+        return condition
+
+    def adopt(ring: Ring) -> None:
+        for shelf in cluster.shelves:
+            shelf.current = ring
+
+    other = await cluster.proxy("proxy-other", patience=registers.patience)
+    value, mine, others = (object_of(one, b"") for one in (registers, registers, other))
+    await registers.write(KEY, value, b"", deadline=soon())
+    await asyncio.sleep(1.0)
+    moving = next_ring(cluster.ring, ring_fields((0, 3, 4), 5, moving={0: (0, 1, 2)}))
+    adopt(moving)
+    cut_off = partial(cluster.network.cut, ["proxy"], ["device-1", "device-2", "device-4"])
+    stalled = asyncio.ensure_future(
+        registers.write_if(KEY, swapping(value, mine, cut_off), b"", deadline=soon())
+    )
+    await asyncio.sleep(0.5)
+    cluster.network.cut(["proxy-other"], ["device-0"])
+    second = await other.write_if(KEY, swapping(value, others, lambda: None), b"", deadline=soon())
+    for newcomer in (3, 4):
+        await cluster.copy(1, newcomer, from_voter=True)
+        await cluster.devices[newcomer].store.set_standing(TABLE, 0, Standing(votes=True))
+    adopt(next_ring(moving, ring_fields((0, 3, 4), 5)))
+    return (await stalled).outcome, second.outcome
+
+
+def test_a_write_that_a_joining_owner_accepted_is_not_taken_for_done_once_the_move_has_settled() -> None:
+    assert play(swap_across_a_move, others=2) == (Outcome.UNKNOWN, Outcome.DONE)
+
+
+def test_counting_across_epochs_would_let_two_swaps_of_one_value_succeed() -> None:
+    with taken(Shortcut.ACROSS_EPOCHS):
+        assert play(swap_across_a_move, others=2) == (Outcome.DONE, Outcome.DONE)
