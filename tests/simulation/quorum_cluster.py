@@ -120,14 +120,13 @@ class Cluster:
         name: str,
         skew_s: float = 0.0,
         loss: Callable[[], float] = lambda: 0.0,
-        make: type[Registers] = Registers,
         patience: Patience = PATIENCE,
     ) -> Registers:
         """Start a proxy with a clock of its own."""
         client = await self._stack.enter_async_context(self.network.host(name).client(SECRET))
         transport = await self._stack.enter_async_context(LossyTransport(client, self.random, loss))
         clock = Clock(self.read_us(skew_s), self.random.getrandbits(64))
-        registers = make(transport, self.new_shelf(), clock, Random(self.random.random()), patience)
+        registers = Registers(transport, self.new_shelf(), clock, Random(self.random.random()), patience)
         return await self._stack.enter_async_context(registers)
 
     def read_us(self, skew_s: float = 0.0) -> Callable[[], int]:
