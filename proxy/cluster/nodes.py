@@ -1,0 +1,73 @@
+"""How the owners of a key are called: the clients, the epoch that each call carries, and what a failed call proves.
+
+Owns no state but what it was given. Never decides whom to ask or whether enough have answered.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from proxy.cluster.placement import Key, Placement, Rings, place, tcp_address
+from ring.device import Device
+from swiftlike.node_calls import Code
+from swiftlike.node_client import NodeClient, NodeFailed
+from swiftlike.rpc.transport import Address, Outcome, Transport
+
+_NOT_BEGUN: Final = frozenset({Outcome.NOT_SENT, Outcome.BUSY, Outcome.REFUSED})
+_NOT_DONE: Final = frozenset(
+    {
+        Code.BAD_CALL,
+        Code.UNKNOWN_TABLE,
+        Code.RING_OLDER,
+        Code.RING_NEWER,
+        Code.BALLOT_REFUSED,
+        Code.INSUFFICIENT_STORAGE,
+    }
+)
+"""Codes that are answered before anything is stored. A device that failed while it wrote is not among them."""
+
+
+class Nodes:
+    """The devices of a cluster, as one process reaches them."""
+
+    def __init__(
+        self, transport: Transport, rings: Rings, address_of: Callable[[Device], Address] = tcp_address
+    ) -> None:
+        self.transport: Final = transport
+        self._rings = rings
+        self._address_of = address_of
+
+    def now(self) -> float:
+        """Return the time on the clock that deadlines refer to."""
+        return self.transport.now()
+
+    def place(self, key: Key) -> Placement:
+        """Return the owners of a key under the newest epoch known here."""
+        return place(self._rings.ring(key.table), key)
+
+    def client(self, placement: Placement, device: Device, deadline: float) -> NodeClient:
+        """Return a way to call a device under a placement's epoch, with what is left until the deadline."""
+        left_s = max(0.0, deadline - self.now())
+        return NodeClient(
+            self.transport, self._address_of(device), lambda table: placement.epoch, timeout_s=left_s
+        )
+
+    def heed(self, placement: Placement, failure: NodeFailed) -> None:
+        """Take note of what a failure says about the ring."""
+        if failure.reply.code == Code.RING_OLDER:
+            self._rings.look_for_newer(placement.key.table)
+
+
+def is_without_effect(failure: NodeFailed) -> bool:
+    """Say whether a failed call has provably changed nothing, and never will."""
+    reply = failure.reply
+    return reply.outcome in _NOT_BEGUN or (reply.outcome is Outcome.ERROR and reply.code in _NOT_DONE)
+
+
+def wants_handoff(failure: NodeFailed) -> bool:
+    """Say whether an owner is down or full, so that another device should keep its copy meanwhile."""
+    reply = failure.reply
+    match reply.outcome:
+        case Outcome.NOT_SENT | Outcome.UNKNOWN | Outcome.BUSY | Outcome.REFUSED:
+            return True
+        case _:
+            return reply.code in (Code.INSUFFICIENT_STORAGE, Code.DEVICE_FAILED)

@@ -1,0 +1,179 @@
+"""Offers: one entry offered to all owners of its key, and copies for those that are down.
+
+Owns the round in which an entry is accepted: which answers count, the body that an owner lacks, and the handoffs. Never
+issues a ballot, never tries twice, never judges what a refusal means for the write.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from typing import Final, NamedTuple
+
+from proxy.cluster.bodies import Bodies
+from proxy.cluster.nodes import Nodes, is_without_effect, wants_handoff
+from proxy.cluster.placement import Placement
+from proxy.cluster.quorum import Answer, Need, Verdict, judge
+from proxy.cluster.rounds import Patience, Round, Stragglers
+from ring.device import Device, DeviceId
+from swiftlike.entries import Entry
+from swiftlike.node_calls import Acceptance
+from swiftlike.node_client import NodeFailed
+from swiftlike.registers import Replaced
+from swiftlike.rpc.transport import Body
+from swiftlike.timestamps import ZERO_BALLOT, Ballot, Offer
+
+
+class Offered(NamedTuple):
+    """What one owner made of an offer."""
+
+    answer: Answer
+    acceptance: Acceptance | None = None
+    failure: NodeFailed | None = None
+    """How the call failed; None where the owner answered."""
+
+    @property
+    def may_hold(self) -> bool:
+        """Whether the entry may be there, counted or not."""
+        if self.acceptance is not None:
+            return self.acceptance.accepted
+        return self.failure is None or not is_without_effect(self.failure)
+
+    @property
+    def wants_handoff(self) -> bool:
+        """Whether the owner is down or full, so that another device should keep its copy meanwhile."""
+        return self.failure is not None and wants_handoff(self.failure)
+
+
+class OfferEnd(NamedTuple):
+    """What a round of offers came to."""
+
+    is_done: bool
+    may_be_held: bool
+    """Some owner took the entry, or nobody knows."""
+    replaced: Replaced | None
+    above: Ballot
+
+
+class Offers:
+    """The rounds of offers of one process."""
+
+    def __init__(self, nodes: Nodes, bodies: Bodies, stragglers: Stragglers, patience: Patience) -> None:
+        self._nodes: Final = nodes
+        self._bodies: Final = bodies
+        self._stragglers: Final = stragglers
+        self._patience: Final = patience
+
+    async def offer(
+        self,
+        placement: Placement,
+        entry: Entry,
+        offer: Offer,
+        deadline: float,
+        body: Body | None = None,
+        *,
+        is_own: bool = False,
+    ) -> OfferEnd:
+        """Offer an entry to every owner. `is_own`: this write's, whose copies handoffs keep for owners that are down."""
+        round_deadline = min(deadline, self._nodes.now() + self._patience.round_s)
+
+        def verdict(offered: Mapping[DeviceId, Offered]) -> Verdict:
+            answers = {owner: one.answer for owner, one in offered.items()}
+            return judge(placement.owners, Need.WRITE, answers)
+
+        handoffs = placement.handoffs()  # lazy: costs nothing until one is needed
+        hand_off = partial(self._hand_off, placement, entry, offer, round_deadline, body, handoffs)
+
+        async def offer_to(device: Device) -> Offered:
+            one = await self._offer_to(
+                placement, device, entry, offer, round_deadline, body, owing=placement.key.owes
+            )
+            if is_own and asked.is_left and one.wants_handoff:
+                await hand_off()
+            return one
+
+        async with Round[Offered](self._stragglers) as asked:
+            for owner in placement.owners.everyone:
+                asked.ask(owner, offer_to(placement.devices[owner]))
+            await asked.until(lambda offered: verdict(offered) is not Verdict.UNDECIDED)
+            if verdict(asked.answers) is Verdict.IMPOSSIBLE:
+                # The rest cannot save the round, but may prove that it was without effect.
+                await asked.until(_is_perhaps_held, patience_s=self._patience.hedge_s)
+            offered = dict(asked.answers)
+            is_done = verdict(offered) is Verdict.REACHED
+            if is_done:
+                asked.leave()
+                for one in offered.values():
+                    if is_own and one.wants_handoff:
+                        self._stragglers.leave(self._stragglers.spawn(hand_off()))
+        unheard = len(offered) < len(placement.owners.everyone)
+        return OfferEnd(
+            is_done,
+            unheard or _is_perhaps_held(offered),
+            _newest_replaced(offered.values()),
+            max(
+                (one.acceptance.above or ZERO_BALLOT for one in offered.values() if one.acceptance),
+                default=ZERO_BALLOT,
+            ),
+        )
+
+    async def _offer_to(
+        self,
+        placement: Placement,
+        device: Device,
+        entry: Entry,
+        offer: Offer,
+        deadline: float,
+        body: Body | None,
+        *,
+        owing: bool,
+    ) -> Offered:
+        """Offer an entry to one owner, and bring the body if that is all it lacks."""
+        key, client = placement.key, self._nodes.client(placement, device, deadline)
+        try:
+            acceptance = await client.offer(key.table, key.path, entry, body, offer=offer, owing=owing)
+        except NodeFailed as failure:
+            self._nodes.heed(placement, failure)
+            return Offered(Answer.NO, failure=failure)
+        if acceptance.accepted and not acceptance.whole:
+            whole = await self._bodies.fill(placement, device, entry, deadline)
+            acceptance = acceptance._replace(whole=whole)
+        if not acceptance.counts:
+            return Offered(Answer.NO, acceptance)
+        return Offered(Answer.VOTE if acceptance.votes else Answer.WITNESS, acceptance)
+
+    # --- handoffs -----------------------------------------------------------------------------------------------
+
+    async def _hand_off(
+        self,
+        placement: Placement,
+        entry: Entry,
+        offer: Offer,
+        deadline: float,
+        body: Body | None,
+        handoffs: Iterator[Device],
+    ) -> None:
+        """Give a copy to the next handoff, for an owner that is down or full.
+
+        Only for a write that is done already: it never counts, so for one that is not it would be a copy that may
+        yet come back. It owes nothing.
+        """
+        for _ in range(self._patience.handoff_tries_max):
+            device = next(handoffs, None)
+            if device is None:
+                return
+            stood_in = await self._offer_to(placement, device, entry, offer, deadline, body, owing=False)
+            if stood_in.acceptance is not None and stood_in.acceptance.counts:
+                return
+
+
+def _is_perhaps_held(offered: Mapping[DeviceId, Offered]) -> bool:
+    return any(one.may_hold for one in offered.values())
+
+
+def _newest_replaced(offered: Iterable[Offered]) -> Replaced | None:
+    """Return what an accepted entry replaced: the newest that any owner of its majority knows of."""
+    replaced = [
+        one.acceptance.replaced
+        for one in offered
+        if one.answer is Answer.VOTE and one.acceptance is not None and one.acceptance.replaced is not None
+    ]
+    return max(replaced, key=lambda old: old.version.ballot, default=None)

@@ -1,0 +1,338 @@
+"""Registers: the coordinator of one key's writes and reads, over the owners that its ring names.
+
+Owns the order of the rounds and every wait between them. What answers mean is `decisions`', who must answer `quorum`'s.
+Time, randomness and the clock that issues ballots are handed in. Never keeps anything between two calls but that clock,
+so any proxy may coordinate any key at any time, and may die while it does.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from random import Random
+from types import TracebackType
+from typing import Final, Self, assert_never
+
+from proxy.cluster import decisions
+from proxy.cluster.bodies import Bodies
+from proxy.cluster.decisions import (
+    Carry,
+    Change,
+    Finished,
+    FirstOffer,
+    Judge,
+    Make,
+    Nothing,
+    Outcome,
+    Undecidable,
+)
+from proxy.cluster.nodes import Nodes
+from proxy.cluster.offers import Offers
+from proxy.cluster.placement import Key, Placement, Rings, tcp_address
+from proxy.cluster.quorum import Answer, Need, Verdict, judge, quorum
+from proxy.cluster.rounds import Patience, Round, Stragglers
+from ring.device import Device, DeviceId
+from swiftlike.entries import Entry
+from swiftlike.limits import RPC_BODY_BYTES_MAX
+from swiftlike.node_calls import Found, Promise
+from swiftlike.node_client import NodeFailed
+from swiftlike.rpc.transport import Address, Body, Transport
+from swiftlike.timestamps import ZERO_BALLOT, Ballot, Clock, ClockAhead, Offer, WriteId
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """How a write ended."""
+
+    outcome: Outcome
+    entry: Entry | None = None
+    """Done: what was written, or what was judged on it and carried through since; None when it is forgotten already
+    what exactly was chosen. Refused: what the condition was judged on; None when nothing stands there."""
+    replaced_live: bool = False
+    """Done: whether something was there for clients before."""
+    above: Ballot = ZERO_BALLOT
+    """The highest ballot that stood in the way; one of a newer incarnation says that the container was made anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What stands at a key."""
+
+    placement: Placement
+    is_known: bool
+    """False: no majority could say. Nothing else here means anything then."""
+    entry: Entry | None = None
+    body: Body | None = None
+    """The whole body, where it is small enough for what the caller asked, and came."""
+    holders: tuple[DeviceId, ...] = ()
+    """Owners that hold that body, to stream it from."""
+
+
+class Registers:
+    """Coordinates registers; usable inside its context, which owns the calls that outlive their round."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        rings: Rings,
+        clock: Clock,
+        random: Random,
+        patience: Patience | None = None,
+        address_of: Callable[[Device], Address] = tcp_address,
+    ) -> None:
+        """Take the way to the devices, the rings, this process's clock, and what jitter is drawn from."""
+        self.patience: Final = patience or Patience()
+        self.nodes: Final = Nodes(transport, rings, address_of)
+        self.bodies: Final = Bodies(self.nodes)
+        self.clock: Final = clock
+        self._random = random
+        self._stragglers = Stragglers(self.patience.stragglers_max)
+        self._offers = Offers(self.nodes, self.bodies, self._stragglers, self.patience)
+
+    async def __aenter__(self) -> Self:
+        """Begin to own calls."""
+        await self._stragglers.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Wait for the calls that still go on; each has its deadline."""
+        await self._stragglers.__aexit__(kind, error, traceback)
+
+    def new_write_id(self) -> WriteId:
+        """Return the name of a write that is about to begin; its time is what clients are shown."""
+        return WriteId(bytes(self.clock.issue()))
+
+    # --- writing ------------------------------------------------------------------------------------------------
+
+    async def write(self, key: Key, entry: Entry, body: Body | None = None, *, deadline: float) -> Written:
+        """Write unconditionally: one round trip, and the two rounds where that does not get a majority.
+
+        The entry's ballot is filled in. A small body comes along; without one, the entry's body is there already.
+        """
+        entry = entry._replace(ballot=self._ballot(key), base=None)
+        placement = self.nodes.place(key)
+        end = await self._offers.offer(placement, entry, Offer.FIRST, deadline, body, is_own=True)
+        if end.is_done:
+            live = decisions.was_live(end.replaced, key.incarnation)
+            return Written(Outcome.DONE, entry, live, end.above)
+        first = FirstOffer(entry.version, placement.epoch) if end.may_be_held else None
+        change = decisions.unconditional(entry)
+        return await self._decide(key, change, first, end.above, deadline, body)
+
+    async def write_if(
+        self, key: Key, condition: Judge, body: Body | None = None, *, deadline: float
+    ) -> Written:
+        """Write what `condition` makes of the newest entry, or nothing when it refuses. Two rounds."""
+        change = Change(condition)
+        return await self._decide(key, change, None, ZERO_BALLOT, deadline, body)
+
+    async def settle(self, key: Key, *, deadline: float) -> Written:
+        """Carry the newest entry through, above whatever promise stands in its way.
+
+        REFUSED is the good end, with the entry that is chosen now; None when nothing stands there.
+        """
+        return await self._decide(key, decisions.NO_CHANGE, None, ZERO_BALLOT, deadline)
+
+    async def _decide(
+        self,
+        key: Key,
+        change: Change,
+        first: FirstOffer | None,
+        above: Ballot,
+        deadline: float,
+        body: Body | None = None,
+    ) -> Written:
+        """Take the two rounds until they end. `first` is None while nobody can hold the write."""
+        offered: dict[Ballot, Entry] = {}
+        for attempt in range(self.patience.write_attempts_max):
+            if attempt and not await self._back_off(attempt, deadline):
+                break
+            if above.incarnation > key.incarnation:
+                break  # the container was made anew: no ballot of this incarnation passes
+            try:
+                ballot = self._ballot(key, above)
+            except ClockAhead:
+                break
+            placement = self.nodes.place(key)
+            promises, verdict = await self._prepare(placement, ballot, deadline)
+            above = max([above, *(promise.above or ZERO_BALLOT for promise in promises.values())])
+            if verdict is not Verdict.REACHED:
+                continue
+            step = decisions.decide(placement.owners, placement.epoch, promises, first, change, ballot)
+            match step:
+                case Finished(held_ballot, live):
+                    return Written(Outcome.DONE, _entry_under(held_ballot, offered, promises), live, above)
+                case Nothing():
+                    return Written(Outcome.REFUSED, None, above=above)
+                case Undecidable():
+                    continue
+                case Carry(entry, outcome, live):
+                    end = await self._offers.offer(placement, entry, Offer.PASSING, deadline)
+                case Make(entry, live):
+                    outcome = Outcome.DONE
+                    offered[ballot] = entry
+                    end = await self._offers.offer(
+                        placement, entry, Offer.PASSING, deadline, body, is_own=True
+                    )
+                    if first is None and end.may_be_held:
+                        first = FirstOffer(entry.version, placement.epoch)
+                case _:
+                    assert_never(step)
+            above = max(above, end.above)
+            if end.is_done:
+                return Written(outcome, entry, live, above)
+        return Written(Outcome.UNKNOWN if first else Outcome.CONFLICT, above=above)
+
+    async def _prepare(
+        self, placement: Placement, ballot: Ballot, deadline: float
+    ) -> tuple[dict[DeviceId, Promise], Verdict]:
+        """Ask every owner for a promise; return those that were heard, refusals too, and whether they are enough."""
+        round_deadline = self._round_deadline(deadline)
+
+        async def prepare(device: Device) -> Promise:
+            client = self.nodes.client(placement, device, round_deadline)
+            try:
+                return await client.prepare(placement.key.table, placement.key.path, ballot)
+            except NodeFailed as failure:
+                self.nodes.heed(placement, failure)
+                return Promise(None, whole=False, votes=False)
+
+        def verdict(promises: Mapping[DeviceId, Promise]) -> Verdict:
+            answers = {owner: _worth_of_promise(promise) for owner, promise in promises.items()}
+            return judge(placement.owners, Need.WRITE, answers)
+
+        async with Round[Promise](self._stragglers) as asked:
+            for owner in placement.owners.everyone:
+                asked.ask(owner, prepare(placement.devices[owner]))
+            await asked.until(lambda promises: verdict(promises) is not Verdict.UNDECIDED)
+            promises = dict(asked.answers)
+        for promise in promises.values():
+            if promise.register is not None and promise.register.entry is not None:
+                self.clock.follow(promise.register.entry.ballot.micros)
+        return promises, verdict(promises)
+
+    # --- reading ------------------------------------------------------------------------------------------------
+
+    async def read(self, key: Key, *, deadline: float, inline_bytes: int = RPC_BODY_BYTES_MAX) -> Read:
+        """Read what stands at a key, and its body where that is no longer than `inline_bytes` (0: never).
+
+        What is returned is held by a majority, so that no later read sees anything older.
+        """
+        placement = self.nodes.place(key)
+        for attempt in range(self.patience.read_attempts_max):
+            if attempt and not await self._back_off(attempt, deadline):
+                break
+            placement = self.nodes.place(key)
+            found = await self._ask_what_stands(placement, inline_bytes, deadline)
+            if judge(placement.owners, Need.READ, _votes_of(found)) is not Verdict.REACHED:
+                continue
+            newest = decisions.newest_found(found)
+            if newest is None or decisions.is_agreed(placement.owners, found, newest):
+                return await self._with_body(placement, newest, found, inline_bytes, deadline)
+            self.clock.follow(newest.ballot.micros)
+            end = await self._offers.offer(placement, newest, Offer.COPY, deadline)
+            if end.is_done:
+                return await self._with_body(placement, newest, found, inline_bytes, deadline)
+            incarnation = max(key.incarnation, newest.ballot.incarnation)
+            settled = await self.settle(key._replace(incarnation=incarnation), deadline=deadline)
+            if settled.outcome is Outcome.REFUSED:
+                return await self._with_body(placement, settled.entry, found, inline_bytes, deadline)
+        return Read(placement, is_known=False)
+
+    async def _ask_what_stands(
+        self, placement: Placement, inline_bytes: int, deadline: float
+    ) -> dict[DeviceId, Found]:
+        """Ask a majority, one of them for the body; ask the rest when those fail, differ, or take long."""
+        owners = placement.owners
+        order = self._random.sample(owners.voting, len(owners.voting))
+        needed = quorum(len(order))
+        round_deadline = self._round_deadline(deadline)
+
+        async def get(owner: DeviceId, wanted_bytes: int) -> Found:
+            client = self.nodes.client(placement, placement.devices[owner], round_deadline)
+            try:
+                return await client.get(placement.key.table, placement.key.path, wanted_bytes)
+            except NodeFailed as failure:
+                self.nodes.heed(placement, failure)
+                return Found(None, whole=False, votes=False)
+
+        def has_quorum(found: Mapping[DeviceId, Found]) -> bool:
+            return judge(owners, Need.READ, _votes_of(found)) is not Verdict.UNDECIDED
+
+        def is_agreed(found: Mapping[DeviceId, Found]) -> bool:
+            return decisions.is_agreed(owners, found, decisions.newest_found(found))
+
+        async with Round[Found](self._stragglers) as asked:
+            for at, owner in enumerate(order[:needed]):
+                asked.ask(owner, get(owner, 0 if at else inline_bytes))
+            await asked.until(
+                lambda found: any(not one.votes for one in found.values()), patience_s=self.patience.hedge_s
+            )
+            if not is_agreed(asked.answers):
+                for owner in order[needed:]:
+                    asked.ask(owner, get(owner, inline_bytes))
+                await asked.until(has_quorum)
+                await asked.until(is_agreed, patience_s=self.patience.hedge_s)
+            return dict(asked.answers)
+
+    async def _with_body(
+        self,
+        placement: Placement,
+        entry: Entry | None,
+        found: Mapping[DeviceId, Found],
+        inline_bytes: int,
+        deadline: float,
+    ) -> Read:
+        """Return an entry with its body, from whoever sent it along or else holds it."""
+        if entry is None or not entry.has_body:
+            return Read(placement, is_known=True, entry=entry)
+        same = {
+            owner: one
+            for owner, one in found.items()
+            if one.entry and one.entry.body_id == entry.body_id and one.whole
+        }
+        holders = (*same, *(owner for owner in placement.owners.everyone if owner not in same))
+        body = next((one.body for one in same.values() if one.body is not None), None)
+        if body is None and 0 < inline_bytes >= entry.size:
+            body = await self.bodies.fetch(placement, entry, holders, self._round_deadline(deadline))
+        return Read(placement, is_known=True, entry=entry, body=body, holders=holders)
+
+    # --- time ---------------------------------------------------------------------------------------------------
+
+    def _ballot(self, key: Key, above: Ballot = ZERO_BALLOT) -> Ballot:
+        """Issue a ballot that passes what stood in the way. Raises ClockAhead when that is too far ahead."""
+        stamp = self.clock.issue() if above == ZERO_BALLOT else self.clock.issue_above(above)
+        return Ballot(key.incarnation + stamp)
+
+    def _round_deadline(self, deadline: float) -> float:
+        return min(deadline, self.nodes.now() + self.patience.round_s)
+
+    async def _back_off(self, attempt: int, deadline: float) -> bool:
+        """Pause before another attempt, longer each time; False when the deadline does not allow one."""
+        pause_s = self._random.random() * self.patience.back_off_s * 2**attempt
+        if self.nodes.now() + pause_s >= deadline:
+            return False
+        await asyncio.sleep(pause_s)
+        return True
+
+
+def _worth_of_promise(promise: Promise) -> Answer:
+    if promise.register is None:
+        return Answer.NO
+    return Answer.VOTE if promise.votes else Answer.WITNESS
+
+
+def _entry_under(
+    ballot: Ballot, offered: Mapping[Ballot, Entry], promises: Mapping[DeviceId, Promise]
+) -> Entry | None:
+    """Return what was written under a ballot: by this coordinator, or by another that carried it through."""
+    if ballot in offered:
+        return offered[ballot]
+    registers = [promise.register for promise in promises.values() if promise.register is not None]
+    return next((one.entry for one in registers if one.entry and one.ballot == ballot), None)
+
+
+def _votes_of(found: Mapping[DeviceId, Found]) -> dict[DeviceId, Answer]:
+    """Count whoever said what stands there; whether they agree is another question."""
+    return {owner: Answer.VOTE if one.votes else Answer.NO for owner, one in found.items()}

@@ -1,0 +1,127 @@
+"""Rounds: one question to many, and going on as soon as enough have answered.
+
+Owns the tasks that ask, also those that still travel when the round is over. Never knows what is asked, and never
+decides what is enough. Whoever is asked answers with a value; an exception out of a question is a bug, and ends the
+process's tasks.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Generic, Self, TypeVar
+
+from ring.device import DeviceId
+
+A = TypeVar("A")
+
+Enough = Callable[[Mapping[DeviceId, A]], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a coordinator waits, and how often it tries; never beyond its caller's deadline."""
+
+    round_s: float = 5.0
+    """For the answers of one round: an owner that is silent must not use up the time for the next attempt."""
+    hedge_s: float = 0.05
+    """Before a read asks the owners that it hoped to spare, and for those that might still agree."""
+    back_off_s: float = 0.01
+    """The mean of the first pause between two attempts; each further one is twice as long, and all are random."""
+    write_attempts_max: int = 8
+    """The register model was checked with this many."""
+    read_attempts_max: int = 4
+    handoff_tries_max: int = 3
+    """Devices that are tried in the place of one owner."""
+    stragglers_max: int = 4096
+    """Calls that go on after their round is over."""
+
+
+class Stragglers:
+    """Questions that nobody waits for any more: bounded, each with its caller's deadline, awaited at shutdown."""
+
+    def __init__(self, stragglers_max: int) -> None:
+        """Take how many may be left to themselves; those above it are cancelled, and counted."""
+        self._max = stragglers_max
+        self._tasks = asyncio.TaskGroup()
+        self._left: dict[asyncio.Task[Any], None] = {}
+        self.dropped = 0
+
+    async def __aenter__(self) -> Self:
+        """Begin to own tasks."""
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Wait for all of them."""
+        await self._tasks.__aexit__(kind, error, traceback)
+
+    def spawn(self, question: Coroutine[Any, Any, A]) -> asyncio.Task[A]:
+        """Begin a question of a round."""
+        return self._tasks.create_task(question)
+
+    def leave(self, task: asyncio.Task[Any]) -> None:
+        """Let a question go on by itself, if there is room."""
+        if len(self._left) >= self._max:
+            self.dropped += 1
+            task.cancel()
+            return
+        self._left[task] = None
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._left.pop(task, None)
+
+
+class Round(Generic[A]):
+    """One question, asked of several owners at once; used inside its context, whose end drops what was not left."""
+
+    def __init__(self, stragglers: Stragglers) -> None:
+        self.answers: Final[dict[DeviceId, A]] = {}
+        self.is_left = False
+        """The round is over, and nobody waits for the questions that still go on."""
+        self._stragglers = stragglers
+        self._pending: dict[DeviceId, asyncio.Task[A]] = {}
+        self._heard = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        """Begin."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop asking; a call that is cancelled may or may not have been done."""
+        for task in self._pending.values():
+            task.cancel()
+
+    def ask(self, owner: DeviceId, question: Coroutine[Any, Any, A]) -> None:
+        """Ask one more owner."""
+        task = self._pending[owner] = self._stragglers.spawn(question)
+        task.add_done_callback(lambda done: self._hear(owner, done))
+
+    async def until(self, enough: Enough[A], patience_s: float | None = None) -> None:
+        """Return when the answers are enough, when all have answered, or when patience ends."""
+        try:
+            async with asyncio.timeout(patience_s):
+                while self._pending and not enough(self.answers):
+                    self._heard.clear()
+                    await self._heard.wait()
+        except TimeoutError:
+            return
+
+    def leave(self) -> None:
+        """Let those who have not answered yet be asked to the end."""
+        self.is_left = True
+        pending, self._pending = self._pending, {}
+        for task in pending.values():
+            self._stragglers.leave(task)
+
+    def _hear(self, owner: DeviceId, task: asyncio.Task[A]) -> None:
+        if self._pending.pop(owner, None) is None:
+            return
+        if not task.cancelled() and task.exception() is None:
+            self.answers[owner] = task.result()
+        self._heard.set()
