@@ -242,6 +242,13 @@ class Device(TableStore):
         Raises DeviceFailed when a sync failed.
         """
         try:
+            return self._commit(operations)
+        except DeviceFailed as error:
+            self._mark_failed(error)
+            raise DeviceFailed(f"device {self.name}: {error}") from error
+
+    def _commit(self, operations: Sequence[Operation]) -> list[Outcome]:
+        try:
             if self._has_room() or all(operation.spends_reserve for operation in operations):
                 return [Outcome(answer) for answer in self._commit_together(operations)]
         except DeviceFailed:
@@ -276,10 +283,9 @@ class Device(TableStore):
         try:
             self.volumes.sync()
             view.commit()
-        except (OSError, DeviceFailed) as error:
+        except BaseException:
             view.abort()
-            self._mark_failed(error)
-            raise DeviceFailed(f"device {self.name}: {error}") from error
+            raise
         self.counters.batches += 1
         self.counters.operations += len(operations)
         self._standings.update(change.standings_changed)
@@ -362,8 +368,19 @@ class Device(TableStore):
         )
 
     async def on_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Run what waits for the disk on a reader's thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, call, *arguments)
+        """Run what waits for the disk on a reader's thread. A failed sync is final there too."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._readers, self._watched, call, *arguments
+        )
+
+    def _watched(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Call; on the thread itself, since the caller that waits for it may have been cancelled."""
+        try:
+            return call(*arguments)
+        except DeviceFailed as error:
+            self._mark_failed(error)
+            self._writer.fail_from_thread(error)
+            raise
 
     async def judge_damage(self, key: Key, place: Location, damage: BodyDamaged) -> StorageError:
         """Quarantine a damaged body, if the index still points at it; return what to tell the reader."""

@@ -30,7 +30,7 @@ from prometheus_client import start_http_server
 
 from storage_node.device import Device, Settings
 from storage_node.disk import Disk
-from storage_node.errors import DeviceFailed, DeviceRefused
+from storage_node.errors import DeviceFailed, DeviceRefused, StorageError
 from storage_node.metrics import DeviceMetrics
 from storage_node.rings import RingSet
 from storage_node.service import DeviceService, Surroundings
@@ -174,7 +174,9 @@ class DeviceProcess:
                 on_failure=end_now,
                 disk=self._disk,
             )
-        except OSError as error:
+        except DeviceRefused:
+            raise
+        except (OSError, StorageError) as error:
             raise DeviceRefused(
                 f"{self._config.path} cannot be opened ({error}): look at the disk"
             ) from error

@@ -168,11 +168,11 @@ async def test_a_failed_sync_ends_the_process_with_its_own_exit_code_and_the_dev
     host: Host, run: Run
 ) -> None:
     prelude = (
-        "from pathlib import Path; from storage_node.disk import Disk; whole = Disk.sync\n"
-        "def sync(self, fd):\n"
+        "from pathlib import Path; from storage_node.disk import Disk; whole = Disk._flush_file\n"
+        "def _flush_file(self, fd):\n"
         f"    if Path({str(host.root / 'bad')!r}).exists(): raise OSError(5, 'EIO')\n"
         "    whole(self, fd)\n"
-        "Disk.sync = sync\n"
+        "Disk._flush_file = _flush_file\n"
     )
     process = run(start_device(host, prelude=prelude))
     async with client_of(host) as client:
