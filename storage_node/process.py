@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -28,12 +29,14 @@ from typing import Any, Final
 import uvloop
 from prometheus_client import start_http_server
 
+from ring.ring import Ring
 from storage_node.device import Device, Settings
 from storage_node.disk import Disk
-from storage_node.errors import DeviceFailed, DeviceRefused, StorageError
+from storage_node.errors import DeviceFailed, DeviceRefused, InsufficientStorage, StorageError
 from storage_node.metrics import DeviceMetrics
 from storage_node.rings import RingSet
 from storage_node.service import DeviceService, Surroundings
+from storage_node.voting import founding_partitions
 from swiftlike import logs
 from swiftlike.config import (
     Cluster,
@@ -153,6 +156,7 @@ class DeviceProcess:
         try:
             rings.check_place(device.uuid, self._config.name, self._config.port)
             device.start()
+            await rings.apply(partial(self._take_ring, device))
             await self._serve(device, rings)
         finally:
             await device.close()
@@ -197,7 +201,7 @@ class DeviceProcess:
             metrics = DeviceMetrics(device, service, server, self._free_bytes)
             async with server:
                 end_scrapes = self._serve_scrapes(metrics)
-                following = asyncio.create_task(rings.run())
+                following = asyncio.create_task(rings.run(partial(self._take_ring, device)))
                 following.add_done_callback(self._followed)
                 try:
                     places = [await self._listen(server, address) for address in self._addresses()]
@@ -212,6 +216,20 @@ class DeviceProcess:
                     following.cancel()
                     await asyncio.wait((following,))
                     end_scrapes()
+
+    async def _take_ring(self, device: Device, table: bytes, ring: Ring) -> None:
+        """Vote at once where the ring says that nothing can have been missed; elsewhere only catch-up gives a vote."""
+        if ring.part_power != device.layout.part_powers[table]:
+            return  # the process is about to restart with it
+        # On a thread: a ring has up to millions of slots.
+        partitions = await asyncio.to_thread(founding_partitions, ring, device.uuid)
+        try:
+            granted = await device.grant_first_votes(table, partitions)
+        except InsufficientStorage as error:
+            log.error("no first votes on ring %s, epoch %d: %s, then restart", ring.name, ring.epoch, error)
+            return
+        if granted:
+            log.info("votes on %d founding partitions of ring %s, epoch %d", granted, ring.name, ring.epoch)
 
     def _followed(self, following: "asyncio.Task[None]") -> None:
         """The rings are followed until the end; if that ends by itself, so must the process."""

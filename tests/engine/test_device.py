@@ -23,8 +23,9 @@ from storage_node.errors import (
     OutcomeUnknown,
     StorageError,
 )
-from storage_node.keys import CONTAINERS
+from storage_node.keys import CONTAINERS, Layout
 from storage_node.locations import InFile, InVolume
+from storage_node.rebuilding import rebuild_index
 from swiftlike.limits import QUEUED_OPERATIONS_MAX
 from tests.engine.conftest import SETTINGS, opened, vote_everywhere
 from tests.engine.samples import LARGE, LAYOUT, NOW_US, OBJECTS, ballot, delete, object_key, put
@@ -466,6 +467,53 @@ async def test_a_cancelled_caller_harms_nobody(device: Device) -> None:
     assert answer.counts
     with pytest.raises(asyncio.CancelledError):
         await cancelled
+
+
+async def test_first_votes_outlive_a_restart_and_are_granted_to_the_end_after_one(root: Path) -> None:
+    async with opened(root) as device:
+        assert await device.grant_first_votes(OBJECTS, (0, 1)) == 2
+    async with opened(root) as device:
+        assert device.standing(OBJECTS, 0).votes
+        assert await device.grant_first_votes(OBJECTS, (0, 1, 2)) == 1
+
+
+@pytest.mark.parametrize("granted", [(), (0,)], ids=["before any vote", "after the first"])
+async def test_after_a_failed_sync_no_first_vote_is_granted_ever_again(
+    root: Path, granted: tuple[int, ...]
+) -> None:
+    async with opened(root) as device:
+        await device.grant_first_votes(OBJECTS, granted)
+    identity.mark_failed(root)
+    for _ in range(2):
+        async with opened(root) as device:
+            for table in (OBJECTS, CONTAINERS):
+                assert await device.grant_first_votes(table, (0, 1)) == 0
+                assert not device.standing(table, 0).votes
+
+
+async def test_an_index_that_was_rebuilt_gets_no_first_votes(root: Path) -> None:
+    rebuild_index(root, LAYOUT, map_bytes=SETTINGS.index_map_bytes)
+    async with opened(root) as device:
+        assert await device.grant_first_votes(OBJECTS, (0,)) == 0
+        assert not device.standing(OBJECTS, 0).votes
+
+
+async def test_votes_taken_under_one_part_power_do_not_return_under_another(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wider = Layout(LAYOUT.seed, {**LAYOUT.part_powers, OBJECTS: LAYOUT.part_powers[OBJECTS] + 1})
+    async with opened(root) as device:
+        assert await device.grant_first_votes(OBJECTS, (0, 1)) == 2
+        await device.set_standing(OBJECTS, 0, Standing(votes=False))
+    with monkeypatch.context() as patch:
+        patch.setattr("tests.engine.conftest.LAYOUT", wider)
+        async with opened(root) as device:
+            assert await device.grant_first_votes(OBJECTS, (0, 1, 2, 3)) == 0
+        identity.mark_failed(root)
+        async with opened(root) as device:
+            assert device.layout == wider
+    async with opened(root) as device:
+        assert not device.standing(OBJECTS, 1).votes, "a failed sync takes the votes of all part powers"
 
 
 async def test_the_votes_of_containers_are_taken_away_with_those_of_objects(root: Path) -> None:
