@@ -4,7 +4,7 @@ Owns the queue, its bounds, and the order body durable, index committed, answer.
 
 A batch never waits for more: it is what came while the last one was under way. An operation that fails makes its
 batch be replayed one by one, so that it fails alone. A sync that fails is final: what reached the disk is unknown, so
-are the answers, and the process must stop.
+are the answers, and the process must stop. So it is when a sync fails beside the batches, that of a large file.
 """
 
 import asyncio
@@ -104,6 +104,11 @@ class GroupCommit:
             # The last answers were handed to the loop before the thread ended: let them arrive.
             await asyncio.sleep(0)
 
+    def fail_from_thread(self, failure: DeviceFailed) -> None:
+        """Take nothing more: a sync failed outside of any batch. From any thread."""
+        assert self._loop is not None, "start the group commit first"
+        self._loop.call_soon_threadsafe(self._fail, failure)
+
     @property
     def queued(self) -> int:
         """Operations that are queued or under way."""
@@ -127,7 +132,7 @@ class GroupCommit:
                     f"the outcome of this write is unknown ({error}): the device has stopped"
                 )
                 failure.__cause__ = error
-                self._loop.call_soon_threadsafe(self._fail, batch, failure)
+                self._loop.call_soon_threadsafe(self._fail_batch, batch, failure)
                 return
             self._loop.call_soon_threadsafe(self._answer, batch, outcomes)
 
@@ -156,18 +161,29 @@ class GroupCommit:
         self._queued -= len(batch)
         self._make_room()
 
-    def _fail(self, batch: list[_Waiting], failure: OutcomeUnknown) -> None:
-        _log.critical("%s", failure)
-        self._failure = DeviceFailed(f"the device has failed and must be restarted: {failure.__cause__}")
+    def _fail_batch(self, batch: list[_Waiting], failure: OutcomeUnknown) -> None:
+        self._drop(batch, failure)
+        self._fail(failure.__cause__ or failure)
+
+    def _fail(self, cause: BaseException) -> None:
+        """Take nothing more, and tell so, once. A batch under way goes on to its own end."""
+        if self._failure is not None:
+            return
+        _log.critical("the device has failed: %s", cause)
+        self._failure = DeviceFailed(f"the device has failed and must be restarted: {cause}")
         with self._condition:
             never_begun = list(self._queue)
             self._queue.clear()
-        self._queued = self._queued_bytes = 0
-        for waiting, error in [*((w, failure) for w in batch), *((w, self._failure) for w in never_begun)]:
-            if not waiting.future.done():
-                waiting.future.set_exception(error)
+        self._drop(never_begun, self._failure)
         self._make_room()
         self._on_failure(self._failure)
+
+    def _drop(self, some: list[_Waiting], error: DeviceFailed) -> None:
+        for operation, future in some:
+            self._queued -= 1
+            self._queued_bytes -= operation.body_bytes
+            if not future.done():
+                future.set_exception(error)
 
     def _make_room(self) -> None:
         """Wake those who wait for room; each looks again."""

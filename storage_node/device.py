@@ -37,7 +37,7 @@ from storage_node.errors import (
 from storage_node.files import Files, StagedFile
 from storage_node.identity import DeviceFile
 from storage_node.index import Identity, Index
-from storage_node.keys import IDENTITY, Key, Layout
+from storage_node.keys import FORMATTED, IDENTITY, Key, Layout
 from storage_node.keyvalues import Reading
 from storage_node.locations import FileId, InFile, InVolume, Location, VolumeId
 from storage_node.operations import Content, Disown, Fill, Operation, Relocate, RemoveVolume
@@ -106,16 +106,18 @@ def format_device(
     identity.make_directories(root)
     uuid = uuid4()
     device = DeviceFile(uuid, generation=1, stamp=uuid)
-    create_index(index_directory or root / "index", device, map_bytes).close()
+    create_index(index_directory or root / "index", device, map_bytes, formatted=True).close()
     identity.write_device_file(root, device)
     return device.uuid
 
 
-def create_index(directory: Path, device: DeviceFile, map_bytes: int) -> Index:
-    """Create the index of a device that is being formatted or rebuilt."""
+def create_index(directory: Path, device: DeviceFile, map_bytes: int, *, formatted: bool = False) -> Index:
+    """Create the index of a device that is being formatted, or rebuilt: only the former may ever get first votes."""
     index = Index(directory, create=True, map_bytes=map_bytes)
     change = index.begin()
     change.put(IDENTITY, Identity(device.uuid, device.generation).encode())
+    if formatted:
+        change.put(FORMATTED, b"")
     change.commit()
     return index
 
@@ -260,6 +262,13 @@ class Device(TableStore):
         Raises DeviceFailed when a sync failed.
         """
         try:
+            return self._commit(operations)
+        except DeviceFailed as error:
+            self._mark_failed(error)
+            raise DeviceFailed(f"device {self.name}: {error}") from error
+
+    def _commit(self, operations: Sequence[Operation]) -> list[Outcome]:
+        try:
             if self._has_room() or all(operation.spends_reserve for operation in operations):
                 return [Outcome(answer) for answer in self._commit_together(operations)]
         except DeviceFailed:
@@ -294,10 +303,9 @@ class Device(TableStore):
         try:
             self.volumes.sync()
             view.commit()
-        except (OSError, DeviceFailed) as error:
+        except BaseException:
             view.abort()
-            self._mark_failed(error)
-            raise DeviceFailed(f"device {self.name}: {error}") from error
+            raise
         self.counters.batches += 1
         self.counters.operations += len(operations)
         self._standings.update(change.standings_changed)
@@ -416,8 +424,19 @@ class Device(TableStore):
         )
 
     async def on_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Run what waits for the disk on a reader's thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, call, *arguments)
+        """Run what waits for the disk on a reader's thread. A failed sync is final there too."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._readers, self._watched, call, *arguments
+        )
+
+    def _watched(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Call; on the thread itself, since the caller that waits for it may have been cancelled."""
+        try:
+            return call(*arguments)
+        except DeviceFailed as error:
+            self._mark_failed(error)
+            self._writer.fail_from_thread(error)
+            raise
 
     async def judge_damage(self, key: Key, place: Location, damage: BodyDamaged) -> StorageError:
         """Quarantine a damaged body, if the index still points at it; return what to tell the reader."""
@@ -465,20 +484,22 @@ class Device(TableStore):
     # ---- opening -------------------------------------------------------------------------------------------
 
     def _load_standings(self) -> None:
-        with self._index.reading() as view:
-            self._standings = tables.read_standings(view, self.layout)
         if identity.has_failed(self.root):
             # The page cache may show bytes that never reached the disk: what is here may be less than was promised.
-            view = self._index.begin()
-            change = Change(view, self.layout, self._standings)
-            for (table, partition), standing in self._standings.items():
-                change.set_standing(table, partition, standing._replace(votes=False))
-            view.commit()
-            self._standings = dict(change.standings_changed)
+            # The mark goes last: a crash before takes the votes once more.
+            change = self._index.begin()
+            try:
+                Change(change, self.layout, {}).take_all_votes()
+            except BaseException:
+                change.abort()
+                raise
+            change.commit()
             identity.clear_failed(self.root)
             _log.warning(
                 "device %s: its last sync failed; it does not vote until it has caught up", self.name
             )
+        with self._index.reading() as view:
+            self._standings = tables.read_standings(view, self.layout)
 
 
 class StagedBody:

@@ -2,7 +2,8 @@
 
 Owns whole writes, syncs, names and shared descriptors. Never knows what the bytes mean. The crash tests stand a
 recording disk in its place, so nothing else in the storage node creates, writes, syncs, renames or removes a file once
-a device is open (the index writes through LMDB; formatting and the failure mark are `identity`'s).
+a device is open (the index writes through LMDB; formatting and the failure mark are `identity`'s). A failed sync
+leaves here as DeviceFailed and never as OSError, so that nobody can take it for an operation that failed alone.
 """
 
 import os
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 
-from storage_node.errors import BodyGone
+from storage_node.errors import BodyGone, DeviceFailed
 from swiftlike.limits import IOVECS_MAX
 
 
@@ -39,14 +40,19 @@ class Disk:
             offset += wanted
 
     def sync(self, fd: int) -> None:
-        """Put a file's bytes and length on stable storage."""
-        os.fdatasync(fd)
+        """Put a file's bytes and length on stable storage. Raises DeviceFailed: nobody knows what is there."""
+        try:
+            self._flush_file(fd)
+        except OSError as error:
+            raise _sync_failed(error) from error
 
     def sync_directory(self, path: Path) -> None:
-        """Put the names in a directory on stable storage."""
+        """Put the names in a directory on stable storage. Raises DeviceFailed: nobody knows what is there."""
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            os.fsync(fd)
+            self._flush_directory(fd)
+        except OSError as error:
+            raise _sync_failed(error) from error
         finally:
             os.close(fd)
 
@@ -66,6 +72,18 @@ class Disk:
         """Return how much more an unprivileged process could write."""
         room = os.statvfs(path)
         return room.f_bavail * room.f_frsize
+
+    def _flush_file(self, fd: int) -> None:
+        os.fdatasync(fd)
+
+    def _flush_directory(self, fd: int) -> None:
+        os.fsync(fd)
+
+
+def _sync_failed(error: OSError) -> DeviceFailed:
+    return DeviceFailed(
+        f"a sync failed ({error}): look at the disk; the device returns as one that does not vote"
+    )
 
 
 class SharedFile:

@@ -95,6 +95,7 @@ class Files:
         self._disk.sync(staged.fd)
         path = self.path(staged.id)
         self._disk.rename(staged.path, path)
+        staged.path = path  # where `abort` finds it, should the sync below fail
         self._disk.sync_directory(path.parent)
         staged.close()
         return InFile(staged.id)

@@ -1,7 +1,7 @@
 """The index of a device: one LMDB environment, every value under a checksum.
 
 Owns how the environment is made, opened, read and committed. Never knows what a key means. Commits are fully
-synchronous; one thread writes; a read transaction never spans an `await`.
+synchronous; one thread writes; a read transaction never spans an `await`. What LMDB raises leaves here as StorageError.
 
     value, version 1:  size  field
                              the value, laid out by the table that it stands in
@@ -18,7 +18,7 @@ from uuid import UUID
 import lmdb
 from xxhash import xxh3_64_digest
 
-from storage_node.errors import DeviceFailed, DeviceRefused, IndexDamaged, InsufficientStorage
+from storage_node.errors import DeviceFailed, DeviceRefused, IndexDamaged, InsufficientStorage, StorageError
 from storage_node.keys import IDENTITY
 from swiftlike.limits import INDEX_MAP_BYTES, INDEX_READERS_MAX
 
@@ -29,6 +29,7 @@ FORMAT_VERSION: Final = 1
 _LIB_VERSION: Final = 1
 _CHECKSUM_BYTES: Final = 8
 _FULL: Final = (lmdb.MapFullError, lmdb.TxnFullError)
+_DAMAGED: Final = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.BadChecksumError)
 
 
 class Identity(NamedTuple):
@@ -88,7 +89,7 @@ class Index:
             )
         self._path = path
         if not readonly:
-            self._env.reader_check()
+            self.drop_dead_readers()
 
     def identity(self) -> Identity:
         """Return whose index it is. Raises DeviceRefused when it is empty or of a newer format."""
@@ -105,7 +106,7 @@ class Index:
     @contextmanager
     def reading(self) -> Iterator["IndexView"]:
         """Hold a consistent view; keep it short, since it pins every page that is replaced meanwhile."""
-        transaction = self._env.begin()
+        transaction = self._begin()
         try:
             yield IndexView(transaction)
         finally:
@@ -113,20 +114,31 @@ class Index:
 
     def get(self, key: bytes) -> bytes | None:
         """Read one value: the shortest of views."""
-        transaction = self._env.begin()
+        transaction = self._begin()
         try:
             raw = transaction.get(key)
+        except lmdb.Error as error:
+            raise _told(error) from error
         finally:
             transaction.abort()
         return None if raw is None else _opened(key, raw)
 
     def begin(self) -> "IndexChange":
         """Begin to write; on the writer's thread only."""
-        return IndexChange(self._env.begin(write=True))
+        return IndexChange(self._begin(write=True))
+
+    def _begin(self, *, write: bool = False) -> "lmdb.Transaction[bytes]":
+        try:
+            return self._env.begin(write=write)
+        except lmdb.Error as error:
+            raise _told(error) from error
 
     def drop_dead_readers(self) -> int:
         """Free the slots of readers that were killed, which pin pages; return how many."""
-        return self._env.reader_check()
+        try:
+            return self._env.reader_check()
+        except lmdb.Error as error:
+            raise _told(error) from error
 
     def used_bytes(self) -> int:
         """Return how far the environment has grown, free pages included."""
@@ -147,12 +159,15 @@ class IndexView:
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value at a key. Raises IndexDamaged."""
-        raw = self._get(key)
+        try:
+            raw = self._get(key)
+        except lmdb.Error as error:
+            raise _told(error) from error
         return None if raw is None else _opened(key, raw)
 
     def scan(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """Yield the items in `[start, stop)` in order of their keys, or from the last to the first."""
-        with self._transaction.cursor() as cursor:
+        with self._cursor() as cursor:
             if reverse:
                 # The last key below `stop` is the one before the first at or above it, or the very last.
                 there = cursor.prev() if cursor.set_range(stop) else cursor.last()
@@ -168,7 +183,7 @@ class IndexView:
 
     def floor(self, key: bytes, start: bytes) -> tuple[bytes, bytes] | None:
         """Return the last item in `[start, key]`."""
-        with self._transaction.cursor() as cursor:
+        with self._cursor() as cursor:
             there = cursor.set_range(key)
             if not there or cursor.key() != key:
                 there = cursor.prev() if there else cursor.last()
@@ -176,6 +191,14 @@ class IndexView:
                 return None
             found, raw = cursor.item()
             return found, _opened(found, raw)
+
+    @contextmanager
+    def _cursor(self) -> Iterator["lmdb.Cursor[bytes]"]:
+        try:
+            with self._transaction.cursor() as cursor:
+                yield cursor
+        except lmdb.Error as error:
+            raise _told(error) from error
 
 
 class IndexChange(IndexView):
@@ -190,19 +213,15 @@ class IndexChange(IndexView):
         """Set the value at a key. Raises InsufficientStorage when the map is full."""
         try:
             self._put(key, value + xxh3_64_digest(key + value))
-        except _FULL as error:
-            raise InsufficientStorage(
-                f"the index is full ({error}): add devices, or wait for reclaim"
-            ) from None
+        except lmdb.Error as error:
+            raise _told(error) from error
 
     def delete(self, key: bytes) -> bool:
         """Remove a key; say whether it was there."""
         try:
             return self._transaction.delete(key)
-        except _FULL as error:
-            raise InsufficientStorage(
-                f"the index is full ({error}): add devices, or wait for reclaim"
-            ) from None
+        except lmdb.Error as error:
+            raise _told(error) from error
 
     def commit(self) -> None:
         """Put the changes on stable storage.
@@ -211,15 +230,9 @@ class IndexChange(IndexView):
         """
         try:
             self._transaction.commit()
-        except _FULL as error:
-            raise InsufficientStorage(
-                f"the index is full ({error}): add devices, or wait for reclaim"
-            ) from None
         except lmdb.Error as error:
-            if error.code == errno.ENOSPC:
-                raise InsufficientStorage(
-                    "the disk of the index is full: free space or add devices"
-                ) from None
+            if isinstance(told := _told(error), InsufficientStorage):
+                raise told from None
             raise DeviceFailed(f"the index could not be committed: {error}") from error
 
     def abort(self) -> None:
@@ -232,3 +245,16 @@ def _opened(key: bytes, raw: bytes) -> bytes:
     if xxh3_64_digest(key + value) != raw[-_CHECKSUM_BYTES:]:
         raise IndexDamaged(f"index key {key[:80]!r}: checksum mismatch; run check, then rebuild-index")
     return value
+
+
+def _told(error: lmdb.Error) -> StorageError:
+    """Translate what LMDB raised outside of a commit: nothing was written."""
+    if isinstance(error, _FULL):
+        return InsufficientStorage(f"the index is full ({error}): add devices, or wait for reclaim")
+    if getattr(error, "code", None) == errno.ENOSPC:  # what the binding itself refuses has no code
+        return InsufficientStorage(f"the disk of the index is full ({error}): free space or add devices")
+    if isinstance(error, _DAMAGED):
+        return IndexDamaged(f"the index is damaged ({error}): run check, then rebuild-index")
+    if isinstance(error, lmdb.PanicError):
+        return DeviceFailed(f"the index takes nothing more ({error}): restart the device")
+    return StorageError(f"the index refused ({error}): try again, and look at the disk and the log")

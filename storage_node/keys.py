@@ -17,6 +17,7 @@ Owns the names of the tables and the order of keys within them. Never reads or w
     m 0                      register key                             entries whose body is missing here
     v 0                      volume(4)                                live bytes of a volume
     f 0                      table(2) part power(1) partition(4)      voting and floor
+    f 1                                                               set by format: first votes may still be granted
     # 0                                                               identity of the index
 
 The bucket is the first 16 bits of the path hash, so that a partition is a few runs of keys and a change of part power
@@ -38,6 +39,7 @@ ACCOUNTS: Final = b"a\0"
 MISSING: Final = b"m\0"
 VOLUMES: Final = b"v\0"
 STANDINGS: Final = b"f\0"
+FORMATTED: Final = b"f\1"
 IDENTITY: Final = b"#\0"
 
 _TIME: Final = Struct(">Q")
@@ -183,6 +185,11 @@ def volume_key(volume: int) -> bytes:
 def standing_key(table: bytes, part_power: int, partition: int) -> bytes:
     """Return where the voting and the floor of a partition stand."""
     return STANDINGS + table + part_power.to_bytes(1, "big") + _NUMBER.pack(partition)
+
+
+def standings_prefix(table: bytes) -> bytes:
+    """Return what leads the keys of a table's standings; the part power that numbers its partitions follows."""
+    return STANDINGS + table
 
 
 def after(prefix: bytes) -> bytes:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from storage_node.blocks import chunks_of
-from storage_node.keys import Key, Layout
+from storage_node.keys import FORMATTED, Key, Layout
 from storage_node.keyvalues import MemoryKeyValues, Reading
 from storage_node.locations import InVolume, VolumeId
 from storage_node.operations import Content, Fill, Operation
@@ -30,6 +30,8 @@ class MemoryStore(TableStore):
         """Begin empty, voting on nothing."""
         super().__init__(name, layout, read_us, reclaim_age_us)
         self._table = MemoryKeyValues()
+        self._table.put(FORMATTED, b"")
+        self._table.commit()
         self._bodies = _MemoryBodies()
 
     async def offer(self, offered: Offered) -> Acceptance:

@@ -4,6 +4,7 @@ Owns how an acceptor's decision becomes changes of the tables and bodies to appe
 itself, so that many operations share one batch and a failing one can be replayed alone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -292,6 +293,30 @@ class SetStanding:
                 f"the floor of partition {self.partition} cannot sink: read it again before setting it"
             )
         change.set_standing(self.table, self.partition, self.standing)
+
+
+@dataclass(slots=True)
+class GrantFirstVotes:
+    """Let a formatted device vote on partitions that never had other owners.
+
+    What had a standing keeps it: votes that were taken away come back only after catch-up. The standing written here
+    is itself the mark that this was done, so that a crash before the commit grants nothing and one behind it grants
+    nothing twice.
+    """
+
+    table: bytes
+    partitions: Sequence[int]
+    body_bytes: int = 0
+    spends_reserve: bool = True
+
+    def apply(self, change: Change, bodies: Bodies) -> int:
+        """Grant what was never granted or taken, and return how many."""
+        if not change.may_grant_first_votes(self.table):
+            return 0
+        new = [number for number in self.partitions if not change.stood(self.table, number)]
+        for number in new:
+            change.set_standing(self.table, number, Standing(votes=True))
+        return len(new)
 
 
 @dataclass(slots=True)

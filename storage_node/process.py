@@ -29,13 +29,15 @@ from typing import Any, Final
 import uvloop
 from prometheus_client import start_http_server
 
+from ring.ring import Ring
 from storage_node.device import Device, Settings
 from storage_node.disk import Disk
-from storage_node.errors import DeviceFailed, DeviceRefused
+from storage_node.errors import DeviceFailed, DeviceRefused, InsufficientStorage, StorageError
 from storage_node.housekeeping import keep_house
 from storage_node.metrics import DeviceMetrics
 from storage_node.rings import RingSet
 from storage_node.service import DeviceService, Surroundings
+from storage_node.voting import founding_partitions
 from swiftlike import logs
 from swiftlike.config import (
     Cluster,
@@ -155,6 +157,7 @@ class DeviceProcess:
         try:
             rings.check_place(device.uuid, self._config.name, self._config.port)
             device.start()
+            await rings.apply(partial(self._take_ring, device))
             await self._serve(device, rings)
         finally:
             await device.close()
@@ -176,7 +179,9 @@ class DeviceProcess:
                 on_failure=end_now,
                 disk=self._disk,
             )
-        except OSError as error:
+        except DeviceRefused:
+            raise
+        except (OSError, StorageError) as error:
             raise DeviceRefused(
                 f"{self._config.path} cannot be opened ({error}): look at the disk"
             ) from error
@@ -196,7 +201,7 @@ class DeviceProcess:
             metrics = DeviceMetrics(device, service, server, self._free_bytes)
             async with server:
                 end_scrapes = self._serve_scrapes(metrics)
-                following = asyncio.create_task(rings.run())
+                following = asyncio.create_task(rings.run(partial(self._take_ring, device)))
                 following.add_done_callback(partial(self._ended, "the rings are not followed any more"))
                 keeping = asyncio.create_task(keep_house(device, read_us))
                 keeping.add_done_callback(partial(self._ended, "the device is not kept in order any more"))
@@ -214,6 +219,20 @@ class DeviceProcess:
                     keeping.cancel()
                     await asyncio.wait((following, keeping))
                     end_scrapes()
+
+    async def _take_ring(self, device: Device, table: bytes, ring: Ring) -> None:
+        """Vote at once where the ring says that nothing can have been missed; elsewhere only catch-up gives a vote."""
+        if ring.part_power != device.layout.part_powers[table]:
+            return  # the process is about to restart with it
+        # On a thread: a ring has up to millions of slots.
+        partitions = await asyncio.to_thread(founding_partitions, ring, device.uuid)
+        try:
+            granted = await device.grant_first_votes(table, partitions)
+        except InsufficientStorage as error:
+            log.error("no first votes on ring %s, epoch %d: %s, then restart", ring.name, ring.epoch, error)
+            return
+        if granted:
+            log.info("votes on %d founding partitions of ring %s, epoch %d", granted, ring.name, ring.epoch)
 
     def _ended(self, sentence: str, task: "asyncio.Task[None]") -> None:
         """What goes on until the end has ended by itself, and so must the process."""

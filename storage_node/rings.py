@@ -6,7 +6,7 @@ another host: whoever distributes rings puts the file into the directory.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -34,6 +34,8 @@ class RingSet:
     ) -> None:
         """Take each table's file and the ring read from it; `on_new_power` is told when only a restart helps."""
         self._on_new_power = on_new_power
+        self._taken: asyncio.Queue[bytes] = asyncio.Queue()
+        """Tables whose ring was replaced and not yet applied; rings change rarely, so it is short."""
         self._watchers = {
             table: RingWatcher(path, ring, on_change=partial(self._changed, table))
             for table, (path, ring) in rings.items()
@@ -76,11 +78,19 @@ class RingSet:
         for watcher in self._watchers.values():
             watcher.poke()
 
-    async def run(self) -> None:
-        """Follow the files until cancelled."""
+    async def apply(self, take: Callable[[bytes, Ring], Awaitable[None]]) -> None:
+        """Hand every table's ring to what depends on it."""
+        for table, watcher in self._watchers.items():
+            await take(table, watcher.ring)
+
+    async def run(self, take: Callable[[bytes, Ring], Awaitable[None]]) -> None:
+        """Follow the files until cancelled, and hand over each ring that replaces another."""
         async with asyncio.TaskGroup() as group:
             for watcher in self._watchers.values():
                 group.create_task(watcher.run())
+            while True:
+                table = await self._taken.get()
+                await take(table, self._watchers[table].ring)
 
     def check_place(self, uuid: UUID, name: str, port: int) -> None:
         """Refuse a device that the rings know under another name or port: two disks of this host were swapped."""
@@ -107,3 +117,5 @@ class RingSet:
                 "ring %s has part power %d now: this process restarts to use it", new.name, new.part_power
             )
             self._on_new_power()
+        else:
+            self._taken.put_nowait(table)

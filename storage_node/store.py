@@ -156,6 +156,13 @@ class Store(Protocol):
     async def set_standing(self, table: bytes, partition: int, standing: Standing) -> None:
         """Set the voting and the floor of a partition."""
 
+    async def grant_first_votes(self, table: bytes, partitions: Sequence[int]) -> int:
+        """Vote on partitions that never had other owners than the present ones, and of which this device is one.
+
+        Only on those that never had a standing, and only while the index is the one that was formatted and no sync ever
+        failed on it; returns how many. The caller has it from a ring that names this device's uuid.
+        """
+
     async def reclaim(self, table: bytes, partition: int, limit: int) -> Reclaimed:
         """Forget tombstones and lone promises below the partition's floor, up to `limit` of them."""
 

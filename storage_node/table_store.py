@@ -22,7 +22,7 @@ from storage_node.tables import Held, PartitionKey
 from storage_node.tallies import Tally
 from swiftlike.digests import Digest
 from swiftlike.entries import Entry, Version
-from swiftlike.limits import BODY_BYTES_MAX, RECLAIM_AGE_US
+from swiftlike.limits import BODY_BYTES_MAX, ITEMS_MAX, RECLAIM_AGE_US
 from swiftlike.timestamps import Ballot, Offer, refuse_ballot
 
 
@@ -81,6 +81,14 @@ class TableStore(ABC):
     async def set_standing(self, table: bytes, partition: int, standing: Standing) -> None:
         """Set the voting and the floor of a partition."""
         await self._submit(operations.SetStanding(table, partition, standing))
+
+    async def grant_first_votes(self, table: bytes, partitions: Sequence[int]) -> int:
+        """Vote on partitions that never had other owners, and that never had a standing here; return how many."""
+        granted = 0
+        for first in range(0, len(partitions), ITEMS_MAX):
+            some = partitions[first : first + ITEMS_MAX]
+            granted += await self._submit(operations.GrantFirstVotes(table, some))
+        return granted
 
     async def reclaim(self, table: bytes, partition: int, limit: int) -> Reclaimed:
         """Forget tombstones and lone promises below the partition's floor, up to `limit` of them."""

@@ -197,6 +197,32 @@ class Change:
         key = keys.standing_key(table, self.layout.part_powers[table], partition)
         self.view.put(key, _STANDING.pack(*standing))
 
+    def may_grant_first_votes(self, table: bytes) -> bool:
+        """Whether this index is as formatted, and no partition of the table stood under another part power.
+
+        Under another power a vote may have been taken away from what is part of a partition now.
+        """
+        if self.view.get(keys.FORMATTED) is None:
+            return False
+        prefix, power = keys.standings_prefix(table), self.layout.part_powers[table]
+        ours = prefix + bytes([power])
+        stands = (
+            next(self.view.scan(prefix, ours), None),
+            next(self.view.scan(keys.after(ours), keys.after(prefix)), None),
+        )
+        return stands == (None, None)
+
+    def stood(self, table: bytes, partition: int) -> bool:
+        """Whether a partition ever had a standing, with a vote or without."""
+        return self.view.get(keys.standing_key(table, self.layout.part_powers[table], partition)) is not None
+
+    def take_all_votes(self) -> None:
+        """Take the votes of all tables away, under every part power, and with them the right to first votes."""
+        self.view.delete(keys.FORMATTED)
+        for key, raw in list(self.view.scan(keys.STANDINGS, keys.after(keys.STANDINGS))):
+            _, floor_us, refusing_us = _STANDING.unpack(raw)
+            self.view.put(key, _STANDING.pack(False, floor_us, refusing_us))
+
     def put_register(
         self,
         key: bytes,

@@ -102,7 +102,10 @@ class Volumes:
             self._adopt(path)
 
     def stage(self, key: Key, entry_raw: bytes, body: bytes | memoryview, seed: int) -> InVolume:
-        """Lay out a record behind the last one, to be written by `write`, and return where its body will be."""
+        """Lay out a record behind the last one, to be written by `write`, and return where its body will be.
+
+        Raises InsufficientStorage; OSError and DeviceFailed when a new volume could not be created or synced.
+        """
         sums = block_sums(body, seed)
         raw_key = key.table + key.path
         head_bytes = _RECORD.size + len(raw_key) + len(entry_raw) + len(sums)
@@ -122,7 +125,7 @@ class Volumes:
             self._disk.write(volume.file.fd, offset, buffers)
 
     def sync(self) -> None:
-        """Put what was written on stable storage. Raises OSError, after which nobody knows what is there."""
+        """Put what was written on stable storage. Raises DeviceFailed: nobody knows what is there."""
         for fd in {volume.file.fd for volume, _, _ in self._staged}:
             self._disk.sync(fd)
         self._staged.clear()
@@ -213,7 +216,7 @@ class Volumes:
             self._disk.write(fd, 0, [_VOLUME.pack(_MAGIC, _VERSION, self._uuid.bytes)])
             self._disk.sync(fd)
             self._disk.sync_directory(self._directory)
-        except OSError:
+        except BaseException:
             os.close(fd)
             raise
         self._active = Volume(self._last, path, SharedFile(fd), _VOLUME.size)

@@ -5,6 +5,7 @@ import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -22,8 +23,9 @@ from storage_node.errors import (
     OutcomeUnknown,
     StorageError,
 )
-from storage_node.keys import CONTAINERS
+from storage_node.keys import CONTAINERS, Layout
 from storage_node.locations import InFile, InVolume
+from storage_node.rebuilding import rebuild_index
 from storage_node.store import Offered
 from swiftlike.limits import QUEUED_OPERATIONS_MAX
 from tests.engine.conftest import SETTINGS, opened, vote_everywhere
@@ -336,6 +338,7 @@ class FaultyDisk(Disk):
     def __init__(self) -> None:
         self.free: int | None = None
         self.sync_error: int | None = None
+        self.directory_error: int | None = None
         self.refuse: bytes | None = None
         self.syncs = 0
 
@@ -347,11 +350,16 @@ class FaultyDisk(Disk):
             raise OSError(errno.EIO, "Input/output error")
         super().write(fd, offset, buffers)
 
-    def sync(self, fd: int) -> None:
+    def _flush_file(self, fd: int) -> None:
         self.syncs += 1
         if self.sync_error is not None:
             raise OSError(self.sync_error, os.strerror(self.sync_error))
-        super().sync(fd)
+        super()._flush_file(fd)
+
+    def _flush_directory(self, fd: int) -> None:
+        if self.directory_error is not None:
+            raise OSError(self.directory_error, os.strerror(self.directory_error))
+        super()._flush_directory(fd)
 
 
 async def test_below_the_reserve_bodies_are_refused_while_deletes_and_reads_go_on(root: Path) -> None:
@@ -407,6 +415,47 @@ async def test_a_failed_sync_is_final_and_the_device_returns_without_a_vote(root
             assert await body_of(device) == b"x"
 
 
+@pytest.mark.parametrize("fault", ["sync_error", "directory_error"])
+@pytest.mark.parametrize("size", [100, LARGE], ids=["the first of a volume", "a large file"])
+async def test_a_failed_sync_of_a_new_file_is_as_final_as_any(root: Path, size: int, fault: str) -> None:
+    disk = FaultyDisk()
+    told: list[DeviceFailed] = []
+    body = b"x" * size
+    async with opened(root, disk=disk, on_failure=told.append) as device:
+        await vote_everywhere(device)
+        setattr(disk, fault, errno.EIO)
+        with pytest.raises(DeviceFailed):
+            await offer(device, KEY, put(1, body), body)
+        setattr(disk, fault, None)
+        with pytest.raises(DeviceFailed, match="must be restarted"):
+            await device.prepare(object_key("two"), ballot(3))
+        assert len(told) == 1
+        assert device.read(KEY) is None
+    async with opened(root) as device:
+        assert not device.standing(OBJECTS, 0).votes
+
+
+async def test_a_failed_sync_behind_a_cancelled_upload_is_final_too(root: Path) -> None:
+    class Held(FaultyDisk):
+        def _flush_file(self, fd: int) -> None:
+            reached.set()
+            assert let_go.wait(20)
+            super()._flush_file(fd)
+
+    reached, let_go, told = Event(), Event(), asyncio.Event()
+    disk, body = Held(), b"x" * LARGE
+    disk.sync_error = errno.EIO
+    async with opened(root, disk=disk, on_failure=lambda failure: told.set()) as device:
+        upload = asyncio.create_task(offer(device, KEY, put(1, body), body))
+        assert await asyncio.to_thread(reached.wait, 20)
+        upload.cancel()
+        let_go.set()
+        async with asyncio.timeout(20):
+            await told.wait()
+        with pytest.raises((asyncio.CancelledError, DeviceFailed)):
+            await upload
+
+
 async def test_operations_that_come_together_share_a_sync(root: Path) -> None:
     disk = FaultyDisk()
     async with opened(root, disk=disk) as device:
@@ -441,6 +490,53 @@ async def test_a_cancelled_caller_harms_nobody(device: Device) -> None:
     assert answer.counts
     with pytest.raises(asyncio.CancelledError):
         await cancelled
+
+
+async def test_first_votes_outlive_a_restart_and_are_granted_to_the_end_after_one(root: Path) -> None:
+    async with opened(root) as device:
+        assert await device.grant_first_votes(OBJECTS, (0, 1)) == 2
+    async with opened(root) as device:
+        assert device.standing(OBJECTS, 0).votes
+        assert await device.grant_first_votes(OBJECTS, (0, 1, 2)) == 1
+
+
+@pytest.mark.parametrize("granted", [(), (0,)], ids=["before any vote", "after the first"])
+async def test_after_a_failed_sync_no_first_vote_is_granted_ever_again(
+    root: Path, granted: tuple[int, ...]
+) -> None:
+    async with opened(root) as device:
+        await device.grant_first_votes(OBJECTS, granted)
+    identity.mark_failed(root)
+    for _ in range(2):
+        async with opened(root) as device:
+            for table in (OBJECTS, CONTAINERS):
+                assert await device.grant_first_votes(table, (0, 1)) == 0
+                assert not device.standing(table, 0).votes
+
+
+async def test_an_index_that_was_rebuilt_gets_no_first_votes(root: Path) -> None:
+    rebuild_index(root, LAYOUT, map_bytes=SETTINGS.index_map_bytes)
+    async with opened(root) as device:
+        assert await device.grant_first_votes(OBJECTS, (0,)) == 0
+        assert not device.standing(OBJECTS, 0).votes
+
+
+async def test_votes_taken_under_one_part_power_do_not_return_under_another(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wider = Layout(LAYOUT.seed, {**LAYOUT.part_powers, OBJECTS: LAYOUT.part_powers[OBJECTS] + 1})
+    async with opened(root) as device:
+        assert await device.grant_first_votes(OBJECTS, (0, 1)) == 2
+        await device.set_standing(OBJECTS, 0, Standing(votes=False))
+    with monkeypatch.context() as patch:
+        patch.setattr("tests.engine.conftest.LAYOUT", wider)
+        async with opened(root) as device:
+            assert await device.grant_first_votes(OBJECTS, (0, 1, 2, 3)) == 0
+        identity.mark_failed(root)
+        async with opened(root) as device:
+            assert device.layout == wider
+    async with opened(root) as device:
+        assert not device.standing(OBJECTS, 1).votes, "a failed sync takes the votes of all part powers"
 
 
 async def test_the_votes_of_containers_are_taken_away_with_those_of_objects(root: Path) -> None:

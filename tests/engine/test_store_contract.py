@@ -4,7 +4,7 @@ import pytest
 
 from storage_node.acceptor import RowRefused, Standing
 from storage_node.errors import BallotRefused, StorageError
-from storage_node.keys import CONTAINERS, Due, Key, Listing
+from storage_node.keys import CONTAINERS, Due, Key, Listing, objects
 from storage_node.rows import Query
 from storage_node.store import Acceptance, Offered, RowOffer, Store
 from swiftlike.digests import EMPTY, Digest, digest_of
@@ -245,6 +245,17 @@ async def test_an_owner_that_catches_up_takes_old_entries_from_voters_only(store
     held = store.read(KEY)
     assert held is not None
     assert held.register.since_us is None, "its memory starts at what it took"
+
+
+async def test_first_votes_are_granted_once_and_never_where_a_vote_was_taken_away(store: Store) -> None:
+    table = objects(1)  # the fixture votes on the others already
+    assert await store.grant_first_votes(table, (1, 2)) == 2
+    assert store.standing(table, 1) == store.standing(table, 2) == Standing(votes=True)
+    assert not store.standing(table, 3).votes
+    await store.set_standing(table, 1, Standing(votes=False, floor_us=5))
+    assert await store.grant_first_votes(table, (1, 2, 3)) == 1
+    assert store.standing(table, 1) == Standing(votes=False, floor_us=5)
+    assert store.standing(table, 3).votes
 
 
 async def test_a_floor_never_sinks(store: Store) -> None:

@@ -121,7 +121,9 @@ class Host:
             lines += [f"port = {self.ports[self.names.index(name)]}", self.extra.get(name, "")]
         self.config.write_text("\n".join(lines) + "\n")
 
-    def write_rings(self, epoch: int = 1, ancestors: dict[str, bytes] | None = None) -> dict[str, bytes]:
+    def write_rings(
+        self, epoch: int = 1, ancestors: dict[str, bytes] | None = None, founding: bytes = b""
+    ) -> dict[str, bytes]:
         """Write one ring a table, all partitions on the first device; return the ancestors of the next epoch."""
         (self.root / "rings").mkdir(exist_ok=True)
         lines: dict[str, bytes] = {}
@@ -129,7 +131,9 @@ class Host:
             before = (ancestors or {}).get(name, b"")
             assert len(before) == (epoch - 1) * CHECKSUM_BYTES
             devices = [
-                Device(DeviceId(at), 1, 1, "127.0.0.1", self.ports[at], device, 100.0, "", self.uuids[device])
+                Device(
+                    DeviceId(at), 1, 1, "127.0.0.1", self.ports[at], device, 100.0, "", self.uuids.get(device)
+                )
                 for at, device in enumerate(self.names)
             ]
             fields = RingFields(
@@ -143,6 +147,7 @@ class Host:
                 ancestors=before,
                 moving_partitions=array("I"),
                 moving_rows=[],
+                founding=founding,
             )
             lines[name] = before + write_ring(self.root / "rings" / f"{name}.ring", fields)
         return lines

@@ -21,7 +21,9 @@ from swiftlike.rpc.transport import Outcome
 from swiftlike.timestamps import Ballot, Timestamp, WriteId
 from tests.cluster.device.hosts import (
     OBJECTS,
+    POWER,
     SECRET,
+    TABLES,
     Host,
     Running,
     client_of,
@@ -34,6 +36,8 @@ from tests.cluster.device.hosts import (
 
 Run = Callable[[Running], Running]
 _serial = count(1)
+FOUNDING = bytes([(1 << (1 << POWER)) - 1])
+"""Every partition is founding."""
 
 
 def entry_of(body: bytes, **fields: object) -> Entry:
@@ -46,6 +50,17 @@ def entry_of(body: bytes, **fields: object) -> Entry:
 
 def path_of(name: str) -> bytes:
     return b"acc\0con\0" + name.encode()
+
+
+def failing_sync(host: Host) -> str:
+    """Code that makes syncs fail for as long as there is a file named bad."""
+    return (
+        "from pathlib import Path; from storage_node.disk import Disk; whole = Disk._flush_file\n"
+        "def _flush_file(self, fd):\n"
+        f"    if Path({str(host.root / 'bad')!r}).exists(): raise OSError(5, 'EIO')\n"
+        "    whole(self, fd)\n"
+        "Disk._flush_file = _flush_file\n"
+    )
 
 
 async def put(client: NodeClient, name: str, body: bytes) -> bool:
@@ -167,14 +182,7 @@ async def test_a_stream_that_never_ends_is_cut_at_the_drain_deadline(host: Host,
 async def test_a_failed_sync_ends_the_process_with_its_own_exit_code_and_the_device_loses_its_votes(
     host: Host, run: Run
 ) -> None:
-    prelude = (
-        "from pathlib import Path; from storage_node.disk import Disk; whole = Disk.sync\n"
-        "def sync(self, fd):\n"
-        f"    if Path({str(host.root / 'bad')!r}).exists(): raise OSError(5, 'EIO')\n"
-        "    whole(self, fd)\n"
-        "Disk.sync = sync\n"
-    )
-    process = run(start_device(host, prelude=prelude))
+    process = run(start_device(host, prelude=failing_sync(host)))
     async with client_of(host) as client:
         await wait_serving(client)
         await vote(client)
@@ -189,6 +197,50 @@ async def test_a_failed_sync_ends_the_process_with_its_own_exit_code_and_the_dev
     async with client_of(host) as client:
         await wait_serving(client)
         assert not (await client.get(OBJECTS, path_of("o"))).votes
+
+
+async def votes_of(client: NodeClient) -> set[bool]:
+    """Say whether a device votes, on each partition of each table."""
+    return {(await client.standing(table, number)).votes for table in TABLES for number in range(1 << POWER)}
+
+
+async def test_a_fresh_device_on_a_founding_ring_votes_until_a_sync_fails_and_never_again_by_itself(
+    host: Host, run: Run
+) -> None:
+    host.write_rings(founding=FOUNDING)
+    process = run(start_device(host, prelude=failing_sync(host)))
+    async with client_of(host) as client:
+        await wait_serving(client)
+        assert await votes_of(client) == {True}
+        assert await put(client, "before", b"sound")
+        (host.root / "bad").touch()
+        with pytest.raises(NodeFailed):
+            await client.offer(OBJECTS, path_of("o"), entry_of(b"x"), b"x")
+    assert await process.wait() == Exit.SYNC_FAILED
+    (host.root / "bad").unlink()
+    for _ in range(2):
+        again = run(start_device(host))
+        async with client_of(host) as client:
+            await wait_serving(client)
+            assert await votes_of(client) == {False}
+        again.end()
+
+
+async def test_a_device_votes_once_a_ring_that_it_takes_under_way_names_its_uuid(
+    host: Host, run: Run
+) -> None:
+    uuid = host.uuids.pop("d1")
+    ancestors = host.write_rings(founding=FOUNDING)
+    process = run(start_device(host))
+    async with client_of(host, epoch=1) as client:
+        await wait_serving(client)
+        assert await votes_of(client) == {False}, "the ring does not know whose device it is"
+    host.uuids["d1"] = uuid
+    host.write_rings(2, ancestors, founding=FOUNDING)
+    process.send(signal.SIGHUP)
+    await wait_until(lambda: process.log().count("founding partitions of ring") == len(TABLES))
+    async with client_of(host, epoch=2) as client:
+        assert await votes_of(client) == {True}
 
 
 async def test_children_die_with_their_supervisor(host: Host, run: Run) -> None:

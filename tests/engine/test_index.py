@@ -1,0 +1,100 @@
+"""The index at its boundary: what LMDB refuses is told in the words of the storage node, and with a code."""
+
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import pytest
+
+from storage_node import index as index_module
+from storage_node.errors import DeviceFailed, IndexDamaged, InsufficientStorage, StorageError
+from storage_node.index import Index, IndexChange, IndexView
+from storage_node.service import reply_to
+from swiftlike.node_calls import Code
+from swiftlike.rpc.transport import Outcome
+
+TOLD = [
+    (lmdb.MapFullError, InsufficientStorage, Code.INSUFFICIENT_STORAGE),
+    (lmdb.TxnFullError, InsufficientStorage, Code.INSUFFICIENT_STORAGE),
+    (lmdb.CorruptedError, IndexDamaged, Code.INDEX_DAMAGED),
+    (lmdb.PageNotFoundError, IndexDamaged, Code.INDEX_DAMAGED),
+    (lmdb.PanicError, DeviceFailed, Code.DEVICE_FAILED),
+    (lmdb.BadTxnError, StorageError, Code.STORAGE_ERROR),
+    (lmdb.Error, StorageError, Code.STORAGE_ERROR),
+]
+
+
+class Refusing:
+    """A transaction and its cursor, refusing everything."""
+
+    def __init__(self, error: type[lmdb.Error]) -> None:
+        self._error = error
+
+    def __enter__(self) -> "Refusing":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing to close."""
+
+    def cursor(self) -> "Refusing":
+        return self
+
+    def refuse(self, *arguments: object) -> Any:
+        raise self._error("refused")
+
+    get = put = delete = set_range = refuse
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+@pytest.mark.parametrize(("raised", "told", "code"), TOLD)
+def test_whatever_lmdb_raises_outside_a_commit_is_told_with_a_code(
+    raised: type[lmdb.Error], told: type[StorageError], code: Code
+) -> None:
+    refusing: Any = Refusing(raised)
+    view, change = IndexView(refusing), IndexChange(refusing)
+    for attempt in (
+        lambda: view.get(b"k"),
+        lambda: list(view.scan(b"a", b"b")),
+        lambda: list(view.scan(b"a", b"b", reverse=True)),
+        lambda: view.floor(b"k", b"a"),
+        lambda: change.put(b"k", b"v"),
+        lambda: change.delete(b"k"),
+    ):
+        with pytest.raises(StorageError, match="refused") as caught:
+            attempt()
+        assert type(caught.value) is told
+        reply = reply_to(caught.value)
+        assert (reply.outcome, reply.code) == (Outcome.ERROR, code)
+
+
+def fill(change: IndexChange) -> None:
+    for number in range(1000):
+        change.put(b"%d" % number, bytes(1000))
+
+
+def test_a_map_that_is_full_is_insufficient_storage(path: Path) -> None:
+    index = Index(path, create=True, map_bytes=1 << 16)
+    change = index.begin()
+    with pytest.raises(InsufficientStorage, match="add devices"):
+        fill(change)
+    change.abort()
+    index.close()
+
+
+def test_more_readers_than_there_are_slots_are_refused_in_a_sentence(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_module, "INDEX_READERS_MAX", 1)
+    index = Index(path, create=True, map_bytes=1 << 20)
+    with index.reading():
+        with pytest.raises(StorageError, match="try again"), index.reading():
+            pass
+        with pytest.raises(StorageError, match="try again"):
+            index.get(b"k")
+    with pytest.raises(StorageError):
+        index.get(b"")
+    index.close()
