@@ -65,9 +65,11 @@ def accept(
     `oldest_us` is now less the reclaim age: what is older, an owner that does not vote takes only as a copy
     `from_voter`. `whole` says whether the body of the entry held so far is there.
     """
-    if held is None:
+    # A register that holds but a promise holds no entry, so the floor stands for it too.
+    if held is None or held.entry is None:
         if refused := _below_floor(entry.ballot, standing, oldest_us, from_voter=from_voter):
             return refused
+    if held is None:
         return Accepted(Register(entry, (), unwritten(standing).since_us))
     if known := _recall(held, entry.version):
         return known
@@ -85,10 +87,10 @@ def prepare(
     held: Register | None, ballot: Ballot, standing: Standing, *, oldest_us: int = 0, closing: bool = False
 ) -> Promised | Refused:
     """Decide on a prepare. A later one lifts a closing promise, unless it is closing too."""
-    if held is None:
+    if held is None or held.entry is None:
         if refused := _below_floor(ballot, standing, oldest_us):
             return refused
-        held = unwritten(standing)
+        held = held or unwritten(standing)
     if ballot <= held.promised or ballot <= held.ballot:
         return Refused(held.outstanding)
     return Promised(held._replace(promised=ballot, closing=closing), held)

@@ -306,13 +306,24 @@ class Device(TableStore):
         except BaseException:
             view.abort()
             raise
+        try:
+            self._follow(change)
+        except (
+            Exception
+        ) as error:  # what is on disk must not be replayed: a second offer would free its own body
+            raise DeviceFailed(
+                f"device {self.name}: {error} after a commit: its outcome stands, and the process must start anew"
+            ) from error
         self.counters.batches += 1
         self.counters.operations += len(operations)
+        return answers
+
+    def _follow(self, change: Change) -> None:
+        """Let what is kept in memory follow a commit, and give back what it freed."""
         self._standings.update(change.standings_changed)
         self.files.settle(change.adopted)
         for file in change.freed:
             self._remover.submit(self._remove_file, file)
-        return answers
 
     def _refusal(self, error: Exception) -> Outcome:
         """Turn what stopped an operation into its outcome."""

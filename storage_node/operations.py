@@ -321,7 +321,7 @@ class GrantFirstVotes:
 
 @dataclass(slots=True)
 class Reclaim:
-    """Forget tombstones and lone promises below a partition's floor."""
+    """Forget tombstones and lone promises below a partition's floor, apart from tombstones that still owe their row."""
 
     table: bytes
     partition: int
@@ -341,10 +341,10 @@ class Reclaim:
                 table, self.table, self.partition, floor_us, self.limit - registers - rows
             ):
                 if table == self.table:
-                    path = keys.key_of(key).path
-                    change.put_register(
-                        key, path, change.layout.hashed(path), read_held(change.view, key), None
-                    )
+                    path, held = keys.key_of(key).path, read_held(change.view, key)
+                    if held and held.register.entry and change.owes(key, held.register.entry):
+                        continue  # its row would show the deleted name for ever: first the debt is paid
+                    change.put_register(key, path, change.layout.hashed(path), held, None)
                     registers += 1
                 else:
                     listing, name = keys.split_row_key(key)

@@ -259,6 +259,10 @@ class Change:
         """Mark a key as owing the row of its entry."""
         self.view.put(keys.due_key(Due.DEBT, entry.ballot.micros, key), encode_version(entry.version))
 
+    def owes(self, key: bytes, entry: Entry) -> bool:
+        """Tell whether the row of an entry is still owed."""
+        return self.view.get(keys.due_key(Due.DEBT, entry.ballot.micros, key)) is not None
+
     def pay(self, key: bytes, version: Version) -> bool:
         """Clear a debt, if it is still this version that owes it."""
         due = keys.due_key(Due.DEBT, version.ballot.micros, key)

@@ -395,6 +395,25 @@ async def test_an_operation_that_fails_fails_alone(root: Path) -> None:
                 assert await body_of(device, object_key(f"n{number}")) == bodies[number]
 
 
+async def test_a_batch_that_is_on_disk_is_never_replayed_whatever_fails_after_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(change: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    large = bytes(LARGE)
+    async with opened(root, on_failure=lambda failure: None) as device:
+        await vote_everywhere(device)
+        monkeypatch.setattr(Device, "_follow", fail)
+        with pytest.raises(OutcomeUnknown, match="after a commit"):
+            await offer(device, KEY, put(1, large), large)
+        monkeypatch.undo()
+        with pytest.raises(DeviceFailed):
+            await offer(device, KEY, put(2, b"y"), b"y")
+    async with opened(root) as device:
+        assert await body_of(device) == large
+
+
 async def test_a_failed_sync_is_final_and_the_device_returns_without_a_vote(root: Path) -> None:
     disk = FaultyDisk()
     told: list[DeviceFailed] = []

@@ -204,7 +204,7 @@ class DeviceLife(RuleBasedStateMachine):
 
     @rule(back=st.integers(0, 6))
     def reclaim(self, back: int) -> None:
-        """Let a floor pass what is older than `back` steps; only lone tombstones and promises may go."""
+        """Let a floor pass what is older than `back` steps; only paid tombstones and lone promises may go."""
         floor_us = NOW_US + self.clock - back
         partitions = [(table, number) for table in (OBJECTS, CONTAINERS) for number in range(16)]
 
@@ -216,7 +216,8 @@ class DeviceLife(RuleBasedStateMachine):
         self.run(reclaim_all())
         for name, held in list(self.objects.items()):
             newest = max(held.promised.micros, held.entry.ballot.micros if held.entry else 0)
-            if (held.entry is None or held.entry.tombstone) and newest < floor_us:
+            kept = held.entry is not None and (not held.entry.tombstone or held.owing)
+            if not kept and newest < floor_us:
                 del self.objects[name]
         for name, entry in list(self.rows.items()):
             if entry.tombstone and entry.ballot.micros < floor_us:

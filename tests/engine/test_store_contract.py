@@ -281,6 +281,25 @@ async def test_reclaim_forgets_tombstones_and_lone_promises_below_the_floor_and_
     assert present == ["fresh", "live"]
 
 
+async def test_a_tombstone_is_not_forgotten_before_its_row_is_paid(store: Store) -> None:
+    gone = delete(-9_000)
+    await offer(store, KEY, gone, owing=True)
+    await store.set_standing(OBJECTS, partition_of(KEY), Standing(votes=True, floor_us=NOW_US - 100))
+    assert (await store.reclaim(OBJECTS, partition_of(KEY), 10)).registers == 0
+    assert store.due(Due.DEBT, NOW_US, 5) == [(KEY, gone.version)]
+    assert await store.pay([(KEY, gone.version)]) == 1
+    assert (await store.reclaim(OBJECTS, partition_of(KEY), 10)).registers == 1
+    assert store.read(KEY) is None
+
+
+async def test_the_floor_stands_for_a_key_that_holds_but_a_promise(store: Store) -> None:
+    await store.prepare(KEY, ballot(-500))
+    await store.set_standing(OBJECTS, partition_of(KEY), Standing(votes=True, floor_us=NOW_US - 100))
+    assert (await offer(store, KEY, put(-400, b"late"), b"late")).above == Ballot.of(NOW_US - 100, 0)
+    assert (await store.prepare(KEY, ballot(-300))).above == Ballot.of(NOW_US - 100, 0)
+    assert (await offer(store, KEY, put(-50, b"x"), b"x")).counts
+
+
 async def test_a_debt_is_due_until_it_is_paid_and_only_for_the_entry_that_owes(store: Store) -> None:
     first, second = put(1, b""), put(2, b"")
     await offer(store, KEY, first, owing=True)
