@@ -66,9 +66,9 @@ def accept(
     `from_voter`. `whole` says whether the body of the entry held so far is there.
     """
     # A register that holds but a promise holds no entry, so the floor stands for it too.
-    if held is None or held.entry is None:
-        if refused := _below_floor(entry.ballot, standing, oldest_us, from_voter=from_voter):
-            return refused
+    absent = held is None or held.entry is None
+    if absent and (refused := _below_floor(entry.ballot, standing, oldest_us, from_voter=from_voter)):
+        return refused
     if held is None:
         return Accepted(Register(entry, (), unwritten(standing).since_us))
     if known := _recall(held, entry.version):

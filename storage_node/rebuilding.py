@@ -13,7 +13,7 @@ Order: the new index is built beside the old one; the old one is set aside and t
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from uuid import uuid4
 
@@ -76,11 +76,16 @@ def rebuild_index(root: Path, layout: Layout, *, map_bytes: int = INDEX_MAP_BYTE
         finally:
             index.close()
         if (root / "index").exists():
-            (root / "index").rename(root / f"index.{old.generation}")
+            (root / "index").rename(_free_name(root, old.generation))
         beside.rename(root / "index")
         identity.sync_directory(root)
         identity.write_device_file(root, rebuilt.device)
     return rebuilt
+
+
+def _free_name(root: Path, generation: int) -> Path:
+    """Return a name to set an index aside under: an interrupted rebuild may have taken that of the generation."""
+    return next(path for number in count(generation) if not (path := root / f"index.{number}").exists())
 
 
 def _all_bodies(volumes: Volumes, files: Files, rebuilt: Rebuilt) -> Iterator[_Found]:

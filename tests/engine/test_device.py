@@ -540,6 +540,27 @@ async def test_an_index_that_was_rebuilt_gets_no_first_votes(root: Path) -> None
         assert not device.standing(OBJECTS, 0).votes
 
 
+@pytest.mark.parametrize("step", ["sync_directory", "write_device_file"])
+async def test_a_rebuild_that_was_interrupted_can_be_repeated(
+    root: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    async with opened(root) as device:
+        await vote_everywhere(device)
+        await offer(device, KEY, put(1, b"x"), b"x")
+    for _ in range(2):
+        monkeypatch.setattr(identity, step, _interrupt)
+        with pytest.raises(OSError, match="interrupted"):
+            rebuild_index(root, LAYOUT, map_bytes=SETTINGS.index_map_bytes)
+        monkeypatch.undo()
+    rebuild_index(root, LAYOUT, map_bytes=SETTINGS.index_map_bytes)
+    async with opened(root) as device:
+        assert await body_of(device) == b"x"
+
+
+def _interrupt(*arguments: object) -> None:
+    raise OSError("interrupted")
+
+
 async def test_votes_taken_under_one_part_power_do_not_return_under_another(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
