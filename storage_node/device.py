@@ -41,7 +41,7 @@ from storage_node.keys import FORMATTED, IDENTITY, Key, Layout
 from storage_node.keyvalues import Reading
 from storage_node.locations import FileId, InFile, InVolume, Location, VolumeId
 from storage_node.operations import Content, Disown, Fill, Operation, Relocate, RemoveVolume
-from storage_node.store import Acceptance, Offered, P, Staged, T
+from storage_node.store import Offered, P, Staged, T
 from storage_node.table_store import TableStore, check_size
 from storage_node.tables import Change, Held
 from storage_node.volumes import Volumes
@@ -58,6 +58,7 @@ from swiftlike.limits import (
     SMALL_BODY_BYTES_MAX,
     VOLUME_BYTES_MAX,
 )
+from swiftlike.node_calls import Acceptance
 from swiftlike.timestamps import WriteId
 
 _log: Final = logging.getLogger(__name__)

@@ -13,11 +13,12 @@ from storage_node.keys import FORMATTED, Key, Layout
 from storage_node.keyvalues import MemoryKeyValues, Reading
 from storage_node.locations import InVolume, VolumeId
 from storage_node.operations import Content, Fill, Operation
-from storage_node.store import Acceptance, Offered, P, Staged, T
+from storage_node.store import Offered, P, Staged, T
 from storage_node.table_store import TableStore, check_size
 from storage_node.tables import Change, Held
 from swiftlike.entries import Entry
 from swiftlike.limits import BODY_BYTES_MAX, RECLAIM_AGE_US
+from swiftlike.node_calls import Acceptance
 from swiftlike.timestamps import WriteId
 
 

@@ -15,9 +15,10 @@ from storage_node.errors import StorageError
 from storage_node.keys import Key, Listing
 from storage_node.locations import MISSING, UNNEEDED, InFile, InVolume, Location, VolumeId
 from storage_node.rows import condemn_rows, is_condemned, read_row, remove_row, sweep_rows, upsert_row
-from storage_node.store import Acceptance, Promise, Reclaimed, RowOffer
+from storage_node.store import Reclaimed, RowOffer
 from storage_node.tables import Change, Held, read_held
 from swiftlike.entries import Entry, Version, encode
+from swiftlike.node_calls import Acceptance, Promise
 from swiftlike.registers import Register
 from swiftlike.timestamps import Ballot, WriteId
 

@@ -232,12 +232,12 @@ class DeviceService:
             fields.flag("owing"),
             fields.flag("from_voter"),
         )
-        return Reply(header=node_calls.Acceptance(*await self._store.offer(offered)).header())
+        return Reply(header=(await self._store.offer(offered)).header())
 
     async def _prepare(self, call: Call, fields: Fields) -> Reply:
         key, ballot = self._key(fields), fields.ballot()
         answer = await self._store.prepare(key, ballot, closing=fields.flag("closing"))
-        return Reply(header=node_calls.Promise(*answer).header())
+        return Reply(header=answer.header())
 
     async def _fill(self, call: Call, fields: Fields) -> Reply:
         key, body_id = self._key(fields), fields.write_id("body_id")

@@ -10,7 +10,7 @@ call is cancelled, the change may still happen.
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, ParamSpec, Protocol, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
 from storage_node.acceptor import RowRefused, Standing
 from storage_node.keys import Due, Key, Listing
@@ -20,7 +20,7 @@ from storage_node.tallies import Tally
 from swiftlike.digests import Digest
 from swiftlike.entries import Entry, Version
 from swiftlike.limits import BODY_BYTES_MAX
-from swiftlike.registers import Register, Replaced
+from swiftlike.node_calls import Acceptance, Promise
 from swiftlike.timestamps import Ballot, Offer, WriteId
 
 P = ParamSpec("P")
@@ -75,36 +75,6 @@ class Offered:
     """The entry's row is still owed to its container."""
     from_voter: bool = False
     """A copy that an owner which votes hands to one that does not."""
-
-
-class Acceptance(NamedTuple):
-    """The answer to an offer. Only one with `counts` is part of a majority."""
-
-    accepted: bool
-    whole: bool
-    """Its body is here, or it needs none."""
-    votes: bool
-    replaced: Replaced | None = None
-    """What it replaced, as far as that is remembered."""
-    above: Ballot | None = None
-    """When refused: the ballot that must be passed."""
-
-    @property
-    def counts(self) -> bool:
-        """Whether this owner holds the entry with its body."""
-        return self.accepted and self.whole
-
-
-class Promise(NamedTuple):
-    """The answer to a prepare."""
-
-    register: Register | None
-    """What the owner holds and remembers; None when refused."""
-    whole: bool
-    """The body of its entry is here, or it needs none."""
-    votes: bool
-    above: Ballot | None = None
-    """When refused: the ballot that must be passed."""
 
 
 @dataclass(frozen=True, slots=True)

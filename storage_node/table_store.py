@@ -17,12 +17,13 @@ from storage_node.keys import Due, Key, Layout, Listing
 from storage_node.keyvalues import Reading
 from storage_node.operations import Content, Operation
 from storage_node.rows import Page, Query
-from storage_node.store import Offered, Promise, Reclaimed, RowOffer
+from storage_node.store import Offered, Reclaimed, RowOffer
 from storage_node.tables import Held, PartitionKey
 from storage_node.tallies import Tally
 from swiftlike.digests import Digest
 from swiftlike.entries import Entry, Version
 from swiftlike.limits import BODY_BYTES_MAX, ITEMS_MAX, RECLAIM_AGE_US
+from swiftlike.node_calls import Promise
 from swiftlike.timestamps import Ballot, Offer, refuse_ballot
 
 

@@ -106,6 +106,7 @@ class Acceptance(NamedTuple):
     """Its body is there, or it needs none."""
     votes: bool
     replaced: Replaced | None = None
+    """What it replaced, as far as that is remembered."""
     above: Ballot | None = None
     """When refused: the ballot that must be passed."""
 

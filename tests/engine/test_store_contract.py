@@ -6,9 +6,10 @@ from storage_node.acceptor import RowRefused, Standing
 from storage_node.errors import BallotRefused, StorageError
 from storage_node.keys import CONTAINERS, Due, Key, Listing, objects
 from storage_node.rows import Query
-from storage_node.store import Acceptance, Offered, RowOffer, Store
+from storage_node.store import Offered, RowOffer, Store
 from swiftlike.digests import EMPTY, Digest, digest_of
 from swiftlike.entries import Entry
+from swiftlike.node_calls import Acceptance
 from swiftlike.timestamps import ZERO_BALLOT, Ballot, Offer, Timestamp
 from tests.engine.samples import (
     CONTAINER,

@@ -21,8 +21,9 @@ from storage_node.acceptor import Standing
 from storage_node.errors import InsufficientStorage
 from storage_node.keys import Due
 from storage_node.keys import Key as StoredKey
-from storage_node.store import Acceptance, Offered
+from storage_node.store import Offered
 from swiftlike.entries import Entry, pack_metadata
+from swiftlike.node_calls import Acceptance
 from swiftlike.rpc.simulated import SimulatedNetwork, Weather
 from swiftlike.rpc.virtual_time import run_in_virtual_time
 from swiftlike.timestamps import ZERO_BALLOT, Ballot, Offer, Timestamp
