@@ -99,8 +99,7 @@ class Ring:
     def primaries(self, partition: Partition) -> tuple[Device, ...]:
         """Return the devices that own a partition, in replica order.
 
-        With fewer devices than replicas a device comes more than once. Raises RingFileError when the ring
-        names a device that its own table does not hold.
+        Raises RingFileError when the ring names a device that its own table does not hold.
         """
         assert not partition >> self.part_power, (
             "a partition of another ring; one below zero would count from the end"
