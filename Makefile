@@ -1,7 +1,7 @@
 # Everything a newcomer types. `make test` builds its own environment in .venv and passes on a clean machine.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help test laws lint format types lock clean bench-ring bench-device bench-crash
+.PHONY: help test laws lint format types lock clean bench-ring bench-device bench-crash bench-compare
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 BIN := .venv/bin
@@ -47,6 +47,9 @@ bench-ring: $(READY) ## the ring builder beside OpenStack Swift's (CPU seconds, 
 bench-device: $(READY) ## one device beside the machine's raw rates: its engine alone, then its process over the RPC
 	$(BIN)/python -m benchmarks.device_engine
 	$(BIN)/python -m benchmarks.device
+
+bench-compare: $(READY) ## our cluster beside OpenStack Swift's under the same load (needs wrk and memcached), in about 5 minutes
+	$(BIN)/python -m benchmarks.compare
 
 CRASH_STATES ?= 600
 KILLS ?= 300
