@@ -20,7 +20,8 @@ import click
 from benchmarks.device_engine import METADATA, entry_of, get_rate, key_of, now_us, put_rate
 from benchmarks.processes import private_bytes
 from storage_node.acceptor import Standing
-from storage_node.device import Device, Settings, format_device
+from storage_node.device import Device, Settings
+from storage_node.formatting import format_device
 from storage_node.keys import CONTAINERS, Key, Layout, Listing, bucket_of, objects
 from storage_node.operations import Accept, Operation, SetStanding, UpsertRows
 from storage_node.rows import Query

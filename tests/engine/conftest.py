@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from storage_node.acceptor import Standing
-from storage_node.device import Device, Settings, format_device
+from storage_node.device import Device, Settings
+from storage_node.formatting import format_device
 from storage_node.memory import MemoryStore
 from storage_node.store import Store
 from tests.engine.samples import LAYOUT, NOW_US

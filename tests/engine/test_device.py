@@ -12,7 +12,7 @@ import pytest
 
 from storage_node import compaction, identity
 from storage_node.acceptor import Standing
-from storage_node.device import Device, Settings, format_device
+from storage_node.device import Device, Settings
 from storage_node.disk import Disk
 from storage_node.errors import (
     BodyDamaged,
@@ -23,6 +23,7 @@ from storage_node.errors import (
     OutcomeUnknown,
     StorageError,
 )
+from storage_node.formatting import format_device
 from storage_node.keys import CONTAINERS, Layout
 from storage_node.locations import InFile, InVolume
 from storage_node.rebuilding import rebuild_index

@@ -14,7 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from storage_node import compaction
 from storage_node.acceptor import Standing
 from storage_node.checking import ClosedDevice, check
-from storage_node.device import Device, Settings, format_device
+from storage_node.device import Device, Settings
+from storage_node.formatting import format_device
 from storage_node.keys import CONTAINERS, Due
 from storage_node.rows import Query
 from storage_node.store import Body, Offered, RowOffer
