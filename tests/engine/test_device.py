@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from storage_node import compaction, identity
-from storage_node.acceptor import Standing
 from storage_node.device import Device, Settings
 from storage_node.disk import Disk
 from storage_node.errors import (
@@ -29,6 +28,7 @@ from storage_node.locations import InFile, InVolume
 from storage_node.rebuilding import rebuild_index
 from storage_node.store import Offered
 from swiftlike.limits import QUEUED_OPERATIONS_MAX
+from swiftlike.node_calls import Standing
 from tests.engine.conftest import SETTINGS, opened, vote_everywhere
 from tests.engine.samples import LARGE, LAYOUT, NOW_US, OBJECTS, ballot, delete, object_key, put
 from tests.engine.test_store_contract import body_of, offer
