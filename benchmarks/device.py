@@ -32,14 +32,13 @@ import uvloop
 
 from benchmarks.lean_reader import LeanReader
 from benchmarks.tables import table
-from storage_node.acceptor import Standing
 from storage_node.device import Device, Settings
 from storage_node.keys import Key, Layout
 from storage_node.process import read_us
 from storage_node.store import Offered
 from swiftlike.entries import Entry
 from swiftlike.limits import BATCH_OPERATIONS_MAX
-from swiftlike.node_calls import ACCOUNTS, CONTAINERS, Method
+from swiftlike.node_calls import ACCOUNTS, CONTAINERS, Method, Standing
 from swiftlike.node_client import NodeClient
 from swiftlike.rpc.client import Client
 from swiftlike.rpc.network import SocketNetwork

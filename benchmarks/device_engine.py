@@ -17,11 +17,12 @@ from pathlib import Path
 import click
 import lmdb
 
-from storage_node.acceptor import Standing
-from storage_node.device import Device, Settings, format_device
+from storage_node.device import Device, Settings
+from storage_node.formatting import format_device
 from storage_node.keys import Key, Layout, objects
 from storage_node.store import Offered
 from swiftlike.entries import Entry, pack_metadata
+from swiftlike.node_calls import Standing
 from swiftlike.timestamps import Ballot, Clock, WriteId
 
 BODY = os.urandom(4096)

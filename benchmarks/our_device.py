@@ -19,13 +19,13 @@ import click
 
 from benchmarks.device_engine import METADATA, entry_of, get_rate, key_of, now_us, put_rate
 from benchmarks.processes import private_bytes
-from storage_node.acceptor import Standing
-from storage_node.device import Device, Settings, format_device
+from storage_node.device import Device, Settings
+from storage_node.formatting import format_device
 from storage_node.keys import CONTAINERS, Key, Layout, Listing, bucket_of, objects
 from storage_node.operations import Accept, Operation, SetStanding, UpsertRows
-from storage_node.rows import Query
 from storage_node.store import RowOffer
 from swiftlike.entries import NO_METADATA, Entry
+from swiftlike.node_calls import Query, Standing
 from swiftlike.timestamps import NO_WRITE, Ballot, Clock, WriteId
 
 POWER: Final = 10

@@ -8,19 +8,9 @@ from typing import NamedTuple
 
 from swiftlike.entries import Entry, Version
 from swiftlike.limits import REMEMBERED_MAX
+from swiftlike.node_calls import RowRefused, Standing
 from swiftlike.registers import Register, Replaced
-from swiftlike.timestamps import NO_INCARNATION, Ballot, Timestamp
-
-
-class Standing(NamedTuple):
-    """What the owner may say about the keys of one partition."""
-
-    votes: bool = False
-    """It has caught up: an absent key was never written, or was forgotten by agreement."""
-    floor_us: int = 0
-    """All owners may have forgotten tombstones and promises below; an absent key counts as this ballot."""
-    refusing_us: int = 0
-    """The owner has agreed to take nothing below that it lacks, while a new floor is being settled."""
+from swiftlike.timestamps import NO_INCARNATION, Ballot
 
 
 class Accepted(NamedTuple):
@@ -99,15 +89,6 @@ def prepare(
 def unwritten(standing: Standing) -> Register:
     """Return what stands for an absent key: nothing was accepted since the floor, if the owner votes; else who knows."""
     return Register(None, (), standing.floor_us if standing.votes else None)
-
-
-class RowRefused(NamedTuple):
-    """A row that a container does not take."""
-
-    closing: bool
-    """A container delete is under way; otherwise the row's incarnation is gone."""
-    incarnation: Timestamp
-    """The container's incarnation as this owner knows it."""
 
 
 def refuse_row(container: Register | None, ballot: Ballot, standing: Standing) -> RowRefused | None:

@@ -23,7 +23,7 @@ from storage_node.keys import Due, Key
 from storage_node.keyvalues import Reading
 from storage_node.locations import InFile, InVolume, VolumeId
 from storage_node.tables import Held, decode_held
-from storage_node.tallies import Tally
+from storage_node.tallies import Sums
 from storage_node.volumes import Volumes, record_bytes
 from swiftlike.digests import EMPTY, Digest, fingerprint
 from swiftlike.entries import Entry, decode
@@ -156,11 +156,9 @@ def _check_listings(view: Reading, report: Report, expected_due: set[bytes]) -> 
         prefix = b"r" + tally_key[1:]
         if prefix in condemned:
             continue
-        ranges = [
-            (key[len(prefix) :], Tally.decode(each)) for key, each in _under(view, b"g" + tally_key[1:])
-        ]
-        counted = [Tally() for _ in ranges]
-        whole, at = Tally(), 0
+        ranges = [(key[len(prefix) :], Sums.decode(each)) for key, each in _under(view, b"g" + tally_key[1:])]
+        counted = [Sums() for _ in ranges]
+        whole, at = Sums(), 0
         for key, row_raw in _under(view, prefix):
             name, entry = key[len(prefix) :], decode(row_raw)
             report.rows += 1
@@ -171,7 +169,7 @@ def _check_listings(view: Reading, report: Report, expected_due: set[bytes]) -> 
                 counted[at].add(name, entry)
             if entry.tombstone:
                 expected_due.add(keys.due_key(Due.RECLAIM, entry.ballot.micros, key))
-        if whole != Tally.decode(raw) or [tally for _, tally in ranges] != counted:
+        if whole != Sums.decode(raw) or [tally for _, tally in ranges] != counted:
             report.damage.append(
                 f"listing {_named(prefix)}: its counts are not those of its rows; run rebuild-index"
             )

@@ -12,19 +12,18 @@ import asyncio
 import errno
 import logging
 import resource
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any, Final
-from uuid import UUID, uuid4
 
 from storage_node import identity, tables
-from storage_node.blocks import Cold, Extent, chunks_of, pread_waiting, pread_warm, seed_of
+from storage_node.blocks import seed_of
 from storage_node.commit import GroupCommit, Outcome
+from storage_node.counters import Counters
 from storage_node.disk import Disk
 from storage_node.errors import (
     BodyDamaged,
@@ -34,19 +33,21 @@ from storage_node.errors import (
     InsufficientStorage,
     StorageError,
 )
-from storage_node.files import Files, StagedFile
+from storage_node.files import Files
 from storage_node.identity import DeviceFile
 from storage_node.index import Identity, Index
-from storage_node.keys import FORMATTED, IDENTITY, Key, Layout
+from storage_node.keys import Key, Layout
 from storage_node.keyvalues import Reading
 from storage_node.locations import FileId, InFile, InVolume, Location, VolumeId
+from storage_node.open_body import OpenBody
 from storage_node.operations import Content, Disown, Fill, Operation, Relocate, RemoveVolume
+from storage_node.staged_body import StagedBody
 from storage_node.store import Offered, P, Staged, T
 from storage_node.table_store import TableStore, check_size
 from storage_node.tables import Change, Held
 from storage_node.volumes import Volumes
 from storage_node.warmth import Warmth
-from swiftlike.entries import Entry, encode
+from swiftlike.entries import Entry
 from swiftlike.limits import (
     BODY_BYTES_MAX,
     INDEX_LOOKUPS_SAMPLED,
@@ -79,48 +80,6 @@ class Settings:
     """Where the index lives, if on a faster disk than the bodies."""
     index_map_bytes: int = INDEX_MAP_BYTES
     """Address space of the index; must exceed the disk."""
-
-
-@dataclass(slots=True)
-class Counters:
-    """What went wrong on this device since it was opened."""
-
-    read_errors: int = 0
-    write_errors: int = 0
-    bodies_damaged: int = 0
-    cold_reads: int = 0
-    warm_reads: int = 0
-    batches: int = 0
-    operations: int = 0
-    """Operations in those batches, so that their mean size can be told."""
-    index_faults: int = 0
-    """Times that the look-up of a key waited for the disk."""
-
-
-def format_device(
-    root: Path, *, index_directory: Path | None = None, map_bytes: int = INDEX_MAP_BYTES
-) -> UUID:
-    """Make an empty directory a device with a new uuid, and return that. The only place where an index is created.
-
-    `device.toml` is written last: a directory that has one is a whole device. Raises DeviceRefused.
-    """
-    identity.make_directories(root)
-    uuid = uuid4()
-    device = DeviceFile(uuid, generation=1, stamp=uuid)
-    create_index(index_directory or root / "index", device, map_bytes, formatted=True).close()
-    identity.write_device_file(root, device)
-    return device.uuid
-
-
-def create_index(directory: Path, device: DeviceFile, map_bytes: int, *, formatted: bool = False) -> Index:
-    """Create the index of a device that is being formatted, or rebuilt: only the former may ever get first votes."""
-    index = Index(directory, create=True, map_bytes=map_bytes)
-    change = index.begin()
-    change.put(IDENTITY, Identity(device.uuid, device.generation).encode())
-    if formatted:
-        change.put(FORMATTED, b"")
-    change.commit()
-    return index
 
 
 class Device(TableStore):
@@ -214,7 +173,7 @@ class Device(TableStore):
         answer: bool = await self._submit_with(Fill(key, body_id, content), content)
         return answer
 
-    def stage(self, body_id: WriteId) -> "StagedBody":
+    def stage(self, body_id: WriteId) -> StagedBody:
         """Begin a body that is larger than memory should hold."""
         return StagedBody(self, seed_of(body_id))
 
@@ -408,9 +367,7 @@ class Device(TableStore):
         call = partial(read, *arguments, **options)
         return await asyncio.get_running_loop().run_in_executor(self._scanners, call)
 
-    async def open_object(
-        self, key: Key, size_max: int = BODY_BYTES_MAX
-    ) -> "tuple[Entry, DeviceBody] | None":
+    async def open_object(self, key: Key, size_max: int = BODY_BYTES_MAX) -> tuple[Entry, OpenBody] | None:
         """Return the entry of a key and its body, held open; None unless both are here and it is no larger than that."""
         for _ in range(_OPEN_TRIES):
             held = await self.look_up(key)
@@ -430,7 +387,7 @@ class Device(TableStore):
                         return None
             except BodyGone:
                 continue
-            return entry, DeviceBody(self, key, place, extent)
+            return entry, OpenBody(self, key, place, extent)
         raise StorageError(
             f"device {self.name}: {key.path!r} was replaced {_OPEN_TRIES} times while it was opened: try again"
         )
@@ -512,123 +469,6 @@ class Device(TableStore):
             )
         with self._index.reading() as view:
             self._standings = tables.read_standings(view, self.layout)
-
-
-class StagedBody:
-    """A body on its way in: in memory while it is small, then in a file of its own.
-
-    A cancelled wait does not stop the thread behind it, so all that touches the file happens under one lock: a
-    descriptor closed by `abort` under a write that goes on could be another file's by then.
-    """
-
-    def __init__(self, device: Device, seed: int) -> None:
-        """Take the device that it belongs to, and the seed of its checksums."""
-        self._device = device
-        self._seed = seed
-        self._chunks: list[bytes] = []
-        self._file: StagedFile | None = None
-        self._finished: InFile | None = None
-        self._taken_over = False
-        self._aborted = False
-        self._lock = Lock()
-        self._size = 0
-
-    @property
-    def size(self) -> int:
-        """Bytes written so far."""
-        return self._size
-
-    async def write(self, chunk: bytes | memoryview) -> None:
-        """Append to the body; waits while the disk is slower than the sender."""
-        self._size += len(chunk)
-        if self._size > BODY_BYTES_MAX:
-            raise StorageError(f"the body passes {BODY_BYTES_MAX} bytes, the limit: upload it in segments")
-        self._chunks.append(bytes(chunk))
-        if self._size > SMALL_BODY_BYTES_MAX:
-            chunks, self._chunks = self._chunks, []
-            await self._device.on_thread(self._spill, chunks)
-
-    async def finish(self, key: Key, entry: Entry) -> Content:
-        """Complete the body, durably if it is large, and hand over what its entry can point at."""
-        check_size(entry, self._size)
-        if self._size <= SMALL_BODY_BYTES_MAX:
-            return b"".join(self._chunks)
-        place: InFile = await self._device.on_thread(self._finish, key, encode(entry))
-        self._taken_over = True
-        return place
-
-    async def abort(self) -> None:
-        """Give the body up, unless it was handed over."""
-        self._chunks.clear()
-        if self._size > SMALL_BODY_BYTES_MAX and not self._taken_over:
-            await self._device.on_thread(self._abort)
-
-    def _spill(self, chunks: list[bytes]) -> None:
-        with self._lock:
-            if self._aborted:
-                return
-            if self._file is None:
-                self._device.check_room()
-                self._file = self._device.files.stage(self._seed)
-            for chunk in chunks:
-                self._file.write(chunk)
-
-    def _finish(self, key: Key, entry_raw: bytes) -> InFile:
-        with self._lock:
-            assert self._file is not None, "a body of this size was spilled"
-            self._device.check_room()
-            self._finished = self._device.files.finish(self._file, key, entry_raw)
-            return self._finished
-
-    def _abort(self) -> None:
-        with self._lock:
-            self._aborted = True
-            if self._finished is not None:
-                self._device.files.remove(self._finished.file)
-            elif self._file is not None:
-                self._file.abort()
-                self._device.files.settle([self._file.id])
-
-
-class DeviceBody:
-    """A body of the device, held open."""
-
-    def __init__(self, device: Device, key: Key, place: Location, extent: Extent) -> None:
-        """Take over an open extent."""
-        self._device = device
-        self._key = key
-        self._place = place
-        self._extent = extent
-        self.size: Final = extent.size
-
-    async def read(self, start: int, stop: int) -> memoryview:
-        """Return the verified bytes `[start, stop)`: without a hop if they are warm."""
-        counters = self._device.counters
-        try:
-            try:
-                warm = self._extent.read(start, stop, pread_warm)
-            except Cold:
-                counters.cold_reads += 1
-                cold: memoryview = await self._device.on_thread(self._extent.read, start, stop, pread_waiting)
-                return cold
-            counters.warm_reads += 1
-            return warm
-        except BodyDamaged as damage:
-            raise await self._device.judge_damage(self._key, self._place, damage) from damage
-        except OSError as error:
-            counters.read_errors += 1
-            raise BodyDamaged(
-                f"{self._extent.place}: {error}; read another replica and look at the disk"
-            ) from error
-
-    async def stream(self, start: int, stop: int) -> AsyncIterator[memoryview]:
-        """Yield the verified bytes `[start, stop)` in chunks that end where blocks do."""
-        for chunk_start, chunk_stop in chunks_of(start, stop):
-            yield await self.read(chunk_start, chunk_stop)
-
-    def release(self) -> None:
-        """Let go of the body."""
-        self._extent.release()
 
 
 def major_faults() -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from storage_node import acceptor, keys, tables
-from storage_node.acceptor import Accepted, Known, Promised, Refused, RowRefused, Standing
+from storage_node.acceptor import Accepted, Known, Promised, Refused
 from storage_node.blocks import seed_of
 from storage_node.errors import StorageError
 from storage_node.keys import Key, Listing
@@ -18,7 +18,7 @@ from storage_node.rows import condemn_rows, is_condemned, read_row, remove_row, 
 from storage_node.store import Reclaimed, RowOffer
 from storage_node.tables import Change, Held, read_held
 from swiftlike.entries import Entry, Version, encode
-from swiftlike.node_calls import Acceptance, Promise
+from swiftlike.node_calls import Acceptance, Promise, RowRefused, Standing
 from swiftlike.registers import Register
 from swiftlike.timestamps import Ballot, WriteId
 

@@ -19,10 +19,10 @@ from uuid import uuid4
 
 from storage_node import identity, keys
 from storage_node.blocks import Extent, chunks_of, seed_of
-from storage_node.device import create_index
 from storage_node.disk import Disk
 from storage_node.errors import BodyDamaged
 from storage_node.files import Files
+from storage_node.formatting import create_index
 from storage_node.identity import DeviceFile
 from storage_node.index import Index
 from storage_node.keys import Key, Layout

@@ -8,12 +8,11 @@ from collections.abc import Set
 from typing import Any, Final, NoReturn
 
 from storage_node.keys import ACCOUNTS, BUCKET_BITS, CONTAINERS, Key, Listing
-from storage_node.rows import Query
 from storage_node.store import RowOffer
 from swiftlike.entries import Entry, EntryDamaged, Version, decode
 from swiftlike.limits import ITEMS_MAX, PAGE_ITEMS_MAX, PATH_BYTES_MAX
 from swiftlike.names import CONTAINER_BYTES_MAX, OBJECT_BYTES_MAX
-from swiftlike.node_calls import OFFERS, VERSION_BYTES, Code, decode_version, unpack_list
+from swiftlike.node_calls import OFFERS, VERSION_BYTES, Code, Query, decode_version, unpack_list
 from swiftlike.rpc.errors import CallFailed
 from swiftlike.rpc.service import Call
 from swiftlike.timestamps import Ballot, Offer, Timestamp, WriteId

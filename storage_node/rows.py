@@ -8,59 +8,22 @@ rows has none.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 from storage_node import keys
 from storage_node.errors import IndexDamaged
 from storage_node.keys import Due, Key, Listing
 from storage_node.keyvalues import Reading
 from storage_node.tables import Change
-from storage_node.tallies import Tally
+from storage_node.tallies import Sums
 from swiftlike.digests import Digest, digest_of
 from swiftlike.entries import Entry, EntryDamaged, decode, encode, merge
 from swiftlike.limits import LISTING_ROWS_MAX, LISTING_SCANNED_MAX, RANGE_ROWS_MAX
+from swiftlike.node_calls import Page, Query, Row, Tally
 from swiftlike.timestamps import NO_INCARNATION
 
 _LAST_NAME: Final = b"\xff" * 8
 """Above every name: UTF-8 has no byte 0xff."""
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """Which rows of a listing a page should hold. Names are bytes, compared as bytes; empty means no bound."""
-
-    prefix: bytes = b""
-    marker: bytes = b""
-    """The page starts after this name; in reverse, before it."""
-    end_marker: bytes = b""
-    """The page ends before this name; in reverse, after it."""
-    delimiter: bytes = b""
-    """Names that hold it behind the prefix are rolled up to it, into one common prefix each."""
-    reverse: bool = False
-    limit: int = LISTING_ROWS_MAX
-    tombstones: bool = False
-    """Deleted and due rows too, for a merge of several owners' pages; not with a delimiter."""
-    now_us: int = 0
-    """Rows with an earlier delete_at are left out."""
-
-
-class Row(NamedTuple):
-    """A name and its entry, or a common prefix and None."""
-
-    name: bytes
-    entry: Entry | None
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Part of a listing, in the order asked for."""
-
-    rows: tuple[Row, ...]
-    more: bytes | None
-    """The marker of the next page; None when this is the last."""
-    digest: Digest
-    """Of the whole listing, so that owners with equal ones have proved the page to each other."""
 
 
 def upsert_row(change: Change, listing: Listing, hashed: int, name: bytes, entry: Entry) -> bool:
@@ -124,7 +87,7 @@ def _split_range(change: Change, prefix: bytes, range_key: bytes, coming: Row) -
     rows = list(_scan_rows(change.view, prefix, prefix + first, keys.after(prefix), RANGE_ROWS_MAX))
     rows = sorted([*rows, coming])
     middle = len(rows) // 2
-    left, right = Tally(), Tally()
+    left, right = Sums(), Sums()
     for row in rows[:middle]:
         left.add(row.name, _entry(row))
     for row in rows[middle:]:
@@ -136,7 +99,7 @@ def _split_range(change: Change, prefix: bytes, range_key: bytes, coming: Row) -
 
 def read_tally(view: Reading, listing: Listing, hashed: int) -> Tally:
     """Return what all rows of a listing add up to."""
-    return Tally.decode(view.get(keys.tally_key(keys.rows_prefix(listing, hashed))))
+    return Sums.decode(view.get(keys.tally_key(keys.rows_prefix(listing, hashed)))).tally
 
 
 def read_row(view: Reading, listing: Listing, hashed: int, name: bytes) -> Entry | None:
@@ -149,7 +112,7 @@ def read_row(view: Reading, listing: Listing, hashed: int, name: bytes) -> Entry
 def read_ranges(view: Reading, listing: Listing, hashed: int) -> list[tuple[bytes, Tally]]:
     """Return the ranges of a listing by their first names, each with its tally."""
     first = keys.range_key(keys.rows_prefix(listing, hashed), b"")
-    return [(key[len(first) :], Tally.decode(raw)) for key, raw in view.scan(first, keys.after(first))]
+    return [(key[len(first) :], Sums.decode(raw).tally) for key, raw in view.scan(first, keys.after(first))]
 
 
 def read_span_digest(view: Reading, listing: Listing, hashed: int, start: bytes, stop: bytes) -> Digest:
@@ -166,7 +129,7 @@ def read_span_digest(view: Reading, listing: Listing, hashed: int, start: bytes,
         low = key[len(prefix) :]
         high = ranges[at + 1][0][len(prefix) :] if at + 1 < len(ranges) else _next_range(view, prefix, key)
         if low >= start and (not stop or (high is not None and high <= stop)):
-            whole = whole.joined(Tally.decode(raw).digest)
+            whole = whole.joined(Sums.decode(raw).digest)
             continue
         from_name = max(low, start)
         until = [prefix + name for name in (high, stop) if name]

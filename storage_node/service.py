@@ -11,25 +11,22 @@ through `Surroundings.scan`, so that a real device makes them on a thread.
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeVar
 
 from storage_node import errors
-from storage_node.acceptor import Standing
 from storage_node.begun import begin
 from storage_node.body_streams import BodyStreams
 from storage_node.errors import StorageError
 from storage_node.keys import ACCOUNTS, CONTAINERS, Due, Key, Layout
 from storage_node.requests import MICROS_MAX, NAME_BYTES_MAX, Fields
-from storage_node.rows import Row
 from storage_node.store import Offered, Store
-from storage_node.tallies import Tally
 from swiftlike import node_calls
 from swiftlike.entries import Entry, encode
 from swiftlike.limits import ITEMS_MAX, PAGE_ITEMS_MAX, PATH_BYTES_MAX, RPC_BODY_BYTES_MAX
-from swiftlike.node_calls import Code, DueKind, Method, encode_version, pack_list
+from swiftlike.node_calls import Code, DueKind, Method, Query, Standing, encode_version, pack_list
 from swiftlike.registers import encode_register
 from swiftlike.rpc.errors import CallFailed
 from swiftlike.rpc.service import Call, Service
@@ -114,7 +111,6 @@ class DeviceService:
 
     def _register(self) -> None:
         offered = _KEYED | {"entry", "offer", "owing", "from_voter", "with_body"}
-        query = {"prefix", "marker", "end_marker", "delimiter", "reverse", "limit", "tombstones", "now_us"}
         for method, handler, known in (
             (Method.OFFER, self._offer, offered),
             (Method.PREPARE, self._prepare, _KEYED | {"ballot", "closing"}),
@@ -125,7 +121,7 @@ class DeviceService:
             (Method.STANDING, self._standing, _PLACED | {"partition"}),
             (Method.READ, self._read, _KEYED),
             (Method.GET, self._get, _KEYED | {"inline_bytes"}),
-            (Method.LIST_ROWS, self._list_rows, _LISTED | query),
+            (Method.LIST_ROWS, self._list_rows, _LISTED | set(Query._fields)),
             (Method.TALLY, self._tally, _LISTED),
             (Method.RANGES, self._ranges, _LISTED | {"after", "limit"}),
             (Method.SPAN_DIGEST, self._span_digest, _LISTED | {"start", "stop"}),
@@ -278,12 +274,7 @@ class DeviceService:
         table = self._table(fields)
         if table not in (CONTAINERS, ACCOUNTS):
             fields.refuse(f"nothing is listed under table {table!r}")
-        answers = await self._store.upsert_rows(fields.rows(table))
-        return Reply(
-            body=pack_list(
-                None if refused is None else (refused.closing, refused.incarnation) for refused in answers
-            )
-        )
+        return Reply(body=pack_list(await self._store.upsert_rows(fields.rows(table))))
 
     async def _pay(self, call: Call, fields: Fields) -> Reply:
         return Reply(header={"paid": await self._store.pay(fields.debts(self._table(fields)))})
@@ -291,25 +282,25 @@ class DeviceService:
     async def _list_rows(self, call: Call, fields: Fields) -> Reply:
         listing, query = fields.listing(self._table(fields)), fields.query()
         page = await self._store.scan(self._store.list_rows, listing, query)
-        packed = [_pack_row(row) for row in page.rows]
+        packed = [row.pack() for row in page.rows]
         fitting = count_fitting(packed)
         if fitting < len(packed):
             # Asked again, and not cut here, since only the store knows the marker behind a common prefix.
-            shorter = replace(query, limit=fitting)
+            shorter = query._replace(limit=fitting)
             page = await self._store.scan(self._store.list_rows, listing, shorter)
-            packed = [_pack_row(row) for row in page.rows]
+            packed = [row.pack() for row in page.rows]
         return Reply(header={"more": page.more, "digest": page.digest.encode()}, body=pack_list(packed))
 
     async def _tally(self, call: Call, fields: Fields) -> Reply:
         tally = await self._store.scan(self._store.tally, fields.listing(self._table(fields)))
-        return Reply(body=pack_list(_wire(tally).pack()))
+        return Reply(body=pack_list(tally.pack()))
 
     async def _ranges(self, call: Call, fields: Fields) -> Reply:
         listing = fields.listing(self._table(fields))
         limit = fields.number("limit", 1, ITEMS_MAX, PAGE_ITEMS_MAX)
         after = fields.octets("after", 0, NAME_BYTES_MAX) if fields.has("after") else None
         ranges = await self._store.scan(self._store.ranges, listing)
-        behind = [(first, _wire(tally).pack()) for first, tally in ranges if after is None or first > after]
+        behind = [(first, tally.pack()) for first, tally in ranges if after is None or first > after]
         return _page_of(behind, limit)
 
     async def _span_digest(self, call: Call, fields: Fields) -> Reply:
@@ -425,15 +416,6 @@ def _found(entry: Entry | None, *, votes: bool, whole: bool = True, inline: bool
     if entry is not None:
         header["entry"] = encode(entry)
     return header
-
-
-def _pack_row(row: Row) -> tuple[bytes, bytes | None]:
-    return row.name, None if row.entry is None else encode(row.entry)
-
-
-def _wire(tally: Tally) -> node_calls.Tally:
-    policies = tuple((policy, *sums) for policy, sums in sorted(tally.policies.items()))
-    return node_calls.Tally(tally.digest, tally.rows, tally.objects, tally.bytes, policies)
 
 
 def _octets(call: Call) -> bytes | memoryview:

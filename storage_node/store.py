@@ -12,15 +12,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import ParamSpec, Protocol, TypeVar
 
-from storage_node.acceptor import RowRefused, Standing
 from storage_node.keys import Due, Key, Listing
-from storage_node.rows import Page, Query
 from storage_node.tables import Held
-from storage_node.tallies import Tally
 from swiftlike.digests import Digest
 from swiftlike.entries import Entry, Version
 from swiftlike.limits import BODY_BYTES_MAX
-from swiftlike.node_calls import Acceptance, Promise
+from swiftlike.node_calls import Acceptance, Page, Promise, Query, RowRefused, Standing, Tally
 from swiftlike.timestamps import Ballot, Offer, WriteId
 
 P = ParamSpec("P")

@@ -11,19 +11,16 @@ from itertools import islice
 from typing import Any
 
 from storage_node import keys, operations, rows, tables
-from storage_node.acceptor import RowRefused, Standing
 from storage_node.errors import BallotRefused, StorageError
 from storage_node.keys import Due, Key, Layout, Listing
 from storage_node.keyvalues import Reading
 from storage_node.operations import Content, Operation
-from storage_node.rows import Page, Query
 from storage_node.store import Offered, Reclaimed, RowOffer
 from storage_node.tables import Held, PartitionKey
-from storage_node.tallies import Tally
 from swiftlike.digests import Digest
 from swiftlike.entries import Entry, Version
 from swiftlike.limits import BODY_BYTES_MAX, ITEMS_MAX, RECLAIM_AGE_US
-from swiftlike.node_calls import Promise
+from swiftlike.node_calls import Page, Promise, Query, RowRefused, Standing, Tally
 from swiftlike.timestamps import Ballot, Offer, refuse_ballot
 
 

@@ -10,7 +10,6 @@ from typing import Final, NamedTuple
 
 from ring.hashing import HASH_BITS
 from storage_node import keys
-from storage_node.acceptor import Standing
 from storage_node.errors import IndexDamaged
 from storage_node.keys import Due, Key, Layout
 from storage_node.keyvalues import Reading, Writing
@@ -24,10 +23,11 @@ from storage_node.locations import (
     VolumeId,
     decode_location,
 )
-from storage_node.tallies import Tally
+from storage_node.tallies import Sums
 from storage_node.volumes import record_bytes
 from swiftlike.digests import DIGEST_BYTES, EMPTY, Digest, fingerprint
 from swiftlike.entries import Entry, EntryDamaged, Version
+from swiftlike.node_calls import Standing
 from swiftlike.registers import Register, decode_register, encode_register
 from swiftlike.timestamps import Ballot, WriteId
 
@@ -176,7 +176,7 @@ class Change:
         """Files that nothing points at once this is committed."""
         self.adopted: list[FileId] = []
         """Files that an entry points at once this is committed."""
-        self.tallies: dict[bytes, Tally] = {}
+        self.tallies: dict[bytes, Sums] = {}
         """Tallies read so far, by their key; all are written back."""
         self._standings = standings
         self._heads: dict[bytes, list[list[int]]] = {}
@@ -284,12 +284,12 @@ class Change:
                     found.append(key)
         return found
 
-    def tally(self, key: bytes) -> Tally:
+    def tally(self, key: bytes) -> Sums:
         """Return the tally at a key, to be changed in place."""
-        tally = self.tallies.get(key)
-        if tally is None:
-            tally = self.tallies[key] = Tally.decode(self.view.get(key))
-        return tally
+        sums = self.tallies.get(key)
+        if sums is None:
+            sums = self.tallies[key] = Sums.decode(self.view.get(key))
+        return sums
 
     def flush(self) -> None:
         """Write what was collected; the transaction is then ready to commit."""

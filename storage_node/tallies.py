@@ -1,4 +1,4 @@
-"""Tallies: what a set of rows adds up to.
+"""Tallies as an index keeps them: sums that rows are counted into and out of.
 
 Owns their byte form and arithmetic. Never reads a row.
 
@@ -19,6 +19,7 @@ from typing import Final
 from storage_node.errors import IndexDamaged
 from swiftlike.digests import Digest, fingerprint
 from swiftlike.entries import Entry
+from swiftlike.node_calls import Tally
 
 _FIXED: Final = Struct(">BxH16sQQQQ")
 _POLICY: Final = Struct(">HQQ")
@@ -26,7 +27,7 @@ assert (_FIXED.size, _POLICY.size) == (52, 18), "the table and the code must agr
 _VERSION: Final = 1
 
 
-class Tally:
+class Sums:
     """Sums over rows; mutable, since a batch of many rows of one container counts them here."""
 
     __slots__ = ("bytes", "objects", "policies", "rows", "rows_and_tombstones", "xor")
@@ -45,6 +46,12 @@ class Tally:
     def digest(self) -> Digest:
         """The digest of all rows, tombstones too."""
         return Digest(self.xor, self.rows_and_tombstones)
+
+    @property
+    def tally(self) -> Tally:
+        """What they are now, as a value."""
+        policies = tuple((policy, *sums) for policy, sums in sorted(self.policies.items()))
+        return Tally(self.digest, self.rows, self.objects, self.bytes, policies)
 
     def add(self, name: bytes, entry: Entry) -> None:
         """Count a row in."""
@@ -71,8 +78,8 @@ class Tally:
             del self.policies[entry.policy]
 
     def __eq__(self, other: object) -> bool:
-        """Two tallies are equal when all of their sums are."""
-        return isinstance(other, Tally) and self.encode() == other.encode()
+        """Sums are equal when each of theirs is."""
+        return isinstance(other, Sums) and self.encode() == other.encode()
 
     __hash__ = None  # type: ignore[assignment]  # mutable
 
@@ -90,20 +97,20 @@ class Tally:
         return fixed + b"".join(_POLICY.pack(policy, *sums) for policy, sums in sorted(self.policies.items()))
 
     @classmethod
-    def decode(cls, raw: bytes | None) -> "Tally":
+    def decode(cls, raw: bytes | None) -> "Sums":
         """Read it; None, where nothing stands, is the tally of no rows."""
-        tally = cls()
+        sums = cls()
         if raw is None:
-            return tally
-        version, policies, xor, tally.rows_and_tombstones, tally.rows, tally.objects, tally.bytes = (
+            return sums
+        version, policies, xor, sums.rows_and_tombstones, sums.rows, sums.objects, sums.bytes = (
             _FIXED.unpack_from(raw)
         )
         if version != _VERSION or len(raw) != _FIXED.size + policies * _POLICY.size:
             raise IndexDamaged(
                 f"tally version {version} of {len(raw)} bytes is not known to this release; upgrade it"
             )
-        tally.xor = int.from_bytes(xor, "big")
-        tally.policies = {
+        sums.xor = int.from_bytes(xor, "big")
+        sums.policies = {
             policy: (objects, size) for policy, objects, size in _POLICY.iter_unpack(raw[_FIXED.size :])
         }
-        return tally
+        return sums

@@ -193,15 +193,20 @@ class Standing(NamedTuple):
     """What an owner may say about the keys of one partition."""
 
     votes: bool = False
+    """It has caught up: an absent key was never written, or was forgotten by agreement."""
     floor_us: int = 0
+    """All owners may have forgotten tombstones and promises below; an absent key counts as this ballot."""
     refusing_us: int = 0
+    """The owner has agreed to take nothing below that it lacks, while a new floor is being settled."""
 
 
 class RowRefused(NamedTuple):
-    """A row that a container did not take."""
+    """A row that a container does not take."""
 
     closing: bool
+    """A container delete is under way; otherwise the row's incarnation is gone."""
     incarnation: Timestamp
+    """The container's incarnation as this owner knows it."""
 
 
 class RowOffer(NamedTuple):
@@ -214,16 +219,22 @@ class RowOffer(NamedTuple):
 
 
 class Query(NamedTuple):
-    """Which rows of a listing a page should hold; see the storage node's `rows.Query`."""
+    """Which rows of a listing a page should hold. Names are bytes, compared as bytes; empty means no bound."""
 
     prefix: bytes = b""
     marker: bytes = b""
+    """The page starts after this name; in reverse, before it."""
     end_marker: bytes = b""
+    """The page ends before this name; in reverse, after it."""
     delimiter: bytes = b""
+    """Names that hold it behind the prefix are rolled up to it, into one common prefix each."""
     reverse: bool = False
     limit: int = PAGE_ITEMS_MAX
+    """Rows and common prefixes, and never more than LISTING_ROWS_MAX."""
     tombstones: bool = False
+    """Deleted and due rows too, for a merge of several owners' pages; not with a delimiter."""
     now_us: int = 0
+    """Rows with an earlier delete_at are left out."""
 
     def header(self) -> Header:
         """Write down what differs from the default."""
@@ -237,25 +248,39 @@ class Row(NamedTuple):
     name: bytes
     entry: Entry | None
 
+    def pack(self) -> tuple[bytes, bytes | None]:
+        """Write it down for a list of them."""
+        return self.name, None if self.entry is None else encode(self.entry)
+
+    @classmethod
+    def of(cls, packed: Sequence[Any]) -> "Row":
+        """Read it."""
+        name, raw = packed
+        return cls(name, None if raw is None else decode(raw))
+
 
 class Page(NamedTuple):
-    """Part of a listing. It may be shorter than asked for: `more` is the marker of the next one, None at the end."""
+    """Part of a listing, in the order asked for. It may be shorter than asked for."""
 
     rows: tuple[Row, ...]
     more: bytes | None
+    """The marker of the next page; None when this is the last."""
     digest: Digest
+    """Of the whole listing, so that owners with equal ones have proved the page to each other."""
 
 
 class Tally(NamedTuple):
     """What the rows of a listing, or of a range of it, add up to."""
 
     digest: Digest
+    """Of all rows, tombstones too; so is its count."""
     rows: int
     """Rows that are no tombstones."""
     objects: int
+    """Objects that they stand for: themselves, or what the containers hold that an account lists."""
     bytes: int
     policies: tuple[tuple[int, int, int], ...]
-    """Policy, objects and bytes of each."""
+    """Policy, objects and bytes of each, by policy."""
 
     def pack(self) -> tuple[Any, ...]:
         """Write it down as a msgpack array."""

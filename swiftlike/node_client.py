@@ -174,7 +174,7 @@ class NodeClient:
         reply = await self._call(
             Method.LIST_ROWS, {**self._at(table, path), **query.header(), "incarnation": bytes(incarnation)}
         )
-        rows = self._parse(Method.LIST_ROWS, reply, lambda: tuple(map(_row, unpack_list(reply.body))))
+        rows = self._parse(Method.LIST_ROWS, reply, lambda: tuple(map(Row.of, unpack_list(reply.body))))
         return Page(rows, reply.header["more"], Digest.decode(reply.header["digest"]))
 
     async def tally(self, table: bytes, path: bytes, incarnation: Timestamp = NO_INCARNATION) -> Tally:
@@ -335,11 +335,6 @@ async def send_body(stream: Stream, chunk: Body) -> None:
     view = memoryview(chunk)
     for at in range(0, len(view), STREAM_MESSAGE_BYTES):
         await stream.send(view[at : at + STREAM_MESSAGE_BYTES])
-
-
-def _row(item: tuple[bytes, bytes | None]) -> Row:
-    name, raw = item
-    return Row(name, None if raw is None else decode(raw))
 
 
 async def _bodies(stream: Stream) -> AsyncIterator[Body]:

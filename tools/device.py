@@ -16,8 +16,8 @@ import click
 
 from storage_node import keys, tables
 from storage_node.checking import ClosedDevice, Report, check
-from storage_node.device import format_device
 from storage_node.errors import StorageError
+from storage_node.formatting import format_device
 from storage_node.keys import Key, Layout
 from storage_node.rebuilding import rebuild_index as rebuild
 from storage_node.tables import Held

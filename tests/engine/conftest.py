@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from storage_node.acceptor import Standing
-from storage_node.device import Device, Settings, format_device
+from storage_node.device import Device, Settings
+from storage_node.formatting import format_device
 from storage_node.memory import MemoryStore
 from storage_node.store import Store
+from swiftlike.node_calls import Standing
 from tests.engine.samples import LAYOUT, NOW_US
 
 SETTINGS = Settings(reserve_bytes=0, index_map_bytes=1 << 30)

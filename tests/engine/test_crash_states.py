@@ -10,7 +10,8 @@ import pytest
 
 from storage_node import compaction, leftovers
 from storage_node.checking import ClosedDevice, check
-from storage_node.device import Device, Settings, format_device
+from storage_node.device import Device, Settings
+from storage_node.formatting import format_device
 from storage_node.store import Offered, RowOffer
 from swiftlike.entries import Entry
 from tests.engine.conftest import vote_everywhere

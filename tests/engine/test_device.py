@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from storage_node import compaction, identity
-from storage_node.acceptor import Standing
-from storage_node.device import Device, Settings, format_device
+from storage_node.device import Device, Settings
 from storage_node.disk import Disk
 from storage_node.errors import (
     BodyDamaged,
@@ -23,11 +22,13 @@ from storage_node.errors import (
     OutcomeUnknown,
     StorageError,
 )
+from storage_node.formatting import format_device
 from storage_node.keys import CONTAINERS, Layout
 from storage_node.locations import InFile, InVolume
 from storage_node.rebuilding import rebuild_index
 from storage_node.store import Offered
 from swiftlike.limits import QUEUED_OPERATIONS_MAX
+from swiftlike.node_calls import Standing
 from tests.engine.conftest import SETTINGS, opened, vote_everywhere
 from tests.engine.samples import LARGE, LAYOUT, NOW_US, OBJECTS, ballot, delete, object_key, put
 from tests.engine.test_store_contract import body_of, offer

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from storage_node import compaction
-from storage_node.acceptor import Standing
 from storage_node.checking import ClosedDevice, check
-from storage_node.device import Device, Settings, format_device
+from storage_node.device import Device, Settings
+from storage_node.formatting import format_device
 from storage_node.keys import CONTAINERS, Due
-from storage_node.rows import Query
 from storage_node.store import Body, Offered, RowOffer
 from swiftlike.digests import digest_of
 from swiftlike.entries import Entry
 from swiftlike.limits import SMALL_BODY_BYTES_MAX
+from swiftlike.node_calls import Query, Standing
 from swiftlike.timestamps import ZERO_BALLOT, Ballot
 from tests.engine.conftest import vote_everywhere
 from tests.engine.samples import (

@@ -2,14 +2,12 @@
 
 import pytest
 
-from storage_node.acceptor import RowRefused, Standing
 from storage_node.errors import BallotRefused, StorageError
 from storage_node.keys import CONTAINERS, Due, Key, Listing, objects
-from storage_node.rows import Query
 from storage_node.store import Offered, RowOffer, Store
 from swiftlike.digests import EMPTY, Digest, digest_of
 from swiftlike.entries import Entry
-from swiftlike.node_calls import Acceptance
+from swiftlike.node_calls import Acceptance, Query, RowRefused, Standing
 from swiftlike.timestamps import ZERO_BALLOT, Ballot, Offer, Timestamp
 from tests.engine.samples import (
     CONTAINER,
@@ -361,8 +359,8 @@ async def test_a_container_counts_its_rows_exactly(store: Store) -> None:
     await rows(store, (b"c", row(2, tombstone=True)), (b"a", row(0, 99)))
     tally = store.tally(ROWS)
     assert (tally.rows, tally.objects, tally.bytes) == (2, 2, 15)
-    assert tally.policies == {0: (1, 10), 1: (1, 5)}
-    assert tally.rows_and_tombstones == 3
+    assert tally.policies == ((0, 1, 10), (1, 1, 5))
+    assert tally.digest.entries == 3
 
 
 async def test_the_same_rows_in_any_order_give_the_same_digest(store: Store) -> None:
@@ -434,7 +432,7 @@ async def test_a_row_that_its_owners_forgot_is_not_brought_back_by_a_late_copy(s
     assert refused is not None
     assert taken is None
     assert [listed.name for listed in store.list_rows(ROWS, Query(tombstones=True)).rows] == [b"held"]
-    assert store.tally(ROWS).rows_and_tombstones == 1
+    assert store.tally(ROWS).digest.entries == 1
 
 
 NAMES = [b"a", b"a/", b"a/1", b"a/2", b"a0", b"b", b"b//x", b"b//y", b"c\xc3\xa9", b"c\xc3\xaa/z"]

@@ -19,13 +19,12 @@ from proxy.cluster.rounds import Patience
 from ring.device import Device, DeviceId
 from ring.file import RingFields
 from ring.ring import Ring
-from storage_node.acceptor import Standing
 from storage_node.keys import Key as StoredKey
 from storage_node.keys import Layout
 from storage_node.memory import MemoryStore
 from storage_node.service import DeviceService
 from storage_node.store import Offered
-from swiftlike.node_calls import objects
+from swiftlike.node_calls import Standing, objects
 from swiftlike.rpc.simulated import SimulatedHost, SimulatedNetwork
 from swiftlike.rpc.transport import (
     EMPTY,

@@ -13,8 +13,8 @@ from typing import Final
 from proxy.cluster.decisions import Judge, Outcome, is_present
 from proxy.cluster.quorum import quorum
 from proxy.cluster.register import Registers, Written
-from storage_node.acceptor import Standing
 from swiftlike.entries import Entry, pack_metadata, unpack_metadata
+from swiftlike.node_calls import Standing
 from swiftlike.rpc.simulated import SimulatedNetwork
 from swiftlike.rpc.virtual_time import run_in_virtual_time
 from swiftlike.timestamps import ZERO_BALLOT, Ballot, WriteId

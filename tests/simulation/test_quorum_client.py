@@ -17,13 +17,12 @@ from proxy.cluster.placement import Key
 from proxy.cluster.register import Registers
 from proxy.cluster.rounds import Patience
 from ring.ring import Ring
-from storage_node.acceptor import Standing
 from storage_node.errors import InsufficientStorage
 from storage_node.keys import Due
 from storage_node.keys import Key as StoredKey
 from storage_node.store import Offered
 from swiftlike.entries import Entry, pack_metadata
-from swiftlike.node_calls import Acceptance
+from swiftlike.node_calls import Acceptance, Standing
 from swiftlike.rpc.simulated import SimulatedNetwork, Weather
 from swiftlike.rpc.virtual_time import run_in_virtual_time
 from swiftlike.timestamps import ZERO_BALLOT, Ballot, Offer, Timestamp

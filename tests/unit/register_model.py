@@ -14,8 +14,9 @@ from random import Random
 from typing import Any
 
 from storage_node import acceptor
-from storage_node.acceptor import Accepted, Known, Promised, Refused, Standing
+from storage_node.acceptor import Accepted, Known, Promised, Refused
 from swiftlike.entries import Entry, Version, pack_metadata, unpack_metadata
+from swiftlike.node_calls import Standing
 from swiftlike.registers import Register, never_accepted
 from swiftlike.timestamps import Ballot, Timestamp, WriteId
 from tests.unit.linearizability import Call

@@ -17,7 +17,7 @@ from uuid import UUID
 from ring.device import Device, DeviceId
 from ring.file import RingFields, write_ring
 from ring.ring import CHECKSUM_BYTES
-from storage_node.device import format_device
+from storage_node.formatting import format_device
 from swiftlike.node_calls import ACCOUNTS, CONTAINERS, Standing, objects
 from swiftlike.node_client import NodeClient, NodeFailed
 from swiftlike.rpc.client import Client

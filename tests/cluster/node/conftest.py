@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from storage_node.device import format_device
+from storage_node.formatting import format_device
 from storage_node.memory import MemoryStore
 from storage_node.service import DeviceService, Surroundings
 from storage_node.store import Store

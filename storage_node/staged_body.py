@@ -1,0 +1,108 @@
+"""A staged body: what has come of a body so far, before anything points at it.
+
+Owns where the bytes wait (in memory while they are few, then in a staged file) and what becomes of them when the upload
+is given up. Never touches the index.
+"""
+
+from collections.abc import Callable
+from threading import Lock
+from typing import Any, Protocol
+
+from storage_node.errors import StorageError
+from storage_node.files import Files, StagedFile
+from storage_node.keys import Key
+from storage_node.locations import InFile
+from storage_node.operations import Content
+from storage_node.table_store import check_size
+from swiftlike.entries import Entry, encode
+from swiftlike.limits import BODY_BYTES_MAX, SMALL_BODY_BYTES_MAX
+
+
+class StagingDevice(Protocol):
+    """What a staged body needs of the device that it is staged on."""
+
+    @property
+    def files(self) -> Files:
+        """The large files."""
+
+    async def on_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Run what waits for the disk on a reader's thread."""
+
+    def check_room(self) -> None:
+        """Raise InsufficientStorage when only the reserve is left."""
+
+
+class StagedBody:
+    """A body on its way in: in memory while it is small, then in a file of its own.
+
+    A cancelled wait does not stop the thread behind it, so all that touches the file happens under one lock: a
+    descriptor closed by `abort` under a write that goes on could be another file's by then.
+    """
+
+    def __init__(self, device: StagingDevice, seed: int) -> None:
+        """Take the device that it belongs to, and the seed of its checksums."""
+        self._device = device
+        self._seed = seed
+        self._chunks: list[bytes] = []
+        self._file: StagedFile | None = None
+        self._finished: InFile | None = None
+        self._taken_over = False
+        self._aborted = False
+        self._lock = Lock()
+        self._size = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self._size
+
+    async def write(self, chunk: bytes | memoryview) -> None:
+        """Append to the body; waits while the disk is slower than the sender."""
+        self._size += len(chunk)
+        if self._size > BODY_BYTES_MAX:
+            raise StorageError(f"the body passes {BODY_BYTES_MAX} bytes, the limit: upload it in segments")
+        self._chunks.append(bytes(chunk))
+        if self._size > SMALL_BODY_BYTES_MAX:
+            chunks, self._chunks = self._chunks, []
+            await self._device.on_thread(self._spill, chunks)
+
+    async def finish(self, key: Key, entry: Entry) -> Content:
+        """Complete the body, durably if it is large, and hand over what its entry can point at."""
+        check_size(entry, self._size)
+        if self._size <= SMALL_BODY_BYTES_MAX:
+            return b"".join(self._chunks)
+        place: InFile = await self._device.on_thread(self._finish, key, encode(entry))
+        self._taken_over = True
+        return place
+
+    async def abort(self) -> None:
+        """Give the body up, unless it was handed over."""
+        self._chunks.clear()
+        if self._size > SMALL_BODY_BYTES_MAX and not self._taken_over:
+            await self._device.on_thread(self._abort)
+
+    def _spill(self, chunks: list[bytes]) -> None:
+        with self._lock:
+            if self._aborted:
+                return
+            if self._file is None:
+                self._device.check_room()
+                self._file = self._device.files.stage(self._seed)
+            for chunk in chunks:
+                self._file.write(chunk)
+
+    def _finish(self, key: Key, entry_raw: bytes) -> InFile:
+        with self._lock:
+            assert self._file is not None, "a body of this size was spilled"
+            self._device.check_room()
+            self._finished = self._device.files.finish(self._file, key, entry_raw)
+            return self._finished
+
+    def _abort(self) -> None:
+        with self._lock:
+            self._aborted = True
+            if self._finished is not None:
+                self._device.files.remove(self._finished.file)
+            elif self._file is not None:
+                self._file.abort()
+                self._device.files.settle([self._file.id])
