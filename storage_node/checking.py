@@ -15,10 +15,11 @@ from pathlib import Path
 from storage_node import identity, keys, tables
 from storage_node.blocks import Extent, chunks_of, seed_of
 from storage_node.disk import Disk
-from storage_node.errors import DeviceRefused, StorageError
+from storage_node.errors import StorageError
 from storage_node.files import Files
 from storage_node.identity import DeviceFile
-from storage_node.index import Identity, Index
+from storage_node.index import Index
+from storage_node.index_place import check_owner, place_to_read
 from storage_node.keys import Due, Key
 from storage_node.keyvalues import Reading
 from storage_node.locations import InFile, InVolume, VolumeId
@@ -56,12 +57,10 @@ class ClosedDevice:
         with ExitStack() as parts:
             lock = identity.lock_device(root)
             parts.callback(identity.unlock_device, lock)
-            self.index = Index(index_directory or root / "index", map_bytes=map_bytes, readonly=True)
+            self.index_directory = place_to_read(root, self.device, index_directory)
+            self.index = Index(self.index_directory, map_bytes=map_bytes, readonly=True)
             parts.callback(self.index.close)
-            if self.index.identity() != Identity(self.device.uuid, self.device.generation):
-                raise DeviceRefused(
-                    f"{root}: the index is not this device's: mount the right one, or run rebuild-index"
-                )
+            check_owner(self.index, self.device, root, self.index_directory)
             self.volumes = Volumes(root / "volumes", self.device.stamp, Disk())
             parts.callback(self.volumes.close)
             self.files = Files(root / "files", root / "staging", self.device.stamp, Disk())

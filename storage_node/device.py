@@ -15,7 +15,7 @@ import resource
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -29,13 +29,12 @@ from storage_node.errors import (
     BodyDamaged,
     BodyGone,
     DeviceFailed,
-    DeviceRefused,
     InsufficientStorage,
     StorageError,
 )
 from storage_node.files import Files
-from storage_node.identity import DeviceFile
-from storage_node.index import Identity, Index
+from storage_node.index import Index
+from storage_node.index_place import check_owner, elsewhere, place_to_serve
 from storage_node.keys import Key, Layout
 from storage_node.keyvalues import Reading
 from storage_node.locations import FileId, InFile, InVolume, Location, VolumeId
@@ -77,7 +76,7 @@ class Settings:
     volume_bytes_max: int = VOLUME_BYTES_MAX
     """Where a volume is rolled."""
     index_directory: Path | None = None
-    """Where the index lives, if on a faster disk than the bodies."""
+    """Where the index lives, if on a faster disk than the bodies: what the host's file says, to be held against the device's."""
     index_map_bytes: int = INDEX_MAP_BYTES
     """Address space of the index; must exceed the disk."""
 
@@ -110,11 +109,13 @@ class Device(TableStore):
         self.counters: Final = Counters()
         self.disk: Final = disk or Disk()
         self._lock = identity.lock_device(root)
-        index_directory = settings.index_directory or root / "index"
         try:
-            self._index = open_index(index_directory, map_bytes=settings.index_map_bytes)
+            self.index_directory: Final = place_to_serve(root, device, settings.index_directory)
+            self._index = open_index(self.index_directory, map_bytes=settings.index_map_bytes)
             try:
-                _check_identity(self._index, device, root)
+                check_owner(self._index, device, root, self.index_directory)
+                if (index := elsewhere(root, self.index_directory)) != device.index:
+                    identity.write_device_file(root, replace(device, index=index))
                 self.volumes = Volumes(
                     root / "volumes", device.stamp, self.disk, volume_bytes_max=settings.volume_bytes_max
                 )
@@ -474,12 +475,3 @@ class Device(TableStore):
 def major_faults() -> int:
     """Return how often this thread has waited for a page of a mapped file."""
     return resource.getrusage(resource.RUSAGE_THREAD).ru_majflt
-
-
-def _check_identity(index: Index, device: DeviceFile, root: Path) -> None:
-    found = index.identity()
-    if found != Identity(device.uuid, device.generation):
-        raise DeviceRefused(
-            f"{root}: its index belongs to device {found.uuid}, generation {found.generation}, and device.toml says "
-            f"{device.uuid}, generation {device.generation}: mount the right index, or run rebuild-index"
-        )

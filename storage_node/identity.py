@@ -4,8 +4,9 @@ Owns the refusal of directories that are foreign, newer, not mounted or in use, 
 Never opens the index.
 
 `device.toml`, format 1: `format` (this number), `uuid` (new at each format and each rebuild of the index, since either
-may have forgotten what was promised), `generation` (counts the rebuilds) and `stamp` (the uuid that the device was
-formatted with, which its volumes and files bear). Written beside, synced, renamed, and the directory synced.
+may have forgotten what was promised), `generation` (counts the indexes: 1 when formatted), `stamp` (the uuid that the
+device was formatted with, which its volumes and files bear) and, only when it is not on the device, `index` (the directory
+of the index). Written beside, synced, renamed, and the directory synced.
 """
 
 import fcntl
@@ -25,7 +26,7 @@ DEVICE_FILE: Final = "device.toml"
 FAILED_FILE: Final = "sync-failed"
 """Left by a process whose sync failed: the device returns only as one that does not vote."""
 
-DIRECTORIES: Final = ("index", "volumes", "files", "staging", "quarantine")
+DIRECTORIES: Final = ("volumes", "files", "staging", "quarantine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,8 @@ class DeviceFile:
     uuid: UUID
     generation: int
     stamp: UUID
+    index: Path | None = None
+    """The directory of its index, when that is not on the device."""
 
 
 def read_device_file(root: Path) -> DeviceFile:
@@ -43,7 +46,7 @@ def read_device_file(root: Path) -> DeviceFile:
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
         device_format = raw["format"]
-        uuid, generation, stamp = raw["uuid"], raw["generation"], raw["stamp"]
+        uuid, generation, stamp, index = raw["uuid"], raw["generation"], raw["stamp"], raw.get("index")
     except FileNotFoundError:
         raise DeviceRefused(
             f"{root} holds no {DEVICE_FILE}: mount its disk, or format it with swiftlike-device init"
@@ -59,7 +62,7 @@ def read_device_file(root: Path) -> DeviceFile:
     if device_format != FORMAT:
         raise DeviceRefused(f"{path} has format {device_format}, this release knows {FORMAT}: upgrade it")
     try:
-        return DeviceFile(UUID(uuid), int(generation), UUID(stamp))
+        return DeviceFile(UUID(uuid), int(generation), UUID(stamp), None if index is None else Path(index))
     except (ValueError, TypeError, AttributeError):
         raise DeviceRefused(
             f"{path} names no valid uuid and generation: restore it, or rebuild-index"
@@ -69,12 +72,14 @@ def read_device_file(root: Path) -> DeviceFile:
 def write_device_file(root: Path, device: DeviceFile) -> None:
     """Write `device.toml` so that a crash leaves the old one or the new."""
     beside = root / f"{DEVICE_FILE}.new"
-    fields = {
+    fields: dict[str, str | int] = {
         "format": FORMAT,
         "uuid": str(device.uuid),
         "generation": device.generation,
         "stamp": str(device.stamp),
     }
+    if device.index is not None:
+        fields["index"] = str(device.index)
     with beside.open("wb") as file:
         tomli_w.dump(fields, file)
         file.flush()
@@ -84,7 +89,7 @@ def write_device_file(root: Path, device: DeviceFile) -> None:
 
 
 def make_directories(root: Path) -> None:
-    """Lay out an empty device, names durable. Raises DeviceRefused when the directory holds anything else."""
+    """Lay out an empty device but for its index, names durable. Raises DeviceRefused when the directory holds anything else."""
     if not root.is_dir():
         raise DeviceRefused(f"{root} is not a directory: create it, or mount the disk there")
     found = sorted(path.name for path in root.iterdir() if path.name != "lost+found")

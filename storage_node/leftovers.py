@@ -13,7 +13,7 @@ is, so that a wrong cluster seed, which hides every key, cannot make a whole dev
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,7 @@ from typing import Final
 from storage_node.device import Device
 from storage_node.errors import BodyDamaged
 from storage_node.locations import FileId, InFile
+from storage_node.rebuilding import NEW_DIRECTORY, set_aside
 from swiftlike.limits import LEFTOVER_AGE_US, LEFTOVERS_MAX, OLD_INDEX_AGE_US
 
 _SLICE_REGISTERS: Final = 2_000
@@ -84,20 +85,16 @@ def _remove_headless_volumes(device: Device, oldest_us: int, removed: Removed) -
 
 
 def _remove_old_indexes(device: Device, oldest_us: int, oldest_index_us: int, removed: Removed) -> None:
-    """Remove what a rebuild set aside long ago, and what one that was interrupted began: none runs beside a device."""
-    for path in _indexes(device.root):
-        limit_us = oldest_us if path.name == "index.new" else oldest_index_us
-        if _changed_us(path) < limit_us:
-            for inside in sorted(path.iterdir()):
-                _remove(device, inside, removed)
-            device.disk.remove_directory(path)
-            removed.indexes += 1
-
-
-def _indexes(root: Path) -> Iterator[Path]:
-    for path in sorted(root.glob("index.*")):
-        if path.is_dir() and (path.name == "index.new" or path.suffix[1:].isdigit()):
-            yield path
+    """Remove what a rebuild set aside long ago, and what one built in or was interrupted in: none runs beside a device."""
+    for path in set_aside(device.index_directory):
+        if _changed_us(path) < oldest_index_us:
+            removed.indexes += _remove(device, path, removed)
+    begun = device.index_directory / NEW_DIRECTORY
+    if begun.is_dir() and _changed_us(begun) < oldest_us:
+        for inside in sorted(begun.iterdir()):
+            _remove(device, inside, removed)
+        device.disk.remove_directory(begun)
+        removed.indexes += 1
 
 
 def _unreferenced(device: Device, directory: Path, oldest_us: int, removed: Removed) -> set[FileId]:

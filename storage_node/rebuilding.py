@@ -6,13 +6,13 @@ What only the index knew is gone: tombstones, promises, rows, containers, metada
 So the device gets a new uuid and no votes; it catches up from the other owners. Every object it finds owes its row
 again.
 
-Order: the new index is built beside the old one; the old one is set aside and the new one takes its name; then
-`device.toml` names the new uuid. Interrupted anywhere, the device either opens as before or asks for a rebuild.
+Order: the new index is built in a directory of its own beside the old one, on the same disk; the old one's file is set
+aside and the new one's takes its name; then `device.toml` names the new uuid. Interrupted anywhere, the device either opens as before or asks for a rebuild.
 """
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, islice
 from pathlib import Path
 from uuid import uuid4
@@ -20,11 +20,12 @@ from uuid import uuid4
 from storage_node import identity, keys
 from storage_node.blocks import Extent, chunks_of, seed_of
 from storage_node.disk import Disk
-from storage_node.errors import BodyDamaged
+from storage_node.errors import BodyDamaged, DeviceRefused
 from storage_node.files import Files
 from storage_node.formatting import create_index
 from storage_node.identity import DeviceFile
 from storage_node.index import Index
+from storage_node.index_place import DATA_FILE, elsewhere, holds_index, place_to_rebuild
 from storage_node.keys import Key, Layout
 from storage_node.locations import MISSING, InFile, InVolume
 from storage_node.tables import Change, Held, read_held
@@ -34,6 +35,9 @@ from swiftlike.limits import INDEX_MAP_BYTES
 from swiftlike.registers import Register
 
 _BATCH = 1_000
+
+NEW_DIRECTORY = "new"
+"""In the place of an index: where a rebuild builds the next one, which then takes the file's name."""
 
 
 @dataclass(slots=True)
@@ -57,16 +61,28 @@ class _Found:
     sound: bool
 
 
-def rebuild_index(root: Path, layout: Layout, *, map_bytes: int = INDEX_MAP_BYTES) -> Rebuilt:
-    """Build a new index for a closed device and give it a new uuid. Raises DeviceRefused."""
+def rebuild_index(
+    root: Path, layout: Layout, *, index_directory: Path | None = None, map_bytes: int = INDEX_MAP_BYTES
+) -> Rebuilt:
+    """Build a new index for a closed device and give it a new uuid.
+
+    It takes the place of the old one, or `index_directory`. Raises DeviceRefused.
+    """
     old = identity.read_device_file(root)
-    rebuilt = Rebuilt(DeviceFile(uuid4(), old.generation + 1, old.stamp))
+    place = place_to_rebuild(root, old, index_directory)
+    rebuilt = Rebuilt(DeviceFile(uuid4(), old.generation + 1, old.stamp, elsewhere(root, place)))
     with ExitStack() as parts:
         parts.callback(identity.unlock_device, identity.lock_device(root))
+        if index_directory is None and old.index is not None:
+            _check_not_foreign(root, old, place, map_bytes)
+        if rebuilt.device.index != old.index:
+            # Before anything is there: should this be interrupted, the next attempt knows what is its own.
+            identity.write_device_file(root, replace(old, index=rebuilt.device.index))
         volumes = Volumes(root / "volumes", old.stamp, Disk())
         parts.callback(volumes.close)
         files = Files(root / "files", root / "staging", old.stamp, Disk())
-        beside = _empty_directory(root / "index.new")
+        place.mkdir(mode=0o700, exist_ok=True)
+        beside = _empty_directory(place / NEW_DIRECTORY)
         index = create_index(beside, rebuilt.device, map_bytes)
         try:
             found = _all_bodies(volumes, files, rebuilt)
@@ -75,17 +91,41 @@ def rebuild_index(root: Path, layout: Layout, *, map_bytes: int = INDEX_MAP_BYTE
                 rebuilt.entries += len(some)
         finally:
             index.close()
-        if (root / "index").exists():
-            (root / "index").rename(_free_name(root, old.generation))
-        beside.rename(root / "index")
-        identity.sync_directory(root)
+        if holds_index(place):
+            (place / DATA_FILE).rename(_free_name(place, old.generation))
+        (beside / DATA_FILE).rename(place / DATA_FILE)
+        identity.sync_directory(place)
         identity.write_device_file(root, rebuilt.device)
+        _empty_directory(beside).rmdir()
     return rebuilt
 
 
-def _free_name(root: Path, generation: int) -> Path:
+def set_aside(place: Path) -> list[Path]:
+    """Return the files of the indexes that rebuilds have set aside."""
+    return sorted(path for path in place.glob(f"{DATA_FILE}.*") if path.suffix[1:].isdigit())
+
+
+def _free_name(place: Path, generation: int) -> Path:
     """Return a name to set an index aside under: an interrupted rebuild may have taken that of the generation."""
-    return next(path for number in count(generation) if not (path := root / f"index.{number}").exists())
+    return next(
+        path for number in count(generation) if not (path := place / f"{DATA_FILE}.{number}").exists()
+    )
+
+
+def _check_not_foreign(root: Path, device: DeviceFile, place: Path, map_bytes: int) -> None:
+    """Refuse to set aside what seems to be another device's index, where disks could have been mounted the wrong way."""
+    try:
+        index = Index(place, map_bytes=map_bytes, readonly=True)
+    except DeviceRefused:
+        return  # too damaged to tell: what a rebuild is for
+    try:
+        if index.identity().uuid != device.uuid:
+            raise DeviceRefused(
+                f"{root}: the index in {place} is not this device's: mount the right disk there; if it is what an "
+                f"interrupted rebuild left, say so with --index {place}"
+            )
+    finally:
+        index.close()
 
 
 def _all_bodies(volumes: Volumes, files: Files, rebuilt: Rebuilt) -> Iterator[_Found]:

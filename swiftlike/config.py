@@ -85,7 +85,8 @@ class DeviceConfig:
     port: Port
     """TCP port of its process, as in the ring."""
     index_path: Path | None = None
-    """Directory of its index, if on a faster disk than the bodies. Default: `index` on the device itself."""
+    """Directory of its index, this device's alone, if on a faster disk than the bodies: as `swiftlike-device init --index` was
+    told. Default: `index` on the device itself."""
     metrics_port: Annotated[int, Between(0, 65_535)] = 0
     """Loopback port where Prometheus reads its metrics. 0, the default: none; the RPC method `metrics` is always there."""
 

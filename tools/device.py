@@ -25,6 +25,12 @@ from swiftlike.entries import unpack_metadata
 from swiftlike.timestamps import ZERO_BALLOT
 
 _DIRECTORY = click.argument("directory", type=click.Path(path_type=Path))
+_INDEX = click.option(
+    "--index",
+    "index_directory",
+    type=click.Path(path_type=Path),
+    help="Directory of its index, if not on the device; by default where DIRECTORY says that it is.",
+)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
@@ -35,20 +41,27 @@ def main() -> None:
 
 @main.command()
 @_DIRECTORY
+@click.option(
+    "--index",
+    "index_directory",
+    type=click.Path(path_type=Path),
+    help="Keep its index in this directory, on a faster disk; the host's file must say so too, as index_path.",
+)
 @_JSON
-def init(directory: Path, as_json: bool) -> None:
+def init(directory: Path, index_directory: Path | None, as_json: bool) -> None:
     """Make an empty DIRECTORY a device with a new uuid."""
     with _refusals():
-        uuid = format_device(directory)
+        uuid = format_device(directory, index_directory=index_directory)
     _print({"device": str(directory), "uuid": str(uuid)}, as_json, f"{directory} is device {uuid}")
 
 
 @main.command(name="check")
 @_DIRECTORY
+@_INDEX
 @_JSON
-def check_command(directory: Path, as_json: bool) -> None:
+def check_command(directory: Path, index_directory: Path | None, as_json: bool) -> None:
     """Read everything on a device and say what is damaged; writes nothing."""
-    with _refusals(), _closed(directory) as closed:
+    with _refusals(), _closed(directory, index_directory) as closed:
         report = check(closed)
     _print(asdict(report), as_json, _told(report))
     sys.exit(1 if report.damage else 0)
@@ -57,13 +70,14 @@ def check_command(directory: Path, as_json: bool) -> None:
 @main.command()
 @_DIRECTORY
 @click.argument("path")
+@_INDEX
 @_JSON
-def show(directory: Path, path: str, as_json: bool) -> None:
+def show(directory: Path, path: str, index_directory: Path | None, as_json: bool) -> None:
     """Say what a device holds at PATH: account, account/container or account/container/object."""
     account, *rest = path.encode().split(b"/", 2)
     wanted = b"\0".join((account, *rest))
     letter = (b"a", b"c", b"o")[len(rest)]
-    with _refusals(), _closed(directory) as closed:
+    with _refusals(), _closed(directory, index_directory) as closed:
         found = list(_find(closed, letter, wanted))
     if not found:
         _fail(f"{directory} holds nothing at {path!r}", 1)
@@ -74,15 +88,17 @@ def show(directory: Path, path: str, as_json: bool) -> None:
 
 @main.command()
 @_DIRECTORY
+@_INDEX
 @_JSON
-def stats(directory: Path, as_json: bool) -> None:
+def stats(directory: Path, index_directory: Path | None, as_json: bool) -> None:
     """Say how much a device holds, without reading bodies."""
-    with _refusals(), _closed(directory) as closed:
+    with _refusals(), _closed(directory, index_directory) as closed:
         with closed.index.reading() as view:
             live = tables.read_live_bytes(view)
         figures = {
             "uuid": str(closed.device.uuid),
             "generation": closed.device.generation,
+            "index": str(closed.index_directory),
             "index_bytes": closed.index.used_bytes(),
             "volumes": len(closed.volumes.ids()),
             "volume_bytes": sum(map(closed.volumes.size, closed.volumes.ids())),
@@ -103,8 +119,16 @@ def stats(directory: Path, as_json: bool) -> None:
 @click.option(
     "--part-power", default=16, show_default=True, help="The largest part power of the cluster's rings."
 )
+@click.option(
+    "--index",
+    "index_directory",
+    type=click.Path(path_type=Path),
+    help="Where to build it, if not where the old one is; the host's file must say so too, as index_path.",
+)
 @_JSON
-def rebuild_index(directory: Path, seed_file: Path, part_power: int, as_json: bool) -> None:
+def rebuild_index(
+    directory: Path, seed_file: Path, part_power: int, index_directory: Path | None, as_json: bool
+) -> None:
     """Build a new index from volumes and files. The device gets a new uuid and votes only when it has caught up."""
     with _refusals():
         try:
@@ -112,7 +136,8 @@ def rebuild_index(directory: Path, seed_file: Path, part_power: int, as_json: bo
         except ValueError:
             _fail(f"{seed_file} does not hold a number: give the seed file of the cluster", 2)
         tables_of_all = [keys.objects(policy) for policy in range(256)] + [keys.CONTAINERS, keys.ACCOUNTS]
-        rebuilt = rebuild(directory, Layout(seed, dict.fromkeys(tables_of_all, part_power)))
+        layout = Layout(seed, dict.fromkeys(tables_of_all, part_power))
+        rebuilt = rebuild(directory, layout, index_directory=index_directory)
     lacking = rebuilt.damaged + rebuilt.unreadable_files
     figures = {
         "uuid": str(rebuilt.device.uuid),
@@ -170,8 +195,8 @@ def _told(report: Report) -> str:
 
 
 @contextmanager
-def _closed(directory: Path) -> Iterator[ClosedDevice]:
-    closed = ClosedDevice(directory)
+def _closed(directory: Path, index_directory: Path | None) -> Iterator[ClosedDevice]:
+    closed = ClosedDevice(directory, index_directory=index_directory)
     try:
         yield closed
     finally:

@@ -2,15 +2,17 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from storage_node import identity
-from storage_node.errors import StorageError
+from storage_node.device import Device, Settings
+from storage_node.errors import DeviceRefused, StorageError
 from storage_node.keys import Due
-from tests.engine.conftest import opened, vote_everywhere
+from tests.engine.conftest import SETTINGS, opened, vote_everywhere
 from tests.engine.samples import (
     CONTAINER,
     LARGE,
@@ -154,11 +156,11 @@ async def test_stats_counts_what_is_there(root: Path) -> None:
     assert 0 < figures["volume_bytes_live"] < figures["volume_bytes"]
 
 
-async def rebuilt(root: Path) -> Result:
+async def rebuilt(root: Path, *options: str | Path) -> Result:
     """Rebuild the index of a device."""
     seed = root.parent / "seed"
     seed.write_text(str(LAYOUT.seed))
-    return run("rebuild-index", root, "--seed-file", seed, "--json")
+    return run("rebuild-index", root, "--seed-file", seed, "--json", *options)
 
 
 async def test_a_rebuilt_device_has_its_bodies_a_new_uuid_and_no_vote(root: Path) -> None:
@@ -203,3 +205,120 @@ async def test_a_read_that_was_refused_leaves_the_lock_free(root: Path) -> None:
     with pytest.raises(StorageError, match="rebuild-index"):
         async with opened(root):
             pass
+
+
+@pytest.fixture
+def apart(tmp_path: Path) -> tuple[Path, Path]:
+    """A device that was formatted with its index elsewhere, and the place of that."""
+    root, index = tmp_path / "slow", tmp_path / "fast" / "index"
+    root.mkdir()
+    index.parent.mkdir()
+    assert run("init", root, "--index", index).exit_code == 0
+    assert identity.read_device_file(root).index == index
+    assert not (root / "index").exists()
+    return root, index
+
+
+def settings_of(index: Path | None) -> Settings:
+    """Return what a host's file with this index_path makes of it."""
+    return Settings(reserve_bytes=0, index_map_bytes=SETTINGS.index_map_bytes, index_directory=index)
+
+
+async def test_the_tools_find_an_index_that_is_on_another_disk(apart: tuple[Path, Path]) -> None:
+    root, index = apart
+    async with opened(root, settings_of(index)) as device:
+        await vote_everywhere(device)
+        await offer(device, object_key("small"), put(1, b"precious bytes"), b"precious bytes")
+    assert run("check", root).exit_code == 0
+    assert "state: live" in run("show", root, "acc/con/small").stdout
+    assert json.loads(run("stats", root, "--json").stdout)["index"] == str(index)
+    assert json.loads((await rebuilt(root)).stdout)["entries"] == 1
+    assert identity.read_device_file(root).index == index
+    assert (index / "data.mdb.1").exists(), "the old one is kept beside, on its own disk"
+    assert not (root / "index").exists()
+    async with opened(root, settings_of(index)) as device:
+        assert await body_of(device, object_key("small")) == b"precious bytes"
+    mounted_elsewhere = index.rename(index.with_name("other"))
+    missing = run("check", root)
+    assert missing.exit_code == 2
+    assert "mount its disk, or say with --index where it is" in missing.stderr
+    assert "rebuild-index" not in missing.stderr
+    assert run("check", root, "--index", mounted_elsewhere).exit_code == 0
+    assert run("show", root, "acc/con/small", "--index", mounted_elsewhere).exit_code == 0
+    assert run("stats", root, "--index", mounted_elsewhere).exit_code == 0
+
+
+async def test_an_index_that_may_only_not_be_mounted_is_not_given_up_unasked(
+    apart: tuple[Path, Path],
+) -> None:
+    root, index = apart
+    away = index.rename(index.with_name("unmounted"))
+    refused = await rebuilt(root)
+    assert refused.exit_code == 2
+    assert "mount its disk, for it may be sound" in refused.stderr
+    taken = await rebuilt(root, "--index", away)
+    assert taken.exit_code == 2
+    assert "already holds an index" in taken.stderr
+    assert (await rebuilt(root, "--index", index)).exit_code == 0
+    new = index.with_name("new-disk")
+    assert (await rebuilt(root, "--index", new)).exit_code == 0
+    assert identity.read_device_file(root).index == new
+    async with opened(root, settings_of(new)):
+        pass
+    assert (await rebuilt(root, "--index", root / "index")).exit_code == 0
+    assert identity.read_device_file(root).index is None
+    async with opened(root):
+        pass
+
+
+async def test_a_rebuild_does_not_set_aside_what_seems_to_be_another_devices_index(
+    apart: tuple[Path, Path], tmp_path: Path
+) -> None:
+    root, index = apart
+    other = tmp_path / "other"
+    other.mkdir()
+    run("init", other)
+    index.rename(index.with_name("away"))
+    (other / "index").rename(index)
+    refused = await rebuilt(root)
+    assert refused.exit_code == 2
+    assert "is not this device's: mount the right disk there" in refused.stderr
+    assert not list(index.glob("data.mdb.*"))
+    with pytest.raises(DeviceRefused, match="mount the right disk there, or correct index_path"):
+        Device(root, LAYOUT, lambda: NOW_US, settings=settings_of(index))
+
+
+async def test_a_device_is_told_where_its_index_is_and_the_two_must_agree(apart: tuple[Path, Path]) -> None:
+    root, index = apart
+
+    def refusal(told: Path | None) -> str:
+        with pytest.raises(DeviceRefused) as refused:
+            Device(root, LAYOUT, lambda: NOW_US, settings=settings_of(told))
+        return str(refused.value)
+
+    assert f'its index is kept in {index}: set index_path = "{index}"' in refusal(None)
+    assert f"its index is in {index} and index_path says" in refusal(index.with_name("copy"))
+    shutil.copytree(index, root / "index")
+    assert "set index_path" in refusal(None), "a copy that was left behind is not the index"
+    shutil.rmtree(root / "index")
+    moved = index.rename(index.with_name("moved"))
+    assert "mount its disk, or correct index_path; only if it is lost" in refusal(index)
+    async with opened(root, settings_of(moved)):
+        assert identity.read_device_file(root).index == moved
+    moved.rename(root / "index")
+    async with opened(root, settings_of(root / "index")):
+        assert identity.read_device_file(root).index is None
+    async with opened(root):
+        pass
+
+
+def test_a_device_is_not_formatted_where_its_index_cannot_be(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    two.mkdir()
+    assert run("init", one).exit_code == 0
+    taken = run("init", two, "--index", one / "index")
+    assert (taken.exit_code, "already holds an index" in taken.stderr) == (2, True)
+    unmounted = run("init", two, "--index", tmp_path / "nowhere" / "index")
+    assert (unmounted.exit_code, "mount the disk of the index" in unmounted.stderr) == (2, True)
+    assert not list(two.iterdir()), "it can be formatted once the place is right"

@@ -135,19 +135,20 @@ async def test_the_only_copy_of_a_missing_body_and_what_cannot_be_read_are_kept(
 
 async def test_an_index_that_a_rebuild_set_aside_goes_after_its_time(root: Path) -> None:
     rebuild_index(root, LAYOUT, map_bytes=SETTINGS.index_map_bytes)
-    (root / "index.new").mkdir()
-    (root / "index.new" / "data.mdb").write_bytes(b"half")
-    (root / "index.d").mkdir()
-    aside_us = written_us(root / "index.1")
+    index = root / "index"
+    (index / "new").mkdir()
+    (index / "new" / "data.mdb").write_bytes(b"half")
+    (index / "data.mdb.bak").touch()
+    aside_us = written_us(index / "data.mdb.1")
     async with opened(root) as device:
         assert (await remove_leftovers(device, aside_us + LEFTOVER_AGE_US)).indexes == 0
         later = await remove_leftovers(device, aside_us + OLD_INDEX_AGE_US)
         assert later.indexes == 1
-        assert (root / "index.1").exists()
-        assert not (root / "index.new").exists()
+        assert (index / "data.mdb.1").exists()
+        assert not (index / "new").exists()
         assert (await remove_leftovers(device, FAR_FUTURE_US)).indexes == 1
-        assert not (root / "index.1").exists()
-        assert (root / "index.d").exists(), "not a name that a rebuild gives"
+        assert not (index / "data.mdb.1").exists()
+        assert (index / "data.mdb.bak").exists(), "not a name that a rebuild gives"
 
 
 async def test_a_volume_that_never_got_its_header_goes_and_no_other(root: Path) -> None:
