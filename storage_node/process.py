@@ -51,10 +51,10 @@ from swiftlike.config import (
 from swiftlike.rpc.network import SocketNetwork
 from swiftlike.rpc.server import Server
 from swiftlike.rpc.transport import Address, TcpAddress, UnixAddress
+from swiftlike.supervision import DRAINED_CODE, READY, REFUSED, REFUSED_CODE, end_with, tell
 
 log: Final = logging.getLogger("storage_node.process")
 
-_PR_SET_PDEATHSIG: Final = 1
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _KEPT_BYTES: Final = 32 * 1024**2
@@ -63,13 +63,9 @@ _KEPT_BYTES: Final = 32 * 1024**2
 class Exit(IntEnum):
     """How a device process ends."""
 
-    DRAINED = 0
-    REFUSED = 2
+    DRAINED = DRAINED_CODE
+    REFUSED = REFUSED_CODE
     SYNC_FAILED = 3
-
-
-READY: Final = "ready"
-REFUSED: Final = "refused"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -80,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--parent", type=int, help="process id of the supervisor; this process ends with it")
     options = parser.parse_args(arguments)
     if options.parent is not None:
-        die_with(options.parent)
+        end_with(options.parent)
     logs.set_up("info", f"device={options.device}")
     keep_freed_memory()
     try:
@@ -105,15 +101,6 @@ def find_device(host: HostConfig, path: Path, name: str) -> tuple[StorageConfig,
     raise ConfigError(f"{path}: no [[storage.devices]] is named {name}: add it, or correct the name")
 
 
-def die_with(parent: int) -> None:
-    """Let the kernel send SIGTERM when the supervisor ends, however it ends, so that no device is left without one."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-    if os.getppid() != parent:
-        sys.exit(Exit.DRAINED)  # it ended before the kernel knew
-
-
 def keep_freed_memory() -> None:
     """Let malloc keep up to 32 MiB of freed memory, instead of giving each large buffer back to the kernel at once.
 
@@ -124,14 +111,6 @@ def keep_freed_memory() -> None:
     if mallopt is not None:  # not every libc has it; without it, reads are slower and nothing else
         mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-
-
-def tell(line: str) -> None:
-    """Write the line that the supervisor waits for; it may have gone."""
-    try:
-        print(line.replace("\n", " "), flush=True)  # noqa: T201 (this is the protocol with the supervisor)
-    except BrokenPipeError:
-        log.info("nobody reads standard output")
 
 
 class DeviceProcess:
@@ -152,7 +131,7 @@ class DeviceProcess:
 
     async def run(self) -> int:
         """Open, serve, drain, close. Raises DeviceRefused, ConfigError."""
-        rings = RingSet.load(self._host.ring_directory, self._cluster, self._stop.set)
+        rings = RingSet(self._host.ring_directory, self._cluster, self._stop.set)
         device = self._open(rings)
         try:
             rings.check_place(device.uuid, self._config.name, self._config.port)

@@ -7,6 +7,7 @@ unknown, missing or out of bounds stops the start, by its name and with the fix.
 directory of the file that names them. `cluster.toml` and the secret file must be readable by their owner only.
 """
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ __all__ = [
     "HostConfig",
     "LimitsConfig",
     "PolicyConfig",
+    "ProxyConfig",
     "StorageConfig",
     "load_cluster",
     "load_host",
@@ -151,6 +153,46 @@ class StorageConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ProxyConfig:
+    """`[proxy]`: the workers of this host that clients talk to. Each is a process, and all listen on one port."""
+
+    bind_host: Annotated[str, Between(1, 253)]
+    """Address that clients reach, such as `0.0.0.0`; without TLS in front, only on a network that you trust."""
+    port: Port
+    """TCP port of both APIs."""
+    workers: Annotated[int, Between(0, 1024)] = 0
+    """Worker processes. 0, the default: one for each core, and two at least, so that one may be restarted."""
+    requests_in_flight_max: Annotated[int, Between(1, 65_536)] = 1024
+    """Requests at work in one worker; above it the answer is 503 with Retry-After. 1024: some 0.2 s of a core's work."""
+    connections_max: Annotated[int, Between(16, 1_000_000)] = 8192
+    """Connections of one worker, most of them idle; above it a newcomer is closed. 8192: some 40 KiB of memory each."""
+    request_s: Annotated[float, Between(0.1, 3600)] = 30.0
+    """How long devices may take to answer, beyond which the outcome is unknown (503); a body that moves renews it."""
+    client_idle_s: Annotated[float, Between(0.1, 3600)] = 60.0
+    """How long a client may be silent in the midst of a request, or take nothing of an answer, before it is let go."""
+    keepalive_s: Annotated[float, Between(0, 3600)] = 75.0
+    """How long a connection may wait for its next request. 75 s: longer than the pools of most clients keep theirs."""
+    storage_domain: Annotated[str, Between(0, 253)] = ""
+    """A host name, such as `objects.example.org`, whose labels in front name a bucket in S3 requests. Default: none."""
+    s3_region: Annotated[str, Between(1, 63)] = "us-east-1"
+    """What S3 clients must call the region when they sign; the same on every host. What they do unless told otherwise."""
+    drain_s: Annotated[float, Between(0, 3600)] = 20.0
+    """After SIGTERM, how long requests at work may take to finish. 20 s: below the 30 that most service managers wait."""
+    restart_min_s: Annotated[float, Between(0.01, 3600)] = 0.1
+    """Wait before a dead worker is started again; doubles with each death that follows soon."""
+    restart_max_s: Annotated[float, Between(0.01, 3600)] = 10.0
+    """The longest such wait; also how often a refused worker is tried again."""
+    metrics_port: Annotated[int, Between(0, 65_535)] = 0
+    """Loopback port where Prometheus reads the first worker's metrics; the second's is the next, and so on. 0: none."""
+    clock_offset_s: Annotated[float, Between(-3600, 3600)] = 0.0
+    """For tests only: how far this host's proxies believe the time to be from what its clock says."""
+
+    def worker_count(self) -> int:
+        """Return how many workers there are."""
+        return self.workers or max(2, len(os.sched_getaffinity(0)))
+
+
+@dataclass(frozen=True, slots=True)
 class HostConfig:
     """What the file of one host says."""
 
@@ -164,6 +206,8 @@ class HostConfig:
     """The least that is logged: debug, info, warning or error."""
     storage: StorageConfig | None = None
     """The devices of this host; none on a host of proxies only."""
+    proxy: ProxyConfig | None = None
+    """The proxy workers of this host; none on a host of devices only."""
 
 
 def load_cluster(path: Path) -> Cluster:
@@ -196,6 +240,8 @@ def load_host(path: Path) -> HostConfig:
         )
     if host.storage is not None:
         _check_devices(path, host.storage)
+    if host.proxy is not None:
+        _check_proxy(path, host.proxy)
     return host
 
 
@@ -224,6 +270,18 @@ def _check_devices(path: Path, storage: StorageConfig) -> None:
     _check_unique(path, "storage.devices", "path", [device.path for device in devices])
     ports = [device.port for device in devices] + [d.metrics_port for d in devices if d.metrics_port]
     _check_unique(path, "storage.devices", "port", ports)
+
+
+def _check_proxy(path: Path, proxy: ProxyConfig) -> None:
+    if proxy.restart_min_s > proxy.restart_max_s:
+        raise ConfigError(f"{path}: proxy.restart_min_s is above proxy.restart_max_s: lower it")
+    last_port = proxy.metrics_port + proxy.worker_count() - 1
+    if proxy.metrics_port and last_port > 65_535:
+        raise ConfigError(
+            f"{path}: proxy.metrics_port {proxy.metrics_port} leaves no port for each of {proxy.worker_count()} workers: lower it"
+        )
+    if proxy.metrics_port and proxy.metrics_port <= proxy.port <= last_port:
+        raise ConfigError(f"{path}: proxy.port {proxy.port} is a worker's metrics port as well: change one")
 
 
 def _check_names(path: Path, where: str, names: list[str]) -> None:

@@ -1,5 +1,6 @@
 """Configuration: what a good file means, and what each wrong one is told."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,11 @@ name = "d2"
 path = "d2"
 port = 6202
 metrics_port = 9202
+
+[proxy]
+bind_host = "0.0.0.0"
+port = 8080
+workers = 4
 """
 
 
@@ -74,6 +80,18 @@ def test_a_host_file_is_read_with_defaults_and_paths_relative_to_itself(director
         ("d2", directory / "d2", 9202),
     ]
     assert host.storage.limits.rpc_limits().served_connections_max == 4096
+    assert host.proxy is not None
+    assert (host.proxy.port, host.proxy.worker_count(), host.proxy.metrics_port) == (8080, 4, 0)
+
+
+def test_there_are_two_workers_at_least_when_the_file_leaves_their_number_to_the_host(
+    directory: Path,
+) -> None:
+    path = directory / "host.toml"
+    path.write_text(HOST.replace("workers = 4\n", ""))
+    proxy = load_host(path).proxy
+    assert proxy is not None
+    assert proxy.worker_count() == max(2, len(os.sched_getaffinity(0)))
 
 
 def test_a_cluster_never_shows_its_secrets(directory: Path) -> None:
@@ -136,6 +154,26 @@ def test_a_secret_that_others_may_read_is_refused_with_the_chmod_that_helps(
             "drain_s = 3", "restart_min_s = 60", "restart_min_s is above storage.restart_max_s", id="order"
         ),
         pytest.param("[storage]", "[storage", "is not TOML (", id="syntax"),
+        pytest.param("workers = 4", "workers = -1", "proxy.workers must be 0 to 1024", id="workers"),
+        pytest.param(
+            "workers = 4",
+            "restart_min_s = 60",
+            "proxy.restart_min_s is above proxy.restart_max_s",
+            id="proxy order",
+        ),
+        pytest.param(
+            "workers = 4",
+            "workers = 4\nmetrics_port = 65533",
+            "proxy.metrics_port 65533 leaves no port for each of 4 workers",
+            id="too few metrics ports",
+        ),
+        pytest.param(
+            "workers = 4",
+            "workers = 4\nmetrics_port = 8077",
+            "proxy.port 8080 is a worker's metrics port as well",
+            id="metrics port of a worker",
+        ),
+        pytest.param('bind_host = "0.0.0.0"', "", "proxy.bind_host is missing", id="no proxy address"),
         pytest.param(
             'socket_directory = "run"', f'socket_directory = "/{"s" * 90}"', "over 80 bytes", id="socket path"
         ),
@@ -146,13 +184,22 @@ def test_a_secret_that_others_may_read_is_refused_with_the_chmod_that_helps(
             id="level",
         ),
         pytest.param(
-            HOST[HOST.index("[[") :], "devices = []", "storage.devices is empty: add one", id="no devices"
+            HOST[HOST.index("[[") : HOST.index("[proxy]")],
+            "devices = []\n",
+            "storage.devices is empty: add one",
+            id="no devices",
         ),
         pytest.param(
-            HOST[HOST.index("[[") :], "", "storage.devices is missing: set it to an array", id="devices"
+            HOST[HOST.index("[[") : HOST.index("[proxy]")],
+            "",
+            "storage.devices is missing: set it to an array",
+            id="devices",
         ),
         pytest.param(
-            HOST[HOST.index("[[") :], "devices = 3", "must be an array of tables, and is 3", id="no array"
+            HOST[HOST.index("[[") : HOST.index("[proxy]")],
+            "devices = 3\n",
+            "must be an array of tables, and is 3",
+            id="no array",
         ),
     ],
 )
