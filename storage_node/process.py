@@ -152,7 +152,7 @@ class DeviceProcess:
 
     async def run(self) -> int:
         """Open, serve, drain, close. Raises DeviceRefused, ConfigError."""
-        rings = RingSet.load(self._host.ring_directory, self._cluster, self._stop.set)
+        rings = RingSet(self._host.ring_directory, self._cluster, self._stop.set)
         device = self._open(rings)
         try:
             rings.check_place(device.uuid, self._config.name, self._config.port)

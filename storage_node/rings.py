@@ -6,91 +6,72 @@ another host: whoever distributes rings puts the file into the directory.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
 from ring.errors import RingError
-from ring.file import load_ring
+from ring.files import RingFiles
 from ring.ring import Ring
-from ring.watcher import RingWatcher
 from storage_node.errors import DeviceRefused
-from storage_node.keys import ACCOUNTS, CONTAINERS, Layout, objects
+from storage_node.keys import Layout
 from swiftlike.config import Cluster
-from swiftlike.node_calls import ring_name
+from swiftlike.node_calls import ring_name, tables
 
 log: Final = logging.getLogger(__name__)
-
-RING_SUFFIX: Final = ".ring"
 
 
 class RingSet:
     """The rings of all tables. `run` follows their files."""
 
-    def __init__(
-        self, rings: Mapping[bytes, tuple[Path, Ring]], hash_seed: int, on_new_power: Callable[[], None]
-    ) -> None:
-        """Take each table's file and the ring read from it; `on_new_power` is told when only a restart helps."""
+    def __init__(self, directory: Path, cluster: Cluster, on_new_power: Callable[[], None]) -> None:
+        """Read the rings of a cluster's tables; `on_new_power` is told when only a restart helps.
+
+        Raises DeviceRefused when one is missing or no ring.
+        """
         self._on_new_power = on_new_power
         self._taken: asyncio.Queue[bytes] = asyncio.Queue()
         """Tables whose ring was replaced and not yet applied; rings change rarely, so it is short."""
-        self._watchers = {
-            table: RingWatcher(path, ring, on_change=partial(self._changed, table))
-            for table, (path, ring) in rings.items()
+        self._tables = {
+            ring_name(table): table for table in tables(policy.index for policy in cluster.policies)
         }
+        try:
+            self._files = RingFiles.load(directory, self._tables, cluster.hash_seed, self._changed)
+        except RingError as error:
+            raise DeviceRefused(f"{error}; a device serves no table without its ring") from None
         self.layout: Final = Layout(
-            hash_seed, {table: watcher.ring.part_power for table, watcher in self._watchers.items()}
+            cluster.hash_seed, {table: self._ring(table).part_power for table in self._tables.values()}
         )
-
-    @classmethod
-    def load(cls, directory: Path, cluster: Cluster, on_new_power: Callable[[], None]) -> "RingSet":
-        """Read the rings of a cluster's tables. Raises DeviceRefused when one is missing or no ring."""
-        tables = [ACCOUNTS, CONTAINERS, *(objects(policy.index) for policy in cluster.policies)]
-        rings: dict[bytes, tuple[Path, Ring]] = {}
-        for table in tables:
-            path = directory / f"{ring_name(table)}{RING_SUFFIX}"
-            try:
-                ring = load_ring(path, cluster.hash_seed)
-            except RingError as error:
-                raise DeviceRefused(f"{error}; a device serves no table without its ring") from None
-            if ring.name != ring_name(table):
-                raise DeviceRefused(f"{path} holds ring {ring.name}: put the ring {ring_name(table)} there")
-            rings[table] = path, ring
-        return cls(rings, cluster.hash_seed, on_new_power)
 
     def epoch(self, table: bytes) -> int | None:
         """Return the epoch of the ring that places a table; None when there is none."""
-        watcher = self._watchers.get(table)
-        return None if watcher is None else watcher.ring.epoch
+        return self._ring(table).epoch if table in self.layout.part_powers else None
 
     def epochs(self) -> dict[str, int]:
         """Return the epochs by the names of the rings."""
-        return {ring_name(table): watcher.ring.epoch for table, watcher in self._watchers.items()}
+        return {ring.name: ring.epoch for ring in self._rings()}
 
     def look_for_newer(self, table: bytes) -> None:
         """Look at the file of a table's ring at once."""
-        self._watchers[table].poke()
+        self._files.look(ring_name(table))
 
     def look(self) -> None:
         """Look at all files at once."""
-        for watcher in self._watchers.values():
-            watcher.poke()
+        self._files.look_at_all()
 
     async def apply(self, take: Callable[[bytes, Ring], Awaitable[None]]) -> None:
         """Hand every table's ring to what depends on it."""
-        for table, watcher in self._watchers.items():
-            await take(table, watcher.ring)
+        for table in self._tables.values():
+            await take(table, self._ring(table))
 
     async def run(self, take: Callable[[bytes, Ring], Awaitable[None]]) -> None:
         """Follow the files until cancelled, and hand over each ring that replaces another."""
         async with asyncio.TaskGroup() as group:
-            for watcher in self._watchers.values():
-                group.create_task(watcher.run())
+            group.create_task(self._files.run())
             while True:
                 table = await self._taken.get()
-                await take(table, self._watchers[table].ring)
+                await take(table, self._ring(table))
 
     def check_place(self, uuid: UUID, name: str, port: int) -> None:
         """Refuse a device that the rings know under another name or port: two disks of this host were swapped."""
@@ -108,10 +89,14 @@ class RingSet:
         if not known:
             log.warning("no ring names the uuid %s of this device: it keeps copies and does not vote", uuid)
 
-    def _rings(self) -> Iterable[Ring]:
-        return [watcher.ring for watcher in self._watchers.values()]
+    def _ring(self, table: bytes) -> Ring:
+        return self._files.ring(ring_name(table))
 
-    def _changed(self, table: bytes, old: Ring, new: Ring) -> None:
+    def _rings(self) -> Iterable[Ring]:
+        return map(self._files.ring, self._tables)
+
+    def _changed(self, old: Ring, new: Ring) -> None:
+        table = self._tables[old.name]
         if new.part_power != self.layout.part_powers[table]:
             log.warning(
                 "ring %s has part power %d now: this process restarts to use it", new.name, new.part_power

@@ -98,6 +98,11 @@ def ring_name(table: bytes) -> str:
             return f"object-{table[1]}"
 
 
+def tables(policies: Iterable[int]) -> tuple[bytes, ...]:
+    """Return all tables of a cluster with these storage policies."""
+    return (ACCOUNTS, CONTAINERS, *map(objects, policies))
+
+
 class Acceptance(NamedTuple):
     """The answer to an offer. Only one that `counts` and `votes` is part of a majority."""
 

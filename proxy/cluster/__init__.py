@@ -3,6 +3,7 @@
     quorum      who must answer, and whether enough have: pure
     decisions   what the answers of a round mean, and what comes next: pure
     placement   which devices those are, under one epoch of a ring
+    rings       those rings, followed in their files
     rounds      ask many, go on when enough have answered, and keep hold of the rest
     nodes       how a device is called, and what a failed call proves
     bodies      bodies that a copy lacks, and bodies on their way to a reader

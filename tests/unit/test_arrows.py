@@ -21,6 +21,7 @@ READ_SIDE = [
     "ring/ring.py",
     "ring/file.py",
     "ring/watcher.py",
+    "ring/files.py",
     "ring/handoffs.py",
     "ring/hashing.py",
     "ring/device.py",
