@@ -76,14 +76,18 @@ def accept(
 def prepare(
     held: Register | None, ballot: Ballot, standing: Standing, *, oldest_us: int = 0, closing: bool = False
 ) -> Promised | Refused:
-    """Decide on a prepare. A later one lifts a closing promise, unless it is closing too."""
+    """Decide on a prepare.
+
+    A closing promise outlives it: whoever prepared may die before anything is offered, and a row that was let in between
+    would be lost with the container once somebody carries the tombstone of one owner through. An accept lifts it.
+    """
     if held is None or held.entry is None:
         if refused := _below_floor(ballot, standing, oldest_us):
             return refused
         held = held or unwritten(standing)
     if ballot <= held.promised or ballot <= held.ballot:
         return Refused(held.outstanding)
-    return Promised(held._replace(promised=ballot, closing=closing), held)
+    return Promised(held._replace(promised=ballot, closing=closing or held.closing), held)
 
 
 def unwritten(standing: Standing) -> Register:

@@ -54,7 +54,7 @@ class Register(NamedTuple):
     promised: Ballot = ZERO_BALLOT
     """Offers below are refused. ZERO_BALLOT unless a promise is outstanding."""
     closing: bool = False
-    """The promise is a container's closing one: rows are refused while it is outstanding."""
+    """The promise, or one below it, is a container's closing one: rows are refused until something is accepted."""
 
     @property
     def ballot(self) -> Ballot:

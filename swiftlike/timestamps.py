@@ -140,6 +140,8 @@ class Clock:
         """Take the function that reads the host's clock in microseconds, and this process's random 64-bit id."""
         self._read_us = read_us
         self._high_us = 0
+        self._ahead_us: set[int] = set()
+        """What was issued further ahead than this clock follows; empty unless some host's clock is wrong by a minute."""
         self.writer: Final = writer
 
     def now_us(self) -> int:
@@ -148,7 +150,7 @@ class Clock:
 
     def issue(self) -> Timestamp:
         """Return a timestamp above every one that this clock issued or followed before."""
-        self._high_us = max(self._read_us(), self._high_us + 1)
+        self._high_us = self._unissued(max(self._read_us(), self._high_us + 1))
         return Timestamp.of(self._high_us, self.writer)
 
     def follow(self, micros: int) -> None:
@@ -156,19 +158,26 @@ class Clock:
         self._high_us = max(self._high_us, min(micros, self._read_us() + CLOCK_AHEAD_FIRST_US))
 
     def issue_above(self, ballot: Ballot) -> Timestamp:
-        """Return a timestamp that passes a refused ballot, without dragging this clock along beyond a minute.
+        """Return a new timestamp that passes a refused ballot, without dragging this clock along beyond a minute.
 
         Raises ClockAhead when it would be over five minutes ahead of the host's clock.
         """
         here_us = self._read_us()
-        above_us = max(here_us, self._high_us + 1, ballot.micros + 1)
+        above_us = self._unissued(max(here_us, self._high_us + 1, ballot.micros + 1))
         if above_us > here_us + CLOCK_AHEAD_PASSING_US:
             raise ClockAhead(
                 f"ballot {ballot!r} is {_seconds(ballot.micros - here_us)} s ahead of this clock: "
                 f"set the clock of the host of writer {ballot.writer:016x}, or wait"
             )
         self.follow(above_us)
+        self._ahead_us = {us for us in (*self._ahead_us, above_us) if us > self._high_us}
         return Timestamp.of(above_us, self.writer)
+
+    def _unissued(self, micros: int) -> int:
+        """Return this time, or the next that was not issued before: two writes of one ballot would be taken for one."""
+        while micros in self._ahead_us:
+            micros += 1
+        return micros
 
 
 def _seconds(micros: int) -> str:

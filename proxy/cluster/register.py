@@ -6,11 +6,12 @@ so any proxy may coordinate any key at any time, and may die while it does.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from math import inf
 from random import Random
 from types import TracebackType
-from typing import Final, Self, assert_never
+from typing import Final, Self, TypeAlias, assert_never
 
 from proxy.cluster import decisions
 from proxy.cluster.bodies import Bodies
@@ -37,6 +38,10 @@ from swiftlike.node_calls import Found, Promise
 from swiftlike.node_client import NodeFailed
 from swiftlike.rpc.transport import Address, Body, Transport
 from swiftlike.timestamps import ZERO_BALLOT, Ballot, Clock, ClockAhead, Offer, WriteId
+
+Inspect: TypeAlias = Callable[[Placement, tuple[DeviceId, ...]], Awaitable[bool]]
+"""Whether a closing write may go on, by what the owners hold that have promised to take no rows meanwhile: a majority, under
+this placement. Asked again on each attempt, and within the write's deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +132,27 @@ class Registers:
         change = Change(condition)
         return await self._decide(key, change, None, ZERO_BALLOT, deadline, body)
 
+    async def write_closing(
+        self, key: Key, condition: Judge, inspect: Inspect, *, deadline: float
+    ) -> Written:
+        """Write as `write_if` does while the owners take no rows, and only if `inspect` finds that it may be so.
+
+        How a container is deleted: the first round is a closing prepare, `inspect` looks for rows at those that promised,
+        `condition` makes the tombstone. REFUSED also when `inspect` said no. Whatever does not end in the tombstone
+        releases the owners again, as far as they can be reached; any later settle does as well.
+        """
+        change = Change(condition)
+        is_over = False
+        try:
+            written = await self._decide(key, change, None, ZERO_BALLOT, deadline, inspect=inspect)
+            is_over = written.outcome in (Outcome.DONE, Outcome.REFUSED)
+            return written
+        finally:
+            if not is_over:
+                self._stragglers.leave(
+                    self._stragglers.spawn(self.settle(key, deadline=self._round_deadline(inf)))
+                )
+
     async def settle(self, key: Key, *, deadline: float) -> Written:
         """Carry the newest entry through, above whatever promise stands in its way.
 
@@ -142,6 +168,7 @@ class Registers:
         above: Ballot,
         deadline: float,
         body: Body | None = None,
+        inspect: Inspect | None = None,
     ) -> Written:
         """Take the two rounds until they end. `first` is None while nobody can hold the write."""
         offered: dict[Ballot, Entry] = {}
@@ -155,11 +182,19 @@ class Registers:
             except ClockAhead:
                 break
             placement = self.nodes.place(key)
-            promises, verdict = await self._prepare(placement, ballot, deadline)
+            promises, verdict = await self._prepare(placement, ballot, deadline, closing=inspect is not None)
             above = max([above, *(promise.above or ZERO_BALLOT for promise in promises.values())])
             if verdict is not Verdict.REACHED:
                 continue
-            step = decisions.decide(placement.owners, placement.epoch, promises, first, change, ballot)
+            is_so = inspect is None or await inspect(placement, _voters(placement, promises))
+            step = decisions.decide(
+                placement.owners,
+                placement.epoch,
+                promises,
+                first,
+                change if is_so else decisions.NO_CHANGE,
+                ballot,
+            )
             match step:
                 case Finished(held_ballot, live):
                     return Written(Outcome.DONE, _entry_under(held_ballot, offered, promises), live, above)
@@ -185,7 +220,7 @@ class Registers:
         return Written(Outcome.UNKNOWN if first else Outcome.CONFLICT, above=above)
 
     async def _prepare(
-        self, placement: Placement, ballot: Ballot, deadline: float
+        self, placement: Placement, ballot: Ballot, deadline: float, *, closing: bool
     ) -> tuple[dict[DeviceId, Promise], Verdict]:
         """Ask every owner for a promise; return those that were heard, refusals too, and whether they are enough."""
         round_deadline = self._round_deadline(deadline)
@@ -193,7 +228,7 @@ class Registers:
         async def prepare(device: Device) -> Promise:
             client = self.nodes.client(placement, device, round_deadline)
             try:
-                return await client.prepare(placement.key.table, placement.key.path, ballot)
+                return await client.prepare(placement.key.table, placement.key.path, ballot, closing=closing)
             except NodeFailed as failure:
                 self.nodes.heed(placement, failure)
                 return Promise(None, whole=False, votes=False)
@@ -315,6 +350,15 @@ class Registers:
             return False
         await asyncio.sleep(pause_s)
         return True
+
+
+def _voters(placement: Placement, promises: Mapping[DeviceId, Promise]) -> tuple[DeviceId, ...]:
+    """Return who promised and votes: a majority of the owners whose word counts."""
+    return tuple(
+        owner
+        for owner in placement.owners.voting
+        if owner in promises and _worth_of_promise(promises[owner]) is Answer.VOTE
+    )
 
 
 def _worth_of_promise(promise: Promise) -> Answer:

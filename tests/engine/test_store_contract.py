@@ -384,11 +384,13 @@ async def test_an_account_sums_up_the_rows_of_its_containers(store: Store) -> No
     assert [listed.name for listed in store.list_rows(Listing(account), Query()).rows] == names
 
 
-async def test_a_closing_promise_refuses_rows_until_a_later_prepare_lifts_it(store: Store) -> None:
+async def test_a_closing_promise_refuses_rows_until_an_accept_lifts_it(store: Store) -> None:
     await offer(store, CONTAINER, container())
     await store.prepare(CONTAINER, ballot(1), closing=True)
     assert await rows(store, (b"a", row(2))) == [RowRefused(closing=True, incarnation=CREATED)]
     await store.prepare(CONTAINER, ballot(3))
+    assert await rows(store, (b"a", row(2))) == [RowRefused(closing=True, incarnation=CREATED)]
+    await offer(store, CONTAINER, container(3))
     assert await rows(store, (b"a", row(2))) == [None]
 
 

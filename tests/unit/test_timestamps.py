@@ -43,6 +43,30 @@ def test_a_clock_never_issues_the_same_or_an_earlier_timestamp(steps: list[tuple
         assert clock.now_us() >= issued[-1].micros
 
 
+@given(st.lists(st.tuples(st.integers(0, 10**6), st.none() | st.integers(0, 240)), max_size=40))
+def test_a_clock_issues_no_timestamp_twice_however_far_ahead_it_must_pass(
+    steps: list[tuple[int, int | None]],
+) -> None:
+    host = [NOW_US]
+    clock = Clock(lambda: host[0], writer=3)
+    issued: list[Timestamp] = []
+    for elapsed_us, ahead_s in steps:
+        host[0] += elapsed_us
+        if ahead_s is None:
+            issued.append(clock.issue())
+        else:
+            issued.append(clock.issue_above(Ballot.of(NOW_US + ahead_s * 1_000_000, 77)))
+    assert len(set(issued)) == len(issued)
+
+
+def test_a_clock_that_comes_to_a_time_it_has_issued_ahead_steps_over_it() -> None:
+    host = [NOW_US]
+    clock = Clock(lambda: host[0], writer=3)
+    ahead = clock.issue_above(Ballot.of(NOW_US + 2 * CLOCK_AHEAD_FIRST_US, 77))
+    host[0] = ahead.micros
+    assert clock.issue() > ahead
+
+
 def test_a_clock_follows_what_it_sees_by_at_most_a_minute() -> None:
     clock = Clock(lambda: NOW_US, writer=1)
     clock.follow(NOW_US + 10**15)
