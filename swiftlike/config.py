@@ -14,8 +14,10 @@ from typing import Annotated, Final
 
 from swiftlike.limits import RECLAIM_AGE_US, RESERVE_BYTES, RPC_SECRET_BYTES_MIN, RpcLimits
 from swiftlike.toml_tables import Between, ConfigError, load_table, read_secret
+from swiftlike.user_config import UserConfig, check_users
 
 __all__ = [
+    "AuthConfig",
     "Cluster",
     "ClusterFile",
     "ConfigError",
@@ -51,10 +53,18 @@ class PolicyConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class AuthConfig:
+    """`[auth]`: how clients show who they are."""
+
+    token_lifetime_s: Annotated[int, Between(60, 365 * 86_400)] = 86_400
+    """How long a token of `/auth/v1.0` is good. A day: it ends sooner when its user is removed or the key is rotated."""
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterFile:
     """What `cluster.toml` says."""
 
-    hash_seed: Annotated[str, Between(16, 16)]
+    hash_seed: Annotated[str, Between(16, 16)] = field(repr=False)
     """The cluster's secret 64-bit seed, 16 hexadecimal digits, for ever: it places every path. `openssl rand -hex 8`."""
     secret_file: Path
     """The secret that processes prove to each other, at least 16 bytes. `openssl rand -hex 32 > secret; chmod 600 secret`."""
@@ -62,6 +72,10 @@ class ClusterFile:
     """At least one."""
     reclaim_age_s: Annotated[int, Between(3600, 10 * 365 * 86_400)] = RECLAIM_AGE_US // 1_000_000
     """How long a tombstone is remembered. A week: longer than any owner should be away without being replaced."""
+    auth: AuthConfig = AuthConfig()
+    """How clients show who they are."""
+    users: tuple[UserConfig, ...] = ()
+    """Users that the cluster has from its start; more are added with `swiftlike-users`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +86,8 @@ class Cluster:
     secret: bytes = field(repr=False)
     policies: tuple[PolicyConfig, ...]
     reclaim_age_us: int
+    auth: AuthConfig = AuthConfig()
+    users: tuple[UserConfig, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +178,8 @@ def load_cluster(path: Path) -> Cluster:
             f"{file.secret_file} holds {len(secret)} bytes and a secret has {RPC_SECRET_BYTES_MIN} at least: "
             f"openssl rand -hex 32 > {file.secret_file}"
         )
-    return Cluster(seed, secret, _check_policies(path, file.policies), file.reclaim_age_s * 1_000_000)
+    policies, users = _check_policies(path, file.policies), check_users(path, file.users)
+    return Cluster(seed, secret, policies, file.reclaim_age_s * 1_000_000, file.auth, users)
 
 
 def load_host(path: Path) -> HostConfig:

@@ -3,15 +3,17 @@
 Owns how a table becomes a dataclass and how a wrong key is told. Never knows what a setting means: that is `config`'s.
 
 A dataclass says it all: a field without a default is required, `Annotated[int, Between(1, 9)]` is bounded, a `Path` is
-taken from the directory of the file that names it, `tuple[T, ...]` of another dataclass is an array of tables.
+taken from the directory of the file that names it, `tuple[T, ...]` is an array, of tables where T is a dataclass. A field
+that its dataclass keeps out of its repr is a secret: a complaint about it does not show what it is.
 """
 
 import tomllib
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
@@ -74,7 +76,7 @@ class _Reader:
     def dataclass(self, kind: type[T], table: object, where: str) -> T:
         """Make a `kind` of a table, which stands at the key `where` of the file."""
         if not isinstance(table, dict):
-            raise self._wrong(where, "must be a table", table)
+            raise self._wrong(where, "must be a table", table, _shown)
         assert is_dataclass(kind)
         hints = get_type_hints(kind, include_extras=True)
         for key in table:
@@ -86,12 +88,13 @@ class _Reader:
         for field in fields(kind):
             key = _join(where, field.name)
             if field.name in table:
-                values[field.name] = self._value(hints[field.name], table[field.name], key)
+                shows = _shown if field.repr else _hidden
+                values[field.name] = self._value(hints[field.name], table[field.name], key, shows)
             elif field.default is MISSING and field.default_factory is MISSING:
                 raise ConfigError(f"{self._path}: {key} is missing: set it to {_wanted(hints[field.name])}")
         return kind(**values)
 
-    def _value(self, hint: Any, value: object, key: str) -> Any:
+    def _value(self, hint: Any, value: object, key: str, shows: "Shows") -> Any:
         bounds: Between | None = None
         if get_origin(hint) is Annotated:
             hint, bounds = get_args(hint)
@@ -101,34 +104,44 @@ class _Reader:
                 hint, bounds = get_args(hint)
         if get_origin(hint) is tuple:
             if not isinstance(value, list):
-                raise self._wrong(key, "must be an array of tables", value)
+                raise self._wrong(key, f"must be {_wanted(hint)}", value, shows)
             kind = get_args(hint)[0]
-            return tuple(self._value(kind, item, f"{key}[{at}]") for at, item in enumerate(value))
+            return tuple(self._value(kind, item, f"{key}[{at}]", shows) for at, item in enumerate(value))
         if isinstance(hint, type) and is_dataclass(hint):
             return self.dataclass(hint, value, key)
         if hint is Path:
             if not isinstance(value, str) or not value or "\0" in value:
-                raise self._wrong(key, "must be a path", value)
+                raise self._wrong(key, "must be a path", value, shows)
             return self._path.parent / value
-        return self._scalar(hint, bounds, value, key)
+        return self._scalar(hint, bounds, value, key, shows)
 
-    def _scalar(self, hint: Any, bounds: Between | None, value: object, key: str) -> Any:
+    def _scalar(self, hint: Any, bounds: Between | None, value: object, key: str, shows: "Shows") -> Any:
         whole_for_real = hint is float and type(value) is int
         if type(value) is not hint and not whole_for_real:  # exactly: True is an int to isinstance
-            raise self._wrong(key, f"must be {_wanted(hint)}", value)
+            raise self._wrong(key, f"must be {_wanted(hint)}", value, shows)
         if bounds is not None:
             size = len(value) if isinstance(value, str) else value
             assert isinstance(size, int | float)
             if not bounds.least <= size <= bounds.most:
                 what = "must have a length of" if isinstance(value, str) else "must be"
-                raise self._wrong(key, f"{what} {bounds.least:g} to {bounds.most:g}", value)
+                raise self._wrong(key, f"{what} {bounds.least:g} to {bounds.most:g}", value, shows)
         return float(value) if whole_for_real else value  # type: ignore[arg-type]  # it is an int
 
-    def _wrong(self, key: str, rule: str, value: object) -> ConfigError:
-        shown = repr(value)
-        return ConfigError(
-            f"{self._path}: {key} {rule}, and is {shown if len(shown) <= 60 else shown[:60] + '…'}"
-        )
+    def _wrong(self, key: str, rule: str, value: object, shows: "Shows") -> ConfigError:
+        return ConfigError(f"{self._path}: {key} {rule}, and is {shows(value)}")
+
+
+Shows: TypeAlias = Callable[[object], str]
+"""How a value that is wrong is told."""
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:60] + "…"
+
+
+def _hidden(value: object) -> str:
+    return "not (it is a secret, and not shown)"
 
 
 def _join(where: str, key: str) -> str:
@@ -147,7 +160,8 @@ def _wanted(hint: Any) -> str:
         unit = " characters" if hint is str else ""
         return f"{_wanted(hint)} ({bounds.least:g} to {bounds.most:g}{unit})"
     if get_origin(hint) is tuple:
-        return "an array of tables"
+        kind = get_args(hint)[0]
+        return "an array of tables" if is_dataclass(kind) else f"an array, each {_wanted(kind)}"
     if is_dataclass(hint):
         return "a table"
     words = {
