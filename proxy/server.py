@@ -139,7 +139,7 @@ class Server:
         started = self._loop.time()
         message = exchange.message
         transaction_id = self.next_transaction_id()
-        body = exchange.body(self.limits.body_idle_s)
+        body = exchange.body(self.limits.client_idle_s)
         who, raw_path, sent = "-", "-", 0
         try:
             target = parse_target(message.path)
@@ -152,7 +152,7 @@ class Server:
                 transaction_id=transaction_id,
                 scheme=exchange.scheme,
                 remote=exchange.remote,
-                deadline=started + self.limits.operation_s,
+                deadline=started + self.limits.request_s,
             )
             response = await dialect(request)
             who = request.who
@@ -223,7 +223,7 @@ class Server:
                 if length is None or sent > length:
                     raise ValueError(f"the body of an answer passed its declared {length} bytes")
                 exchange.write(chunk)
-                await exchange.wait_written(self.limits.body_idle_s)
+                await exchange.wait_written(self.limits.client_idle_s)
             if sent != length:
                 raise ValueError(f"the body of an answer had {sent} of {length} declared bytes")
             return sent
@@ -238,7 +238,7 @@ class Server:
         else:
             exchange.write(head)
             exchange.write(body)
-        await exchange.wait_written(self.limits.body_idle_s)
+        await exchange.wait_written(self.limits.client_idle_s)
         return len(body)
 
     def common_headers(self, transaction_id: str) -> str:
@@ -392,7 +392,7 @@ class _Connection(web.RequestHandler):
         super().__init__(
             manager,
             loop=asyncio.get_running_loop(),
-            keepalive_timeout=limits.keep_alive_s,
+            keepalive_timeout=limits.keepalive_s,
             access_log=cast(Any, None),
             max_line_size=HTTP_LINE_BYTES_MAX,
             max_field_size=HTTP_FIELD_BYTES_MAX,

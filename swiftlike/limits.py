@@ -237,13 +237,13 @@ class HttpLimits:
     """What such an answer says about when to come again."""
     head_s: float = 15.0
     """For a request's line and headers to arrive, from their first byte on."""
-    keep_alive_s: float = 75.0
+    keepalive_s: float = 75.0
     """An idle connection closes after this, later than most balancers in front would."""
-    body_idle_s: float = 60.0
+    client_idle_s: float = 60.0
     """The longest wait for a client to send more of its body, or to take more of an answer."""
     linger_s: float = 2.0
     """How long the rest of a refused body is thrown away, so that the client sees the answer before the connection ends."""
-    operation_s: float = 30.0
+    request_s: float = 30.0
     """The deadline of what a request asks of the cluster; while a body moves it means "without progress"."""
     drain_s: float = 20.0
     """After SIGTERM, how long requests at work may take to finish."""
