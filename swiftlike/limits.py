@@ -207,4 +207,48 @@ WRITE_RUN_BYTES: Final = 1024 * 1024
 
 # --- end of what a device is asked ------------------------------------------------------------------------------
 
+# --- HTTP (proxy/http, proxy/server) ----------------------------------------------------------------------------
+
+HTTP_LINE_BYTES_MAX: Final = 32 * 1024
+"""A request line: three percent-encoded names of 256, 256 and 1,024 bytes are 4.6 KB, and a query may name three more."""
+
+HTTP_FIELD_BYTES_MAX: Final = 16 * 1024
+"""One header; Swift's own limit of 8,192 bytes is then told in its own words."""
+
+HTTP_FIELDS_MAX: Final = 256
+"""Headers of a request: 90 items of metadata, and room for what clients and balancers add."""
+
+HTTP_READ_BYTES: Final = 64 * 1024
+"""What a connection buffers of an unread body; twice that stops the reading of its socket."""
+
+RANGES_MAX: Final = 50
+"""Ranges in one request; more are refused, since each costs a seek and they may name the same bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """Bounds of one proxy worker towards its clients; tests pass smaller ones."""
+
+    connections_max: int = 8192
+    """Connections; a newcomer above it is told 503 and closed."""
+    requests_in_flight_max: int = 1024
+    """Requests at work; above it the answer is 503, before anything of a body is read."""
+    retry_after_s: int = 1
+    """What such an answer says about when to come again."""
+    head_s: float = 15.0
+    """For a request's line and headers to arrive, from their first byte on."""
+    keepalive_s: float = 75.0
+    """An idle connection closes after this, later than most balancers in front would."""
+    client_idle_s: float = 60.0
+    """The longest wait for a client to send more of its body, or to take more of an answer."""
+    linger_s: float = 2.0
+    """How long the rest of a refused body is thrown away, so that the client sees the answer before the connection ends."""
+    request_s: float = 30.0
+    """The deadline of what a request asks of the cluster; while a body moves it means "without progress"."""
+    drain_s: float = 20.0
+    """After SIGTERM, how long requests at work may take to finish."""
+
+
+# --- end of HTTP ------------------------------------------------------------------------------------------------
+
 # --- end of internal RPC ----------------------------------------------------------------------------------------

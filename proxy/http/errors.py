@@ -1,0 +1,47 @@
+"""What is wrong with a request, before any dialect has its say; each dialect words its own answer.
+
+RequestError
+├── TargetRefused           the request target is no path and query
+├── RangeNotSatisfiable     every range asked for lies beyond the body
+└── BodyError               the body; nothing is stored then
+    ├── BodyTooLarge        more than is allowed, known before or while it arrives
+    ├── BodyTimeout         the client stopped sending
+    ├── BodyMalformed       its chunks are not framed as they should be
+    └── BodyIncomplete      the client has gone, or sent less than it declared
+"""
+
+
+class RequestError(Exception):
+    """Something is wrong with a request."""
+
+
+class TargetRefused(RequestError):
+    """The request target is no path and query."""
+
+
+class RangeNotSatisfiable(RequestError):
+    """Every range asked for lies beyond the body, or there are too many."""
+
+
+class BodyError(RequestError):
+    """A body that cannot be taken."""
+
+
+class BodyTooLarge(BodyError):
+    """More bytes than allowed."""
+
+    def __init__(self, bytes_max: int) -> None:
+        super().__init__(f"the body is larger than {bytes_max} bytes")
+        self.bytes_max = bytes_max
+
+
+class BodyTimeout(BodyError):
+    """The client stopped sending."""
+
+
+class BodyMalformed(BodyError):
+    """Its chunks are not framed as they should be."""
+
+
+class BodyIncomplete(BodyError):
+    """The client has gone, or sent less than it declared."""
