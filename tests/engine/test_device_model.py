@@ -205,11 +205,11 @@ class DeviceLife(RuleBasedStateMachine):
     @rule(back=st.integers(0, 6))
     def reclaim(self, back: int) -> None:
         """Let a floor pass what is older than `back` steps; only paid tombstones and lone promises may go."""
-        floor_us = NOW_US + self.clock - back
+        floor_us = max(NOW_US + self.clock - back, self.device.standing(OBJECTS, 0).floor_us)
         partitions = [(table, number) for table in (OBJECTS, CONTAINERS) for number in range(16)]
 
         async def reclaim_all() -> None:
-            floor = Standing(votes=True, floor_us=max(floor_us, self.device.standing(OBJECTS, 0).floor_us))
+            floor = Standing(votes=True, floor_us=floor_us)
             await asyncio.gather(*(self.device.set_standing(*partition, floor) for partition in partitions))
             await asyncio.gather(*(self.device.reclaim(*partition, 1_000) for partition in partitions))
 
