@@ -2,7 +2,7 @@
 
 Owns whole writes, syncs, names and shared descriptors. Never knows what the bytes mean. The crash tests stand a
 recording disk in its place, so nothing else in the storage node creates, writes, syncs, renames or removes a file once
-a device is open (the index writes through LMDB; formatting and the failure mark are `identity`'s). A failed sync
+a device is open (the index writes through LMDB; `device.toml` and the failure mark are `identity`'s). A failed sync
 leaves here as DeviceFailed and never as OSError, so that nobody can take it for an operation that failed alone.
 """
 

@@ -17,9 +17,8 @@ Owns the byte layout of such a file, its staging and its removal. Never opens th
                                   end-24    16  file id
                                   end-8      8  xxh3_64 of checksums, key, entry and the 56 bytes before
 
-Order: the body is written under `staging/`; at its end the trailer is, the file is synced, renamed to
-`files/ab/<id>` and both directories are synced; only then may the index point at it. What a crash leaves in
-`staging/`, or unreferenced, is dead.
+Order: the body is written under `staging/`, and behind it all the rest; the file is synced, renamed to `files/ab/<id>`, and
+that directory is synced; only then may the index point at it. What a crash leaves in `staging/`, or unreferenced, is dead.
 """
 
 import os
@@ -58,13 +57,13 @@ class Found:
 
 
 class Files:
-    """The large files of one device. Its methods wait for the disk: for threads, except `open`, which is brief."""
+    """The large files of one device. Its methods wait for the disk: for threads, but for `path`, `settle`, `under_way`."""
 
-    def __init__(self, directory: Path, staging: Path, uuid: UUID, disk: Disk) -> None:
-        """Take the directory of finished files and that of staged ones."""
+    def __init__(self, directory: Path, staging: Path, stamp: UUID, disk: Disk) -> None:
+        """Take the directory of finished files, that of staged ones, and the stamp that the files of this device bear."""
         self._directory = directory
         self._staging = staging
-        self._uuid = uuid
+        self._stamp = stamp
         self._disk = disk
         self._under_way: set[FileId] = set()
 
@@ -84,11 +83,11 @@ class Files:
         return frozenset(file.hex() for file in self._under_way.copy())
 
     def finish(self, staged: "StagedFile", key: Key, entry_raw: bytes) -> InFile:
-        """Complete a staged file and put it on stable storage under its final name."""
+        """Complete a staged file and put it on stable storage under its final name. Raises DeviceFailed, OSError."""
         staged.flush()
         sums, raw_key = b"".join(staged.sums), key.table + key.path
         blank = _TRAILER.pack(
-            _MAGIC, _VERSION, self._uuid.bytes, staged.size, len(raw_key), len(entry_raw), staged.id, b""
+            _MAGIC, _VERSION, self._stamp.bytes, staged.size, len(raw_key), len(entry_raw), staged.id, b""
         )[:-SUM_BYTES]
         rest = sums + raw_key + entry_raw + blank
         self._disk.write(staged.fd, staged.size, [rest + xxh3_64_digest(rest)])
@@ -115,7 +114,7 @@ class Files:
         return Extent(SharedFile(fd), 0, size, size, seed, str(path))
 
     def remove(self, file: FileId) -> None:
-        """Unlink a file that nothing points at; readers that hold it read on."""
+        """Unlink a finished file that nothing points at; readers that hold it read on. Raises OSError."""
         self._disk.unlink(self.path(file))
         self.settle([file])
 
@@ -136,11 +135,14 @@ class Files:
         return [file for directory in self.directories() for file in self.finished_in(directory)]
 
     def staged(self) -> list[Path]:
-        """Return what is being staged, or was when a process died."""
+        """Return everything under `staging/`: what is being staged, or was when a process died."""
         return sorted(self._staging.iterdir())
 
     def read_trailer(self, file: FileId) -> Found:
-        """Return what a file says of itself. Raises BodyDamaged when that is not sound, or not this device's."""
+        """Return what a file says of itself.
+
+        Raises BodyDamaged when that is not sound, or not this device's; OSError when it is gone or cannot be read.
+        """
         path = self.path(file)
         fd = self._disk.open(path)
         try:
@@ -159,7 +161,7 @@ class Files:
         if (magic, version, uuid, own_id) != (
             _MAGIC,
             _VERSION,
-            self._uuid.bytes,
+            self._stamp.bytes,
             file,
         ) or body_bytes > BODY_BYTES_MAX:
             raise BodyDamaged(f"{path}: its trailer is not that of a large file of this device")
@@ -207,7 +209,7 @@ class StagedFile:
             self.fd = -1
 
     def abort(self) -> None:
-        """Leave nothing behind."""
+        """Leave nothing behind, under either name. Does nothing once the file is finished."""
         if self.fd >= 0:
             self.close()
             self._disk.unlink(self.path)

@@ -1,7 +1,7 @@
-"""Whose directory this is: `device.toml`, the lock, and the shape of a device on disk.
+"""Whose directory this is: `device.toml`, the lock, the mark of a failed sync, and the directories of a device.
 
 Owns the refusal of directories that are foreign, newer, not mounted or in use, each with the fix in the sentence.
-Never opens the index.
+Never opens the index, and never looks for it.
 
 `device.toml`, format 1: `format` (this number), `uuid` (new at each format and each rebuild of the index, since either
 may have forgotten what was promised), `generation` (counts the indexes: 1 when formatted), `stamp` (the uuid that the
@@ -24,7 +24,7 @@ from storage_node.errors import DeviceRefused
 FORMAT: Final = 1
 DEVICE_FILE: Final = "device.toml"
 FAILED_FILE: Final = "sync-failed"
-"""Left by a process whose sync failed: the device returns only as one that does not vote."""
+"""Left by a process whose sync failed, until the votes were taken: the device returns as one that does not vote."""
 
 DIRECTORIES: Final = ("volumes", "files", "staging", "quarantine")
 
@@ -41,7 +41,7 @@ class DeviceFile:
 
 
 def read_device_file(root: Path) -> DeviceFile:
-    """Read `device.toml`. Raises DeviceRefused when it is missing, not ours or newer."""
+    """Read `device.toml`. Raises DeviceRefused when it is missing, unreadable, not ours or newer."""
     path = root / DEVICE_FILE
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
@@ -89,7 +89,7 @@ def write_device_file(root: Path, device: DeviceFile) -> None:
 
 
 def make_directories(root: Path) -> None:
-    """Lay out an empty device but for its index, names durable. Raises DeviceRefused when the directory holds anything else."""
+    """Lay out an empty device but for its index, names durable. Raises DeviceRefused when it holds anything but lost+found."""
     if not root.is_dir():
         raise DeviceRefused(f"{root} is not a directory: create it, or mount the disk there")
     found = sorted(path.name for path in root.iterdir() if path.name != "lost+found")
@@ -130,7 +130,7 @@ def mark_failed(root: Path) -> None:
 
 
 def has_failed(root: Path) -> bool:
-    """Say whether a sync failed when the device was last open."""
+    """Say whether a sync failed since the device's votes were last taken away."""
     return (root / FAILED_FILE).exists()
 
 

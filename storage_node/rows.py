@@ -1,10 +1,11 @@
 """Rows: the listing of a container, or of an account's containers.
 
-Owns how a row, the tally of its listing and the tally of its range change together, how ranges split, how a page is
-scanned, and how the rows of a gone incarnation are swept. Never decides whether a container takes a row.
+Owns how a row, its due time, the tally of its listing and the tally of its range change together, how ranges split, how a
+page is scanned, and how the rows of a gone incarnation are swept. Never decides whether a container takes a row.
 
-A range is named by its first name; the first range of a listing is named by the empty name, and a listing without
-rows has none.
+A range is named by the name that it begins at, whose row need not be there any more; it ends where the next begins. The
+first range of a listing begins at the empty name. It comes with the first row and stays when the last is forgotten; any
+other range goes with its last row.
 """
 
 from collections.abc import Iterator
@@ -110,7 +111,7 @@ def read_row(view: Reading, listing: Listing, hashed: int, name: bytes) -> Entry
 
 
 def read_ranges(view: Reading, listing: Listing, hashed: int) -> list[tuple[bytes, Tally]]:
-    """Return the ranges of a listing by their first names, each with its tally."""
+    """Return the ranges of a listing by the names that they begin at, each with its tally."""
     first = keys.range_key(keys.rows_prefix(listing, hashed), b"")
     return [(key[len(first) :], Sums.decode(raw).tally) for key, raw in view.scan(first, keys.after(first))]
 
@@ -146,7 +147,10 @@ def _next_range(view: Reading, prefix: bytes, range_key: bytes) -> bytes | None:
 
 
 def read_page(view: Reading, listing: Listing, hashed: int, query: Query) -> Page:
-    """Return one page of a listing. Its cost grows with the page, not with the listing."""
+    """Return one page of a listing. Its cost grows with the page, not with the listing.
+
+    Raises ValueError for tombstones under a delimiter.
+    """
     if query.tombstones and query.delimiter:
         raise ValueError("tombstones cannot be rolled up: ask for them without a delimiter")
     prefix = keys.rows_prefix(listing, hashed)
@@ -216,7 +220,10 @@ def is_condemned(view: Reading, listing: Listing, hashed: int) -> bool:
 
 
 def sweep_rows(change: Change, rows_max: int) -> int:
-    """Remove up to `rows_max` rows of incarnations that are gone, and return how many; zero: nothing is left to do."""
+    """Remove up to `rows_max` rows of one incarnation that is gone, and with the last of them what was kept about it.
+
+    Returns how many, and at least one as long as anything was done; zero: nothing is left to do.
+    """
     for key, _ in change.view.scan(b"w\0", b"w\2"):
         prefix = b"r" + key[1:]
         swept = 0

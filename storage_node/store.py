@@ -137,7 +137,7 @@ class Store(Protocol):
         """Forget up to `limit` registers of a partition that this device no longer owns; return how many."""
 
     async def sweep(self, rows_max: int) -> int:
-        """Remove rows of incarnations that are gone; return how many, zero when nothing is left to do."""
+        """Remove rows of an incarnation that is gone; return zero when nothing is left to do, else about how many."""
 
     async def look_up(self, key: Key) -> Held | None:
         """Return what stands at a key: at once while the index is warm, else from a reader's thread."""
@@ -164,7 +164,7 @@ class Store(Protocol):
         """Return what the rows of a listing add up to, exactly as of the last commit."""
 
     def ranges(self, listing: Listing) -> list[tuple[bytes, Tally]]:
-        """Return the ranges of a listing: first names and tallies."""
+        """Return the ranges of a listing: the names that they begin at, and tallies."""
 
     def span_digest(self, listing: Listing, start: bytes, stop: bytes) -> Digest:
         """Return the digest of the rows in `[start, stop)`; an empty `stop` means to the end."""

@@ -99,7 +99,7 @@ class TableStore(ABC):
         return answer
 
     async def sweep(self, rows_max: int) -> int:
-        """Remove rows of incarnations that are gone; return how many, zero when nothing is left to do."""
+        """Remove rows of an incarnation that is gone; return zero when nothing is left to do, else about how many."""
         answer: int = await self._submit(operations.Sweep(rows_max))
         return answer
 
@@ -128,7 +128,7 @@ class TableStore(ABC):
             return rows.read_tally(view, listing, self.layout.hashed(listing.parent.path))
 
     def ranges(self, listing: Listing) -> list[tuple[bytes, Tally]]:
-        """Return the ranges of a listing: first names and tallies."""
+        """Return the ranges of a listing: the names that they begin at, and tallies."""
         with self._view() as view:
             return rows.read_ranges(view, listing, self.layout.hashed(listing.parent.path))
 

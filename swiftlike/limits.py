@@ -6,7 +6,6 @@ Owns numbers only. Whoever meets a bound says there what happens: wait, refuse, 
 from dataclasses import dataclass
 from typing import Final
 
-# --- entries, clocks and the storage engine -----------------------------------------------------------------------
 # --- entries, clocks and the storage engine ---------------------------------------------------------------------
 
 CLOCK_AHEAD_FIRST_US: Final = 60 * 1_000_000
@@ -104,8 +103,6 @@ LEFTOVERS_MAX: Final = 10_000
 
 OLD_INDEX_AGE_US: Final = 7 * 86_400 * 1_000_000
 """How long the index that a rebuild set aside is kept, for a second thought."""
-
-# --- end of the storage engine ------------------------------------------------------------------------------------
 
 # --- internal RPC (swiftlike/rpc) -------------------------------------------------------------------------------
 
@@ -205,8 +202,6 @@ STREAM_MESSAGE_BYTES: Final = 256 * 1024
 WRITE_RUN_BYTES: Final = 1024 * 1024
 """Bytes of a streamed body that are handed to the disk in one step, so that a thread hop costs little of it."""
 
-# --- end of what a device is asked ------------------------------------------------------------------------------
-
 # --- HTTP (proxy/http, proxy/server) ----------------------------------------------------------------------------
 
 HTTP_LINE_BYTES_MAX: Final = 32 * 1024
@@ -247,8 +242,3 @@ class HttpLimits:
     """The deadline of what a request asks of the cluster; while a body moves it means "without progress"."""
     drain_s: float = 20.0
     """After SIGTERM, how long requests at work may take to finish."""
-
-
-# --- end of HTTP ------------------------------------------------------------------------------------------------
-
-# --- end of internal RPC ----------------------------------------------------------------------------------------
