@@ -69,10 +69,15 @@ def main(arguments: list[str] | None = None) -> int:
         cluster = load_cluster(host.cluster_file)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(Worker(options.config, options.worker, host, proxy, cluster).run())
-    except (ConfigError, RingError, WorkerRefused) as refusal:
-        log.error("refused to start: %s", refusal)
-        tell(f"{REFUSED} {refusal}")
-        return REFUSED_CODE
+    except (ConfigError, RingError) as refusal:
+        return refuse(refusal)
+
+
+def refuse(refusal: Exception) -> int:
+    """Say why this process does not serve; return the exit code."""
+    log.error("refused to start: %s", refusal)
+    tell(f"{REFUSED} {refusal}")
+    return REFUSED_CODE
 
 
 def load_worker(path: Path) -> tuple[HostConfig, ProxyConfig]:
@@ -98,7 +103,7 @@ class Worker:
         self._stop = asyncio.Event()
 
     async def run(self) -> int:
-        """Open, serve, drain, close. Raises WorkerRefused, RingError."""
+        """Open, serve, drain, close; return the exit code. Raises RingError."""
         rings = FollowedRings(self._host.ring_directory, self._cluster)
         async with AsyncExitStack() as held:
             transport = await held.enter_async_context(Client(SocketNetwork(), self._cluster.secret))
@@ -108,8 +113,11 @@ class Worker:
             access_log = self._access_log()
             server = Server(dialect, access_log, self._limits(), self._now_s)
             await held.enter_async_context(server)
-            held.callback(self._serve_scrapes(WorkerMetrics(server, access_log.durations)))
-            await self._listen(server)
+            try:
+                held.callback(self._serve_scrapes(WorkerMetrics(server, access_log.durations)))
+                await self._listen(server)
+            except WorkerRefused as refusal:  # caught here: a group that it passed through would wrap it
+                return refuse(refusal)
             self._take_signals(rings)
             gc.freeze()  # what the start made lives as long as the process
             await self._stop.wait()
