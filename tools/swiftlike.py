@@ -9,9 +9,12 @@ from pathlib import Path
 
 import click
 
+from proxy import supervisor as proxy_supervisor
+from proxy.supervisor import PortTaken, load_proxy
 from storage_node.supervisor import Supervisor, SupervisorExit, load_storage
 from swiftlike import logs
 from swiftlike.config import ConfigError
+from tools.serve.command import serve
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -19,14 +22,19 @@ def main() -> None:
     """Run a part of a cluster on this host."""
 
 
-@main.command()
-@click.option(
+main.add_command(serve)
+
+_CONFIG = click.option(
     "--config",
     "path",
     required=True,
     type=click.Path(path_type=Path, dir_okay=False),
     help="The TOML file of this host.",
 )
+
+
+@main.command()
+@_CONFIG
 def storage(path: Path) -> None:
     """Serve the devices of this host, one process for each, until SIGTERM.
 
@@ -40,3 +48,24 @@ def storage(path: Path) -> None:
         sys.exit(SupervisorExit.REFUSED)
     logs.set_level(host.log_level)
     sys.exit(asyncio.run(Supervisor(path.absolute(), devices).run()))
+
+
+@main.command()
+@_CONFIG
+def proxy(path: Path) -> None:
+    """Serve clients from this host, by several workers on one port, until SIGTERM.
+
+    Exit codes: 0 all have drained, 2 the configuration, the port or every worker was refused.
+    """
+    logs.set_up("info", "supervisor")
+    try:
+        host, settings = load_proxy(path.absolute())
+        logs.set_level(host.log_level)
+        sys.exit(asyncio.run(proxy_supervisor.Supervisor(path.absolute(), settings).run()))
+    except (ConfigError, PortTaken) as error:
+        click.echo(f"swiftlike proxy: {error}", err=True)
+        sys.exit(proxy_supervisor.SupervisorExit.REFUSED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,254 @@
+"""One proxy worker: everything between a client's socket and the devices, from its start to its drain.
+
+Owns the order of start and end, signals and exit codes. Never starts another process (the supervisor does), and decides
+nothing about a request.
+
+    python -m proxy.process --config HOST.toml --worker NUMBER
+
+Its first line on standard output is `ready` or `refused` and a sentence; logs go to standard error. Exit codes: 0 it
+drained, 2 refused to start, anything else is a bug.
+"""
+
+import argparse
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from random import Random, SystemRandom
+from types import FrameType
+from typing import Final
+
+import uvloop
+from prometheus_client import start_http_server
+
+from proxy.cluster.placement import tcp_address
+from proxy.cluster.register import Registers
+from proxy.cluster.rings import FollowedRings
+from proxy.http.request import Dialect, Request
+from proxy.http.response import Response
+from proxy.metrics import MeasuredLog, WorkerMetrics
+from proxy.server import Server
+from ring.device import Device
+from ring.errors import RingError
+from swiftlike import logs
+from swiftlike.config import Cluster, ConfigError, HostConfig, ProxyConfig, load_cluster, load_host
+from swiftlike.limits import HttpLimits
+from swiftlike.rpc.client import Client
+from swiftlike.rpc.network import SocketNetwork
+from swiftlike.rpc.transport import Address, Transport, UnixAddress
+from swiftlike.supervision import DRAINED_CODE, READY, REFUSED, REFUSED_CODE, end_with, tell
+from swiftlike.timestamps import Clock
+
+log: Final = logging.getLogger("proxy.process")
+
+
+class WorkerRefused(Exception):
+    """Why a worker does not start: one sentence, the fix included."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve clients until told to stop; return the exit code."""
+    parser = argparse.ArgumentParser(prog="proxy.process", description="serve clients of this host")
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--worker", type=int, required=True)
+    parser.add_argument("--parent", type=int, help="process id of the supervisor; this process ends with it")
+    options = parser.parse_args(arguments)
+    if options.parent is not None:
+        end_with(options.parent)
+    logs.set_up("info", f"worker={options.worker}")
+    try:
+        host, proxy = load_worker(options.config)
+        logs.set_level(host.log_level)
+        cluster = load_cluster(host.cluster_file)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(Worker(options.config, options.worker, host, proxy, cluster).run())
+    except (ConfigError, RingError) as refusal:
+        return refuse(refusal)
+
+
+def refuse(refusal: Exception) -> int:
+    """Say why this process does not serve; return the exit code."""
+    log.error("refused to start: %s", refusal)
+    tell(f"{REFUSED} {refusal}")
+    return REFUSED_CODE
+
+
+def load_worker(path: Path) -> tuple[HostConfig, ProxyConfig]:
+    """Read the settings of a worker. Raises ConfigError."""
+    host = load_host(path)
+    if host.proxy is None:
+        raise ConfigError(f"{path}: proxy is missing: add [proxy] with bind_host and port")
+    return host, host.proxy
+
+
+class Worker:
+    """One process that serves clients."""
+
+    def __init__(
+        self, path: Path, number: int, host: HostConfig, proxy: ProxyConfig, cluster: Cluster
+    ) -> None:
+        """Take the configuration; `path` is where it is read again on SIGHUP."""
+        self._path = path
+        self._number = number
+        self._host = host
+        self._proxy = proxy
+        self._cluster = cluster
+        self._stop = asyncio.Event()
+
+    async def run(self) -> int:
+        """Open, serve, drain, close; return the exit code. Raises RingError."""
+        rings = FollowedRings(self._host.ring_directory, self._cluster)
+        async with AsyncExitStack() as held:
+            transport = await held.enter_async_context(Client(SocketNetwork(), self._cluster.secret))
+            await held.enter_async_context(self._following(rings))
+            registers = await held.enter_async_context(self._registers(transport, rings))
+            dialect = await self._dialect(held, registers)
+            access_log = self._access_log()
+            server = Server(dialect, access_log, self._limits(), self._now_s)
+            await held.enter_async_context(server)
+            try:
+                held.callback(self._serve_scrapes(WorkerMetrics(server, access_log.durations)))
+                await self._listen(server)
+            except WorkerRefused as refusal:  # caught here: a group that it passed through would wrap it
+                return refuse(refusal)
+            self._take_signals(rings)
+            gc.freeze()  # what the start made lives as long as the process
+            await self._stop.wait()
+            log.info("draining")
+        log.info("closed")
+        return DRAINED_CODE
+
+    async def _dialect(self, held: AsyncExitStack, registers: Registers) -> Dialect:
+        async def nothing(request: Request) -> Response:
+            return Response(200 if request.path == b"/healthcheck" else 404, [], b"OK")
+
+        return nothing
+
+    def _registers(self, transport: Transport, rings: FollowedRings) -> Registers:
+        clock = Clock(self._now_us, int.from_bytes(os.urandom(8), "big"))
+        return Registers(
+            transport, rings, clock, Random(SystemRandom().getrandbits(64)), address_of=self._address_of()
+        )
+
+    def _address_of(self) -> Callable[[Device], Address]:
+        """Return how devices are reached: those of this host by their Unix sockets, which cost less and need no port."""
+        storage = self._host.storage
+        if storage is None:
+            return tcp_address
+        directory = self._host.socket_directory
+        own: dict[tuple[str, int, str], Address] = {
+            (storage.bind_host, device.port, device.name): UnixAddress(str(directory / f"{device.name}.sock"))
+            for device in storage.devices
+        }
+
+        def address_of(device: Device) -> Address:
+            return own.get((device.host, device.port, device.name)) or tcp_address(device)
+
+        return address_of
+
+    def _limits(self) -> HttpLimits:
+        proxy = self._proxy
+        return HttpLimits(
+            connections_max=proxy.connections_max,
+            requests_in_flight_max=proxy.requests_in_flight_max,
+            keepalive_s=proxy.keepalive_s,
+            client_idle_s=proxy.client_idle_s,
+            request_s=proxy.request_s,
+            drain_s=proxy.drain_s,
+        )
+
+    def _access_log(self) -> MeasuredLog:
+        def write(text: str) -> None:
+            if log.isEnabledFor(logging.INFO):
+                sys.stderr.write(text)
+
+        return MeasuredLog(f"worker={self._number}", write)
+
+    def _now_us(self) -> int:
+        return time.time_ns() // 1000 + int(self._proxy.clock_offset_s * 1_000_000)
+
+    def _now_s(self) -> float:
+        return time.time() + self._proxy.clock_offset_s
+
+    async def _listen(self, server: Server) -> None:
+        host, port = self._proxy.bind_host, self._proxy.port
+        try:
+            await server.listen(host, port, reuse_port=True)
+        except OSError as error:
+            raise WorkerRefused(
+                f"{host}:{port} cannot be listened on ({error.strerror or error}): stop what is there, or change bind_host or "
+                "port"
+            ) from None
+        log.info("worker %d serves on %s:%d", self._number, host, port)
+        tell(f"{READY} {host}:{port}")
+
+    def _serve_scrapes(self, metrics: WorkerMetrics) -> Callable[[], None]:
+        """Serve Prometheus on loopback, if asked for; return what ends that."""
+        if self._proxy.metrics_port == 0:
+            return lambda: None
+        port = self._proxy.metrics_port + self._number - 1
+        try:
+            server, thread = start_http_server(port, "127.0.0.1", metrics.registry)
+        except OSError as error:
+            raise WorkerRefused(
+                f"worker {self._number} cannot serve metrics on port {port} ({error.strerror}): change metrics_port"
+            ) from None
+
+        def end() -> None:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+        return end
+
+    @asynccontextmanager
+    async def _following(self, rings: FollowedRings) -> AsyncIterator[None]:
+        """Follow the rings; should that ever end by itself, so must the process."""
+        following = asyncio.create_task(rings.run())
+        following.add_done_callback(partial(self._ended, "the rings are not followed any more"))
+        try:
+            yield
+        finally:
+            following.cancel()
+            await asyncio.wait((following,))
+
+    def _ended(self, sentence: str, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled():
+            log.critical(sentence, exc_info=task.exception())
+            self._stop.set()
+
+    # --- signals ------------------------------------------------------------------------------------------------
+
+    def _take_signals(self, rings: FollowedRings) -> None:
+        loop = asyncio.get_running_loop()
+        # SIGINT as well, for a worker that was started by hand: a supervised one does not hear it.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload, rings)
+
+    def _reload(self, rings: FollowedRings) -> None:
+        """Take from the file what can change under way (log_level), and look at the rings."""
+        rings.look()
+        try:
+            host, _ = load_worker(self._path)
+        except ConfigError as error:
+            log.error("not reloaded: %s", error)
+            return
+        logs.set_level(host.log_level)
+        log.info("reloaded log_level and the rings; the rest takes a restart")
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Until the loop takes signals, a reload is nothing to die of."""
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGHUP, _ignore)
+    sys.exit(main())

@@ -1,0 +1,284 @@
+"""The data directory of `swiftlike serve`: what is made, what is found again, and each sentence when it cannot be."""
+
+import tomllib
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from shutil import copy, copytree, rmtree
+from uuid import UUID
+
+import pytest
+
+from ring.file import load_ring
+from swiftlike.config import load_cluster, load_host
+from swiftlike.user_config import load_users
+from tools.serve.layout import Layout, ServeRefused
+from tools.serve.opening import Asked, Opened, host_file, opened
+
+USERS = """
+[[users]]
+account = "acme"
+user = "alice"
+key = "wonderland"
+roles = ["admin"]
+s3_access_key = "AKALICE"
+s3_secret_key = "looking-glass"
+
+[[users]]
+account = "acme"
+user = "bob"
+key = "builder"
+"""
+
+
+def asked(data: Path, **options: object) -> Asked:
+    defaults: dict[str, object] = {
+        "devices": None,
+        "replicas": None,
+        "users_file": None,
+        "bind_host": "127.0.0.1",
+        "port": 8080,
+        "workers": 2,
+        "log_level": "warning",
+    }
+    return Asked(data, **{**defaults, **options})  # type: ignore[arg-type]
+
+
+def look(data: Path, **options: object) -> Opened:
+    """Open a directory and close it again."""
+    with opened(asked(data, **options)) as cluster:
+        return cluster
+
+
+def refusal(data: Path, **options: object) -> str:
+    with pytest.raises(ServeRefused) as refused:
+        look(data, **options)
+    return str(refused.value)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A cluster of one device, which is quick to make."""
+    look(tmp_path / "data", devices=1)
+    return tmp_path / "data"
+
+
+def test_a_new_cluster_has_three_devices_that_its_rings_know_by_their_uuids(tmp_path: Path) -> None:
+    made = look(tmp_path / "data")
+    assert made.was_made
+    assert [device.name for device in made.served.devices] == ["d1", "d2", "d3"]
+    uuids = {UUID(device.uuid) for device in made.served.devices}
+    for name in ("account", "container", "object-0"):
+        ring = load_ring(tmp_path / "data" / "rings" / f"{name}.ring", made.cluster.hash_seed)
+        assert {device.uuid for device in ring.devices if device is not None} == uuids
+        assert ring.partition_count == 1024
+        assert all(ring.is_founding(number) for number in range(1024))  # type: ignore[arg-type]
+        assert len(ring.primaries(5)) == 3  # type: ignore[arg-type]
+    assert [policy.replicas for policy in made.cluster.policies] == [3]
+
+
+def test_a_cluster_is_found_again_as_it_was_made(data: Path) -> None:
+    one, two = look(data), look(data)
+    assert not one.was_made
+    assert (one.served, one.cluster, one.first) == (two.served, two.cluster, two.first)
+
+
+def test_fewer_devices_than_three_keep_as_many_replicas_and_more_replicas_get_as_many_devices(
+    tmp_path: Path,
+) -> None:
+    assert look(tmp_path / "two", devices=2).cluster.policies[0].replicas == 2
+    assert len(look(tmp_path / "five", replicas=5).served.devices) == 5
+
+
+def test_what_holds_a_secret_is_for_its_owner_alone(data: Path) -> None:
+    for path in (data / "secret", data / "cluster.toml", data / "host.toml", data / "serve.toml"):
+        if path.exists():
+            assert path.stat().st_mode & 0o077 == 0, path
+    assert data.stat().st_mode & 0o077 == 0
+
+
+def test_the_first_user_owns_an_account_and_has_keys_that_nobody_can_guess(tmp_path: Path) -> None:
+    users = [look(tmp_path / name, devices=1).first for name in ("one", "two")]
+    assert [(user.name, user.roles) for user in users] == [("demo:demo", ("admin",))] * 2
+    for field in ("key", "s3_access_key", "s3_secret_key"):
+        one, two = (getattr(user, field) for user in users)
+        assert one != two
+        assert len(one) >= 20
+
+
+def test_the_file_of_the_host_is_what_an_operator_would_write(data: Path) -> None:
+    with opened(asked(data, workers=5)) as cluster, host_file(cluster, asked(data, workers=5), 1234) as path:
+        host = load_host(path)
+    assert host.storage is not None
+    assert host.proxy is not None
+    assert [device.path for device in host.storage.devices] == [data / "devices" / "d1"]
+    assert (host.proxy.port, host.proxy.worker_count()) == (1234, 5)
+    assert load_cluster(host.cluster_file) == cluster.cluster
+
+
+def test_sockets_get_a_short_path_where_the_directorys_is_too_long_and_it_goes_with_the_run(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / ("long" * 25)
+    options = asked(data, devices=1)
+    with opened(options) as cluster:
+        with host_file(cluster, options, 1234) as path:
+            sockets = load_host(path).socket_directory
+            assert len(bytes(sockets)) <= 80
+            assert sockets.stat().st_mode & 0o077 == 0
+        assert not sockets.exists()
+
+
+def test_users_of_a_file_take_the_place_of_the_one_that_is_made_up(tmp_path: Path) -> None:
+    file = tmp_path / "users.toml"
+    file.write_text(USERS)
+    made = look(tmp_path / "data", devices=1, users_file=file)
+    assert made.first.name == "acme:alice"
+    file.chmod(0o600)
+    assert made.cluster.users == load_users(file)
+
+
+def test_users_that_are_given_later_are_added_and_win(data: Path, tmp_path: Path) -> None:
+    path = data / "cluster.toml"
+    path.write_text("reclaim_age_s = 7200\n" + path.read_text())
+    file = tmp_path / "users.toml"
+    file.write_text(USERS + '[[users]]\naccount = "demo"\nuser = "demo"\nkey = "changed"\n')
+    found = look(data, users_file=file)
+    assert [user.name for user in found.cluster.users] == ["acme:alice", "acme:bob", "demo:demo"]
+    assert found.cluster.users[2].key == "changed"
+    assert found.cluster.reclaim_age_us == 7200 * 1_000_000, "what an operator has set stays"
+    assert look(data).cluster.users == found.cluster.users
+
+
+def test_a_making_that_was_cut_short_begins_anew(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    look(data, devices=1)
+    before = tomllib.loads((data / "serve.toml").read_text())["devices"]
+    (data / "serve.toml").unlink()
+    (data / "unfinished").touch()
+    (data / "devices" / "d1" / "device.toml").unlink()
+    made = look(data, devices=2)
+    assert made.was_made
+    assert len(made.served.devices) == 2
+    assert made.served.devices[0].uuid != before[0]["uuid"]
+
+
+def foreign_directory(data: Path, other: Path) -> None:
+    rmtree(data)
+    data.mkdir()
+    (data / "thesis.tex").touch()
+
+
+def newer_format(data: Path, other: Path) -> None:
+    path = data / "serve.toml"
+    path.write_text(path.read_text().replace("format = 1", 'format = 2\ncolour = "blue"'))
+
+
+def foreign_device(data: Path, other: Path) -> None:
+    rmtree(data / "devices" / "d1")
+    copytree(other / "devices" / "d1", data / "devices" / "d1")
+
+
+def foreign_ring(data: Path, other: Path) -> None:
+    copy(other / "rings" / "container.ring", data / "rings" / "container.ring")
+
+
+def no_ring(data: Path, other: Path) -> None:
+    (data / "rings" / "account.ring").unlink()
+
+
+def no_device(data: Path, other: Path) -> None:
+    rmtree(data / "devices" / "d1")
+    (data / "devices" / "d1").mkdir()
+
+
+def open_secret(data: Path, other: Path) -> None:
+    (data / "secret").chmod(0o644)
+
+
+def no_users(data: Path, other: Path) -> None:
+    path = data / "cluster.toml"
+    path.write_text(path.read_text().partition("[[users]]")[0])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (
+            foreign_directory,
+            "is not empty (it holds thesis.tex) and no cluster of swiftlike serve: choose an empty",
+        ),
+        (newer_format, "has format 2 and this release knows 1: upgrade swiftlike"),
+        (foreign_device, "is a device of another cluster"),
+        (foreign_ring, "container.ring is a ring of another cluster: it names none of the devices"),
+        (no_ring, "account.ring"),
+        (no_device, "holds no device.toml"),
+        (open_secret, "run chmod 600"),
+        (no_users, "names no user: add [[users]] there, or give --users FILE"),
+    ],
+)
+def test_data_that_cannot_be_served_is_refused_with_the_fix(
+    data: Path, tmp_path: Path, spoil: Callable[[Path, Path], None], sentence: str
+) -> None:
+    look(tmp_path / "other", devices=1)
+    spoil(data, tmp_path / "other")
+    said = refusal(data)
+    assert sentence in said
+    assert str(data) in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"devices": 2}, "has 1 devices and --devices says 2: leave it out, or choose another directory"),
+        (
+            {"replicas": 3},
+            "keeps 1 replicas and --replicas says 3: leave it out, or choose another directory",
+        ),
+    ],
+)
+def test_other_numbers_than_the_datas_are_refused(
+    data: Path, options: dict[str, object], sentence: str
+) -> None:
+    assert sentence in refusal(data, **options)
+
+
+def test_more_replicas_than_devices_are_refused_before_anything_is_made(tmp_path: Path) -> None:
+    said = refusal(tmp_path / "data", devices=2, replicas=3)
+    assert said == "3 replicas need 3 devices and there are 2: give --devices 3, or --replicas 2"
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_a_directory_that_is_being_served_is_refused(data: Path) -> None:
+    with opened(asked(data)):
+        assert "is being served already: stop that one, or choose another directory" in refusal(data)
+    look(data)
+
+
+def test_a_place_where_no_directory_can_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    said = refusal(tmp_path / "file" / "data")
+    assert "cannot be written (Not a directory): give this user access to it, or choose another" in said
+
+
+def test_users_that_cannot_be_are_refused_by_file_and_before_anything_is_made(tmp_path: Path) -> None:
+    file = tmp_path / "users.toml"
+    file.write_text(USERS.replace('"admin"', '"king"'))
+    assert f"{file}: users[0]: role 'king' is not known" in refusal(tmp_path / "data", users_file=file)
+    assert "nowhere.toml cannot be read" in refusal(tmp_path / "data", users_file=tmp_path / "nowhere.toml")
+    assert not (tmp_path / "data").exists()
+
+
+def test_nothing_of_an_error_is_hidden_behind_a_sentence_about_the_directory(data: Path) -> None:
+    with suppress(ZeroDivisionError), opened(asked(data)):
+        raise ZeroDivisionError
+    with pytest.raises(PermissionError), opened(asked(data)):
+        raise PermissionError("of the run, not of the directory")
+
+
+def test_the_layout_is_all_below_the_directory(data: Path) -> None:
+    layout = Layout(data)
+    for path in (layout.cluster_file, layout.secret_file, layout.rings, layout.devices):
+        assert path.exists()
+        assert path.is_relative_to(data)

@@ -1,0 +1,258 @@
+"""The cluster that a data directory holds: whether it is whole, this directory's own, and what was asked for.
+
+Owns the refusals, each with its fix, and what is written at every start: `host.toml` and, if users are given, those.
+Never starts a process.
+"""
+
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random, SystemRandom
+from shutil import rmtree
+from typing import Final
+
+from ring.errors import RingError
+from ring.files import RingFiles
+from storage_node.errors import DeviceRefused, StorageError
+from storage_node.identity import lock_device, read_device_file, unlock_device
+from swiftlike.config import Cluster, ConfigError, load_cluster
+from swiftlike.node_calls import ring_name, tables
+from swiftlike.toml_tables import load_table
+from swiftlike.user_config import UserConfig, UsersFile, check_users
+from tools.serve.layout import (
+    SOCKET_PATH_BYTES_MAX,
+    Layout,
+    ServeFile,
+    ServeRefused,
+    locked,
+    read_serve_file,
+    write_toml,
+)
+from tools.serve.making import (
+    HOST,
+    POLICY,
+    Wanted,
+    check_place,
+    check_wanted,
+    load_cluster_table,
+    make_cluster,
+    ports_to_try,
+    unwritable,
+    users_table,
+    write_cluster_file,
+)
+
+PREDECESSOR_S: Final = 10.0
+"""How long the processes of a serve that was killed may take to drain before their devices count as in use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the command line says; None: nothing."""
+
+    data: Path
+    devices: int | None
+    replicas: int | None
+    users_file: Path | None
+    bind_host: str
+    port: int
+    workers: int
+    log_level: str
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A cluster that may be started."""
+
+    layout: Layout
+    cluster: Cluster
+    served: ServeFile
+    first: UserConfig
+    """Whose keys are shown."""
+    was_made: bool
+
+
+@contextmanager
+def opened(asked: Asked) -> Iterator[Opened]:
+    """Make the cluster if there is none, check it if there is, and keep its directory to this process.
+
+    Raises ServeRefused.
+    """
+    layout = Layout(asked.data.absolute())
+    with ExitStack() as held:
+        with _refusals(layout):
+            users = _read_users(asked.users_file)
+            layout.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+            held.enter_context(locked(layout.data))
+            was_made = not layout.serve_file.exists()
+            if was_made:
+                _make(layout, asked, users)
+            elif users:
+                _seed(layout, users)
+            served = read_serve_file(layout)
+            _check_devices(layout, served, asked.devices)
+            cluster = _check_cluster(layout, served, asked.replicas)
+        yield Opened(layout, cluster, served, (users or cluster.users)[0], was_made)
+
+
+@contextmanager
+def _refusals(layout: Layout) -> Iterator[None]:
+    """Turn what cannot be opened or made into the sentence that says so."""
+    try:
+        yield
+    except (ConfigError, RingError, StorageError) as refusal:
+        raise ServeRefused(str(refusal)) from None
+    except OSError as error:
+        raise ServeRefused(
+            unwritable(Path(error.filename or layout.data), error.strerror or str(error))
+        ) from None
+
+
+def free_ports(count: int, host: str, random: Random) -> list[int]:
+    """Find ports that nothing listens on. Raises ServeRefused."""
+    found: list[int] = []
+    for port in ports_to_try(random):
+        if is_free(host, port):
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise ServeRefused(f"{host} has no {count} free ports for the devices: stop what listens there")
+
+
+def is_free(host: str, port: int) -> bool:
+    """Say whether nothing listens on a port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+@contextmanager
+def host_file(opened: Opened, asked: Asked, port: int) -> Iterator[Path]:
+    """Write `host.toml` for this run; yields it. Its directory of sockets goes with the run if it is a temporary one."""
+    layout = opened.layout
+    short = len(os.fsencode(layout.sockets)) <= SOCKET_PATH_BYTES_MAX
+    sockets = layout.sockets if short else Path(tempfile.mkdtemp(prefix="swiftlike-", dir="/tmp"))
+    try:
+        write_toml(
+            layout.host_file,
+            {
+                "cluster_file": layout.cluster_file.name,
+                "ring_directory": layout.rings.name,
+                "socket_directory": str(sockets),
+                "log_level": asked.log_level,
+                "storage": {
+                    "bind_host": HOST,
+                    "devices": [
+                        {
+                            "name": device.name,
+                            "path": f"{layout.devices.name}/{device.name}",
+                            "port": device.port,
+                        }
+                        for device in opened.served.devices
+                    ],
+                },
+                "proxy": {"bind_host": asked.bind_host, "port": port, "workers": asked.workers},
+            },
+            "Written by swiftlike serve at each start, from its command line; changes here do not last.",
+        )
+        yield layout.host_file
+    finally:
+        if not short:
+            rmtree(sockets, ignore_errors=True)
+
+
+def wait_for_predecessor(layout: Layout, served: ServeFile) -> bool:
+    """Wait until nobody has a device open any more: the processes of a serve that was killed still drain.
+
+    Returns whether there was anything to wait for. Raises ServeRefused when it takes too long.
+    """
+    until = time.monotonic() + PREDECESSOR_S
+    waited = False
+    for device in served.devices:
+        while True:
+            try:
+                unlock_device(lock_device(layout.devices / device.name))
+                break
+            except DeviceRefused as refused:
+                if time.monotonic() > until:
+                    raise ServeRefused(str(refused)) from None
+            waited = True
+            time.sleep(0.02)
+    return waited
+
+
+def _make(layout: Layout, asked: Asked, users: tuple[UserConfig, ...]) -> None:
+    devices = asked.devices if asked.devices is not None else max(3, asked.replicas or 3)
+    replicas = asked.replicas if asked.replicas is not None else min(3, devices)
+    wanted = Wanted(devices, replicas, users)
+    check_wanted(wanted)
+    check_place(layout)
+    make_cluster(layout, wanted, free_ports(devices, HOST, SystemRandom()))
+
+
+def _check_devices(layout: Layout, served: ServeFile, devices: int | None) -> None:
+    """Refuse another number of devices, or a device that is not the one that was formatted here."""
+    if devices is not None and devices != len(served.devices):
+        raise ServeRefused(
+            f"{layout.data} has {len(served.devices)} devices and --devices says {devices}: leave it out, or choose another "
+            "directory with --data"
+        )
+    for device in served.devices:
+        found = read_device_file(layout.devices / device.name)
+        # A rebuilt index has a new uuid under the old stamp; what that means is for the device and its ring to say.
+        if str(found.stamp) != device.uuid:
+            raise ServeRefused(
+                f"{layout.devices / device.name} is a device of another cluster (uuid {found.stamp}, and {device.uuid} was made "
+                "here): put back its own, or choose another directory with --data"
+            )
+
+
+def _check_cluster(layout: Layout, served: ServeFile, replicas: int | None) -> Cluster:
+    """Refuse files that do not belong together."""
+    cluster = load_cluster(layout.cluster_file)
+    (policy,) = [policy for policy in cluster.policies if policy.index == POLICY]
+    if replicas is not None and replicas != policy.replicas:
+        raise ServeRefused(
+            f"{layout.data} keeps {policy.replicas} replicas and --replicas says {replicas}: leave it out, or choose another "
+            "directory with --data"
+        )
+    if not cluster.users:
+        raise ServeRefused(f"{layout.cluster_file} names no user: add [[users]] there, or give --users FILE")
+    names = [ring_name(table) for table in tables(policy.index for policy in cluster.policies)]
+    rings = RingFiles.load(layout.rings, names, cluster.hash_seed)
+    ours = {device.uuid for device in served.devices}
+    for name in names:
+        theirs = {str(device.uuid) for device in rings.ring(name).devices if device is not None}
+        if not theirs & ours:
+            raise ServeRefused(
+                f"{layout.rings / name}.ring is a ring of another cluster: it names none of the devices of {layout.data}; put "
+                "back its own, or choose another directory with --data"
+            )
+    return cluster
+
+
+def _seed(layout: Layout, users: Sequence[UserConfig]) -> None:
+    """Add users to the cluster's file; one that is there already takes what is given now."""
+    table = load_cluster_table(layout)
+    given = {(user.account, user.user) for user in users}
+    kept = [user for user in table.get("users", []) if (user.get("account"), user.get("user")) not in given]
+    write_cluster_file(layout, {**table, "users": [*kept, *users_table(users)]})
+
+
+def _read_users(path: Path | None) -> tuple[UserConfig, ...]:
+    """Read a file of users. It is the caller's own and need not be secret: what is kept of it is."""
+    if path is None:
+        return ()
+    users = check_users(path, load_table(UsersFile, path.absolute()).users)
+    if not users:
+        raise ServeRefused(f"{path} names no user: add one [[users]] table")
+    return users
