@@ -3,8 +3,14 @@
 Owns what the messages of those streams mean, and that nothing stays behind of a body that was not committed. Never
 decides what is accepted and never sees a file.
 
-    offer_stream  →  open: table, epoch, path, body_id, size (if known); body*; one last message with `entry`, `offer`,
-                     `owing`, `from_voter`, since a ballot is taken at commit; END.   ←  the answer of an offer
+    offer_stream  →  open: table, epoch, path, body_id, size (if known)
+                  ←  an empty message: it has room, and the body may come
+                  →  body*; then a commit, since a ballot is taken, and placed, at commit: one message with `epoch`,
+                     `entry`, `offer`, `owing`, `from_voter`
+                  ←  accepted: the reply, with the answer of an offer. Refused: a message with that answer, or with `code`
+                     and `reason`; the body stays here, and another commit may follow
+                  →  END: it is given up
+                     An empty message, at any time, says that the caller is still there.
     fill_stream   →  open: table, epoch, path, body_id, size; body*; END.              ←  `whole`
     get_stream    →  open: table, epoch, path, start, stop, body_id (if it must be that one)
                   ←  one message with `entry`; the bytes `[start, stop)`; the reply
@@ -14,7 +20,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from storage_node.errors import InsufficientStorage
+from storage_node.errors import BallotRefused, InsufficientStorage
 from storage_node.keys import Key
 from storage_node.requests import Fields
 from storage_node.store import Offered, Staged, Store
@@ -30,7 +36,8 @@ T = TypeVar("T")
 
 _PLACED: Final = frozenset({"table", "epoch", "path"})
 _OPENED: Final = _PLACED | {"body_id", "size"}
-_COMMITTED: Final = frozenset({"entry", "offer", "owing", "from_voter"})
+_COMMITTED: Final = frozenset({"epoch", "entry", "offer", "owing", "from_voter"})
+_MENDABLE: Final = frozenset({Code.RING_OLDER, Code.RING_NEWER})
 _RANGED: Final = _PLACED | {"start", "stop", "body_id"}
 
 
@@ -46,23 +53,39 @@ class BodyStreams:
         self._has_room = has_room
 
     async def offer(self, call: Call, stream: ServedStream) -> Reply:
-        """Stage a body, then offer it with the entry that its last message brings."""
+        """Stage a body, then offer it with the entry that a commit brings, until one is accepted."""
         fields = Fields(call, _OPENED)
         key, staged, size_max = self._open(fields)
         try:
+            await stream.send()
             commit = await _receive(stream, staged, size_max, fields)
-            if not commit:
-                raise CallFailed(
-                    Code.NO_COMMIT, f"{call.method}: the body ended without an entry; nothing was stored"
-                )
-            last = Fields(call._replace(header=commit), _COMMITTED)
+            while commit:
+                answer = await self._commit(call, key, staged, commit)
+                if isinstance(answer, Acceptance) and answer.accepted:
+                    return Reply(header=answer.header())
+                await stream.send(header=answer.header() if isinstance(answer, Acceptance) else answer)
+                commit = await _receive(stream, None, 0, fields)
+            raise CallFailed(
+                Code.NO_COMMIT, f"{call.method}: the body ended without an entry; nothing was stored"
+            )
+        finally:
+            await undisturbed(staged.abort())
+
+    async def _commit(self, call: Call, key: Key, staged: Staged, commit: Header) -> Acceptance | Header:
+        """Offer a staged body; what is refused for a reason that another commit can mend is a header that says so."""
+        last = Fields(call._replace(header=commit), _COMMITTED)
+        try:
+            self._key_of(Fields(call._replace(header={**call.header, "epoch": commit.get("epoch")}), _OPENED))
             offered = Offered(
                 key, last.entry(), last.offer(), staged, last.flag("owing"), last.flag("from_voter")
             )
-            answer = await undisturbed(self._store.offer(offered))
-            return Reply(header=Acceptance(*answer).header())
-        finally:
-            await undisturbed(staged.abort())
+            return Acceptance(*await undisturbed(self._store.offer(offered)))
+        except CallFailed as refusal:
+            if refusal.code not in _MENDABLE:
+                raise
+            return {**refusal.header, "code": str(refusal.code), "reason": refusal.reason}
+        except BallotRefused as refused:
+            return {"code": str(Code.BALLOT_REFUSED), "reason": str(refused)}
 
     async def fill(self, call: Call, stream: ServedStream) -> Reply:
         """Stage a missing body and give it to its entry."""
@@ -112,24 +135,24 @@ class BodyStreams:
         return key, self._store.stage(body_id), size_max
 
 
-async def _receive(stream: ServedStream, staged: Staged, size_max: int, fields: Fields) -> Header:
-    """Stage the body and return the header of the message that ended it; empty when none had one."""
+async def _receive(stream: ServedStream, staged: Staged | None, size_max: int, fields: Fields) -> Header:
+    """Stage the body and return the header of the message that ended it; empty when the caller will send no more."""
     run: list[bytes | memoryview] = []
     run_bytes = 0
     commit: Header = {}
     async for message in stream:
-        if commit:
-            fields.refuse("nothing may follow the message that has a header")
         run_bytes += len(message.body)
-        if staged.size + run_bytes > size_max:
-            fields.refuse(f"the body passes {size_max} bytes")
+        if (staged.size if staged is not None else 0) + run_bytes > size_max:
+            fields.refuse(f"the body passes {size_max} bytes" if staged else "a body after a commit")
         if message.body:
             run.append(memoryview(message.body))
         commit = message.header
-        if run_bytes >= WRITE_RUN_BYTES:
+        if commit:
+            break
+        if run_bytes >= WRITE_RUN_BYTES and staged is not None:
             await undisturbed(_write(staged, run))
             run, run_bytes = [], 0
-    if run:
+    if run and staged is not None:
         await undisturbed(_write(staged, run))
     return commit
 

@@ -160,8 +160,12 @@ class Device(TableStore):
         """Offer an entry to the acceptor of its key."""
         now_us = self._check_ballot(offered.entry.ballot, offered.offer)
         content = await self._content(offered.key, offered.entry, offered.body)
-        answer: Acceptance = await self._submit_with(self._accept(offered, content, now_us), content)
-        return answer
+        operation = self._accept(offered, content, now_us)
+        if not isinstance(offered.body, StagedBody):
+            answer: Acceptance = await self._submit_with(operation, content)
+            return answer
+        operation.is_lent = True
+        return await offered.body.lend(self._submit_with(operation, content))
 
     async def fill(self, key: Key, body_id: WriteId, body: bytes | memoryview | Staged) -> bool:
         """Bring a missing body; say whether the entry that lacked it is whole now."""
@@ -202,7 +206,7 @@ class Device(TableStore):
             await self._writer.wait_for_room(operation.body_bytes)
         except asyncio.CancelledError:
             if isinstance(content, InFile):
-                self._remover.submit(self._remove_file, content.file)
+                self.remove_soon(content.file)
             raise
         try:
             return await self._submit(operation)
@@ -284,7 +288,7 @@ class Device(TableStore):
         self._standings.update(change.standings_changed)
         self.files.settle(change.adopted)
         for file in change.freed:
-            self._remover.submit(self._remove_file, file)
+            self.remove_soon(file)
 
     def _refusal(self, error: Exception) -> Outcome:
         """Turn what stopped an operation into its outcome."""
@@ -320,6 +324,10 @@ class Device(TableStore):
             _log.critical(
                 "device %s: after %s, its failure could not be noted either: %s", self.name, error, second
             )
+
+    def remove_soon(self, file: FileId) -> None:
+        """Remove a file that nothing points at, on a thread of its own."""
+        self._remover.submit(self._remove_file, file)
 
     def _remove_file(self, file: FileId) -> None:
         try:

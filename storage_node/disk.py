@@ -39,6 +39,11 @@ class Disk:
                     written += os.pwrite(fd, rest[written:], offset + written)
             offset += wanted
 
+    def cut(self, fd: int, length: int) -> None:
+        """Shorten a file that is longer; it is durable after `sync`."""
+        if os.fstat(fd).st_size > length:
+            os.ftruncate(fd, length)
+
     def sync(self, fd: int) -> None:
         """Put a file's bytes and length on stable storage. Raises DeviceFailed: nobody knows what is there."""
         try:

@@ -83,7 +83,14 @@ class Files:
         return frozenset(file.hex() for file in self._under_way.copy())
 
     def finish(self, staged: "StagedFile", key: Key, entry_raw: bytes) -> InFile:
-        """Complete a staged file and put it on stable storage under its final name. Raises DeviceFailed, OSError."""
+        """Complete a staged file and put it on stable storage under its final name.
+
+        One that was finished, and then refused, may be finished again for another entry: nothing points at it meanwhile.
+        Raises DeviceFailed, OSError.
+        """
+        path = self.path(staged.id)
+        if staged.path == path:
+            staged.fd = self._disk.open(path, writable=True)
         staged.flush()
         sums, raw_key = b"".join(staged.sums), key.table + key.path
         blank = _TRAILER.pack(
@@ -91,11 +98,12 @@ class Files:
         )[:-SUM_BYTES]
         rest = sums + raw_key + entry_raw + blank
         self._disk.write(staged.fd, staged.size, [rest + xxh3_64_digest(rest)])
+        self._disk.cut(staged.fd, staged.size + len(rest) + SUM_BYTES)
         self._disk.sync(staged.fd)
-        path = self.path(staged.id)
-        self._disk.rename(staged.path, path)
-        staged.path = path  # where `abort` finds it, should the sync below fail
-        self._disk.sync_directory(path.parent)
+        if staged.path != path:
+            self._disk.rename(staged.path, path)
+            staged.path = path  # where `abort` finds it, should the sync below fail
+            self._disk.sync_directory(path.parent)
         staged.close()
         return InFile(staged.id)
 

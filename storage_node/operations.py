@@ -59,6 +59,8 @@ class Accept:
     owing: bool
     from_voter: bool
     oldest_us: int
+    is_lent: bool = False
+    """The finished file goes back to whoever staged it when the offer is refused, for another offer."""
     body_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -87,7 +89,8 @@ class Accept:
         )
         match decision:
             case Refused(above):
-                _discard(change, self.body)
+                if not self.is_lent:
+                    _discard(change, self.body)
                 return Acceptance(accepted=False, whole=False, votes=standing.votes, above=above)
             case Known(before, whole):
                 assert held is not None, "only what is held is known"

@@ -4,18 +4,20 @@ Owns where the bytes wait (in memory while they are few, then in a staged file) 
 is given up. Never touches the index.
 """
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from threading import Lock
 from typing import Any, Protocol
 
 from storage_node.errors import StorageError
 from storage_node.files import Files, StagedFile
 from storage_node.keys import Key
-from storage_node.locations import InFile
+from storage_node.locations import FileId, InFile
 from storage_node.operations import Content
 from storage_node.table_store import check_size
 from swiftlike.entries import Entry, encode
 from swiftlike.limits import BODY_BYTES_MAX, SMALL_BODY_BYTES_MAX
+from swiftlike.node_calls import Acceptance
 
 
 class StagingDevice(Protocol):
@@ -30,6 +32,9 @@ class StagingDevice(Protocol):
 
     def check_room(self) -> None:
         """Raise InsufficientStorage when only the reserve is left."""
+
+    def remove_soon(self, file: FileId) -> None:
+        """Remove a file that nothing points at, on a thread of its own."""
 
 
 class StagedBody:
@@ -47,6 +52,7 @@ class StagedBody:
         self._file: StagedFile | None = None
         self._finished: InFile | None = None
         self._taken_over = False
+        self._given_up = False
         self._aborted = False
         self._lock = Lock()
         self._size = 0
@@ -75,8 +81,23 @@ class StagedBody:
         self._taken_over = True
         return place
 
+    async def lend(self, work: Coroutine[Any, Any, Acceptance]) -> Acceptance:
+        """Wait for an offer of the finished body; a refused one gives it back, and another may follow."""
+        offer = asyncio.ensure_future(work)
+        # Not behind an await: the offer goes on when its caller is cancelled, and may be refused after that.
+        offer.add_done_callback(self._take_back)
+        return await asyncio.shield(offer)
+
+    def _take_back(self, offer: "asyncio.Future[Acceptance]") -> None:
+        if offer.cancelled() or offer.exception() is not None or offer.result().accepted:
+            return
+        self._taken_over = False
+        if self._given_up and self._finished is not None:
+            self._device.remove_soon(self._finished.file)
+
     async def abort(self) -> None:
         """Give the body up, unless it was handed over."""
+        self._given_up = True
         self._chunks.clear()
         if self._size > SMALL_BODY_BYTES_MAX and not self._taken_over:
             await self._device.on_thread(self._abort)

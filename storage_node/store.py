@@ -25,7 +25,10 @@ T = TypeVar("T")
 
 
 class Staged(Protocol):
-    """A body on its way in, taken over by the offer that is made with it. Call `abort` in the end, in any case."""
+    """A body on its way in, taken over by the offer that is accepted with it. Call `abort` in the end, in any case.
+
+    After an offer that was refused, another may be made with it; after one that failed, none.
+    """
 
     @property
     def size(self) -> int:

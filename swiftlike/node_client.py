@@ -63,7 +63,7 @@ class NodeClient:
     ) -> None:
         """Take the way to the device, and what tells the epoch of the ring that placed a table."""
         self._transport = transport
-        self._epoch_of = epoch_of
+        self.epoch_of = epoch_of
         self._timeout_s = timeout_s
         self.peer = peer
 
@@ -116,9 +116,10 @@ class NodeClient:
     async def put_stream(
         self, table: bytes, path: bytes, body_id: WriteId, size: int | None = None
     ) -> AsyncIterator["PutStream"]:
-        """Stream a body; leaving without a commit leaves nothing there."""
+        """Stream a body, once the device has said that it has room; leaving without a commit leaves nothing there."""
         async with self._stream(Method.OFFER_STREAM, self._at(table, path) | _body(body_id, size)) as stream:
-            yield PutStream(self, stream)
+            await stream.receive()
+            yield PutStream(self, stream, table)
 
     async def fill_stream(
         self, table: bytes, path: bytes, body_id: WriteId, chunks: AsyncIterable[Body], size: int
@@ -266,10 +267,10 @@ class NodeClient:
     # --- helpers ------------------------------------------------------------------------------------------------
 
     def _placed(self, table: bytes) -> dict[str, Any]:
-        return {"table": table, "epoch": self._epoch_of(table)}
+        return {"table": table, "epoch": self.epoch_of(table)}
 
     def _at(self, table: bytes, path: bytes) -> dict[str, Any]:
-        return {"table": table, "epoch": self._epoch_of(table), "path": path}
+        return {"table": table, "epoch": self.epoch_of(table), "path": path}
 
     def _listed(self, table: bytes, path: bytes, incarnation: Timestamp) -> dict[str, Any]:
         return self._at(table, path) | {"incarnation": bytes(incarnation)}
@@ -306,25 +307,57 @@ class NodeClient:
 
 
 class PutStream:
-    """A body on its way to a device."""
+    """A body on its way to a device, and the offers that are made with it. All failures are NodeFailed."""
 
-    def __init__(self, client: NodeClient, stream: Stream) -> None:
+    def __init__(self, client: NodeClient, stream: Stream, table: bytes) -> None:
         self._client = client
         self._stream = stream
+        self._table = table
+
+    @property
+    def is_open(self) -> bool:
+        """Whether more of the body, or a commit, can be sent."""
+        return self._stream.reply is None
 
     async def send(self, chunk: Body) -> None:
-        """Send more of the body; waits while the device is slower. Raises StreamEnded when it will not have it."""
-        await send_body(self._stream, chunk)
+        """Send more of the body; waits while the device is slower. An empty chunk only says that we are still there."""
+        try:
+            await send_body(self._stream, chunk)
+        except StreamEnded as end:
+            raise self._failed(end.reply) from end
 
     async def commit(
-        self, entry: Entry, *, offer: Offer = Offer.FIRST, owing: bool = False, from_voter: bool = False
+        self,
+        entry: Entry,
+        *,
+        offer: Offer = Offer.FIRST,
+        owing: bool = False,
+        from_voter: bool = False,
+        epoch: int | None = None,
     ) -> Acceptance:
-        """Offer the entry that the body belongs to."""
+        """Offer the entry that the body belongs to.
+
+        When it is refused, or fails with a code while `is_open`, the body stays there and may be offered again under another
+        ballot. `epoch` is that of the ring that placed this round of offers, which may be newer than the one that the
+        stream was opened under; None: the epoch that the client goes by now.
+        """
         header = _offered(entry, offer, owing=owing, from_voter=from_voter)
-        reply = await self._stream.finish(header=header)
-        if reply.outcome is not Outcome.OK:
-            raise NodeFailed(self._client.peer, Method.OFFER_STREAM, reply)
-        return Acceptance.of(reply.header)
+        header["epoch"] = self._client.epoch_of(self._table) if epoch is None else epoch
+        try:
+            await self._stream.send(header=header)
+            message = await self._stream.receive()
+        except StreamEnded as end:
+            raise self._failed(end.reply) from end
+        if message is None:
+            assert self._stream.reply is not None, "the device has sent its last word"
+            return Acceptance.of(self._stream.reply.header)
+        if "code" in message.header:
+            code, reason = message.header["code"], message.header["reason"]
+            raise self._failed(Reply(Outcome.ERROR, message.header, b"", code, reason))
+        return Acceptance.of(message.header)
+
+    def _failed(self, reply: Reply) -> NodeFailed:
+        return NodeFailed(self._client.peer, Method.OFFER_STREAM, reply)
 
 
 async def send_body(stream: Stream, chunk: Body) -> None:

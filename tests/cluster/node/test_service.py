@@ -20,7 +20,7 @@ from storage_node.errors import (
 )
 from storage_node.service import reply_to
 from swiftlike.entries import Entry, pack_metadata
-from swiftlike.limits import BODY_BYTES_MAX, METADATA_BYTES_MAX, RPC_BODY_BYTES_MAX
+from swiftlike.limits import BODY_BYTES_MAX, CLOCK_AHEAD_PASSING_US, METADATA_BYTES_MAX, RPC_BODY_BYTES_MAX
 from swiftlike.node_calls import CONTAINERS, Code, DueKind, Query, RowOffer, Standing
 from swiftlike.node_client import NodeFailed
 from swiftlike.rpc.transport import Outcome
@@ -148,6 +148,59 @@ async def test_a_streamed_body_comes_back_whole_and_in_ranges(node: Node, size: 
         async with node.client.get_stream(OBJECTS, path("o"), start, stop) as (found, chunks):
             assert found == entry
             assert b"".join([bytes(chunk) async for chunk in chunks]) == body[start:stop]
+
+
+@pytest.mark.parametrize("size", [5, LARGE], ids=["small", "large"])
+async def test_a_refused_commit_leaves_the_body_there_for_another(node: Node, size: int) -> None:
+    body = os.urandom(size)
+    await node.client.prepare(OBJECTS, path("o"), ballot(5))
+    entry = put(1, body)
+    async with node.client.put_stream(OBJECTS, path("o"), entry.body_id) as stream:
+        await stream.send(body)
+        # With a longer entry first, so that a shorter one must not be followed by what is left of it.
+        refused = await stream.commit(entry._replace(metadata=pack_metadata({"long": "x" * 1000})))
+        assert (refused.accepted, refused.above) == (False, ballot(5))
+        with pytest.raises(NodeFailed) as older:
+            await stream.commit(entry._replace(ballot=ballot(6)), epoch=EPOCH - 1)
+        assert older.value.reply.code == Code.RING_OLDER
+        with pytest.raises(NodeFailed) as ahead:
+            await stream.commit(entry._replace(ballot=ballot(2 * CLOCK_AHEAD_PASSING_US)))
+        assert ahead.value.reply.code == Code.BALLOT_REFUSED
+        await stream.send(b"")
+        assert stream.is_open
+        accepted = await stream.commit(entry._replace(ballot=ballot(6)))
+        assert accepted.counts
+    async with node.client.get_stream(OBJECTS, path("o")) as (found, chunks):
+        assert found.ballot == ballot(6)
+        assert b"".join([bytes(chunk) async for chunk in chunks]) == body
+    if node.root is not None and size == LARGE:
+        (file,) = (node.root / "files").glob("??/*")
+        assert list((node.root / "staging").iterdir()) == []
+        assert size < file.stat().st_size < size + 1000
+
+
+async def test_a_body_that_is_given_up_after_a_refused_commit_leaves_nothing(node: Node) -> None:
+    await node.client.prepare(OBJECTS, path("o"), ballot(5))
+    entry = put(1, bytes(LARGE))
+    async with node.client.put_stream(OBJECTS, path("o"), entry.body_id) as stream:
+        await stream.send(bytes(LARGE))
+        assert not (await stream.commit(entry)).accepted
+    if node.root is not None:
+        async with asyncio.timeout(10):
+            while list((node.root / "files").glob("??/*")):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
+async def test_a_body_cannot_go_on_after_a_commit(node: Node) -> None:
+    await node.client.prepare(OBJECTS, path("o"), ballot(5))
+    entry = put(1, b"five!")
+    async with node.client.put_stream(OBJECTS, path("o"), entry.body_id) as stream:
+        await stream.send(b"five!")
+        assert not (await stream.commit(entry)).accepted
+        await stream.send(b"more")
+        with pytest.raises(NodeFailed) as refused:
+            await stream.commit(entry._replace(ballot=ballot(6)))
+    assert refused.value.reply.code == Code.BAD_CALL
 
 
 async def test_a_stream_that_is_left_before_its_commit_leaves_nothing(node: Node) -> None:

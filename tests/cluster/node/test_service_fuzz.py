@@ -136,7 +136,9 @@ async def ask(node: Node, method: Method, header: Header, body: Body) -> Reply:
                 return stream.reply
             if body:
                 await stream.send(body)
-            last = {"entry": encode(put(3, b"hello"))} if method is Method.OFFER_STREAM else {}
+            last = (
+                {"epoch": EPOCH, "entry": encode(put(3, b"hello"))} if method is Method.OFFER_STREAM else {}
+            )
             return await stream.finish(header=last)
     except StreamEnded as end:
         return end.reply
