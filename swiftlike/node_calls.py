@@ -197,6 +197,12 @@ class Standing(NamedTuple):
     refusing_us: int = 0
 
 
+class RowTaken(NamedTuple):
+    """A row that a listing took."""
+
+    votes: bool
+
+
 class RowRefused(NamedTuple):
     """A row that a container did not take."""
 
@@ -244,6 +250,8 @@ class Page(NamedTuple):
     rows: tuple[Row, ...]
     more: bytes | None
     digest: Digest
+    """Of the whole listing."""
+    votes: bool
 
 
 class Tally(NamedTuple):
@@ -254,8 +262,8 @@ class Tally(NamedTuple):
     """Rows that are no tombstones."""
     objects: int
     bytes: int
-    policies: tuple[tuple[int, int, int], ...]
-    """Policy, objects and bytes of each."""
+    policies: tuple[tuple[int, int, int, int], ...]
+    """Policy, rows, objects and bytes of each."""
 
     def pack(self) -> tuple[Any, ...]:
         """Write it down as a msgpack array."""
