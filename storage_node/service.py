@@ -274,7 +274,15 @@ class DeviceService:
         table = self._table(fields)
         if table not in (CONTAINERS, ACCOUNTS):
             fields.refuse(f"nothing is listed under table {table!r}")
-        return Reply(body=pack_list(await self._store.upsert_rows(fields.rows(table))))
+        rows = fields.rows(table)
+        answers = await self._store.upsert_rows(rows)
+        votes = {parent: self._votes(parent) for parent in {row.parent for row in rows}}
+        return Reply(
+            body=pack_list(
+                votes[row.parent] if refused is None else (refused.closing, refused.incarnation)
+                for row, refused in zip(rows, answers, strict=True)
+            )
+        )
 
     async def _pay(self, call: Call, fields: Fields) -> Reply:
         return Reply(header={"paid": await self._store.pay(fields.debts(self._table(fields)))})
@@ -289,11 +297,13 @@ class DeviceService:
             shorter = query._replace(limit=fitting)
             page = await self._store.scan(self._store.list_rows, listing, shorter)
             packed = [row.pack() for row in page.rows]
-        return Reply(header={"more": page.more, "digest": page.digest.encode()}, body=pack_list(packed))
+        header = {"more": page.more, "digest": page.digest.encode(), "votes": self._votes(listing.parent)}
+        return Reply(header=header, body=pack_list(packed))
 
     async def _tally(self, call: Call, fields: Fields) -> Reply:
-        tally = await self._store.scan(self._store.tally, fields.listing(self._table(fields)))
-        return Reply(body=pack_list(tally.pack()))
+        listing = fields.listing(self._table(fields))
+        tally = await self._store.scan(self._store.tally, listing)
+        return Reply(header={"votes": self._votes(listing.parent)}, body=pack_list(tally.pack()))
 
     async def _ranges(self, call: Call, fields: Fields) -> Reply:
         listing = fields.listing(self._table(fields))
@@ -310,7 +320,7 @@ class DeviceService:
             fields.octets("stop", 0, NAME_BYTES_MAX, b""),
         )
         digest = await self._store.scan(self._store.span_digest, listing, start, stop)
-        return Reply(header={"digest": digest.encode()})
+        return Reply(header={"digest": digest.encode(), "votes": self._votes(listing.parent)})
 
     # --- partitions ---------------------------------------------------------------------------------------------
 

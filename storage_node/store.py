@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import ParamSpec, Protocol, TypeVar
 
-from storage_node.keys import Due, Key, Listing
+from storage_node.keys import ACCOUNTS, Due, Key, Listing
 from storage_node.tables import Held
 from swiftlike.digests import Digest
 from swiftlike.entries import Entry, Version
@@ -87,7 +87,9 @@ class RowOffer:
 
     @property
     def listing(self) -> Listing:
-        """The listing that the row belongs to."""
+        """The listing that the row belongs to: an account has but one, whatever incarnations its rows are of."""
+        if self.parent.table == ACCOUNTS:
+            return Listing(self.parent)
         return Listing(self.parent, self.entry.ballot.incarnation)
 
 

@@ -10,7 +10,7 @@ Owns their byte form and arithmetic. Never reads a row.
                                        28     8  rows that are no tombstones
                                        36     8  objects that they stand for
                                        44     8  bytes that they stand for
-                                      18 ×       policy, objects, bytes
+                                      26 ×       policy, rows, objects, bytes
 """
 
 from struct import Struct
@@ -22,8 +22,8 @@ from swiftlike.entries import Entry
 from swiftlike.node_calls import Tally
 
 _FIXED: Final = Struct(">BxH16sQQQQ")
-_POLICY: Final = Struct(">HQQ")
-assert (_FIXED.size, _POLICY.size) == (52, 18), "the table and the code must agree"
+_POLICY: Final = Struct(">HQQQ")
+assert (_FIXED.size, _POLICY.size) == (52, 26), "the table and the code must agree"
 _VERSION: Final = 1
 
 
@@ -39,8 +39,8 @@ class Sums:
         self.rows = 0
         self.objects = 0
         self.bytes = 0
-        self.policies: dict[int, tuple[int, int]] = {}
-        """Objects and bytes of each policy."""
+        self.policies: dict[int, tuple[int, int, int]] = {}
+        """Rows, objects and bytes of each policy."""
 
     @property
     def digest(self) -> Digest:
@@ -72,9 +72,9 @@ class Sums:
         self.rows += sign
         self.objects += objects
         self.bytes += size
-        had_objects, had_bytes = self.policies.get(entry.policy, (0, 0))
-        self.policies[entry.policy] = (had_objects + objects, had_bytes + size)
-        if self.policies[entry.policy] == (0, 0):
+        had_rows, had_objects, had_bytes = self.policies.get(entry.policy, (0, 0, 0))
+        self.policies[entry.policy] = (had_rows + sign, had_objects + objects, had_bytes + size)
+        if self.policies[entry.policy] == (0, 0, 0):
             del self.policies[entry.policy]
 
     def __eq__(self, other: object) -> bool:
@@ -111,6 +111,7 @@ class Sums:
             )
         sums.xor = int.from_bytes(xor, "big")
         sums.policies = {
-            policy: (objects, size) for policy, objects, size in _POLICY.iter_unpack(raw[_FIXED.size :])
+            policy: (rows, objects, size)
+            for policy, rows, objects, size in _POLICY.iter_unpack(raw[_FIXED.size :])
         }
         return sums

@@ -202,6 +202,26 @@ STREAM_MESSAGE_BYTES: Final = 256 * 1024
 WRITE_RUN_BYTES: Final = 1024 * 1024
 """Bytes of a streamed body that are handed to the disk in one step, so that a thread hop costs little of it."""
 
+ROWS_BATCH_MAX: Final = 1_000
+"""Rows of one call; as many again are in the next."""
+
+ROWS_BATCH_BYTES_MAX: Final = RPC_BODY_BYTES_MAX * 3 // 4
+"""Bytes of the rows of one call, estimated from above."""
+
+DEBTS_BATCH_MAX: Final = 500
+"""Debts of one call: 500 of the longest paths fit a frame."""
+
+# --- the domain (proxy/store) -----------------------------------------------------------------------------------
+
+DEBTS_WAITING_MAX: Final = 20_000
+"""Debts that a proxy is about to pay; above it they are left to the updaters."""
+
+CONTAINERS_CACHED_MAX: Final = 10_000
+"""Containers whose info a proxy keeps for a second."""
+
+CONTAINERS_DIRTY_MAX: Final = 10_000
+"""Containers whose usage a proxy still owes to their accounts; above it the one marked first is forgotten, and counted."""
+
 # --- HTTP (proxy/http, proxy/server) ----------------------------------------------------------------------------
 
 HTTP_LINE_BYTES_MAX: Final = 32 * 1024

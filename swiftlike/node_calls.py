@@ -205,6 +205,12 @@ class Standing(NamedTuple):
     """The owner has agreed to take nothing below that it lacks, while a new floor is being settled."""
 
 
+class RowTaken(NamedTuple):
+    """A row that a listing took."""
+
+    votes: bool
+
+
 class RowRefused(NamedTuple):
     """A row that a container does not take."""
 
@@ -284,8 +290,8 @@ class Tally(NamedTuple):
     objects: int
     """Objects that they stand for: themselves, or what the containers hold that an account lists."""
     bytes: int
-    policies: tuple[tuple[int, int, int], ...]
-    """Policy, objects and bytes of each, by policy."""
+    policies: tuple[tuple[int, int, int, int], ...]
+    """Policy, rows, objects and bytes of each, by policy."""
 
     def pack(self) -> tuple[Any, ...]:
         """Write it down as a msgpack array."""

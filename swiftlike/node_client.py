@@ -24,6 +24,7 @@ from swiftlike.node_calls import (
     Row,
     RowOffer,
     RowRefused,
+    RowTaken,
     Standing,
     Tally,
     decode_version,
@@ -155,12 +156,12 @@ class NodeClient:
 
     # --- rows and debts -----------------------------------------------------------------------------------------
 
-    async def upsert_rows(self, table: bytes, rows: Sequence[RowOffer]) -> list[RowRefused | None]:
+    async def upsert_rows(self, table: bytes, rows: Sequence[RowOffer]) -> list[RowTaken | RowRefused]:
         """Offer rows to their listings, all in one transaction."""
         reply = await self._call(Method.UPSERT_ROWS, self._placed(table), pack_list(map(pack_row, rows)))
         return [
-            None if refused is None else RowRefused(refused[0], Timestamp(refused[1]))
-            for refused in unpack_list(reply.body)
+            RowTaken(answer) if isinstance(answer, bool) else RowRefused(answer[0], Timestamp(answer[1]))
+            for answer in unpack_list(reply.body)
         ]
 
     async def pay(self, table: bytes, debts: Sequence[tuple[bytes, Version]]) -> int:
@@ -170,18 +171,21 @@ class NodeClient:
 
     async def list_rows(
         self, table: bytes, path: bytes, query: Query, incarnation: Timestamp = NO_INCARNATION
-    ) -> Page:
-        """Return a page of a listing."""
+    ) -> tuple[Page, bool]:
+        """Return a page of a listing, and whether the owner votes."""
         reply = await self._call(
             Method.LIST_ROWS, {**self._at(table, path), **query.header(), "incarnation": bytes(incarnation)}
         )
         rows = self._parse(Method.LIST_ROWS, reply, lambda: tuple(map(Row.of, unpack_list(reply.body))))
-        return Page(rows, reply.header["more"], Digest.decode(reply.header["digest"]))
+        header = reply.header
+        return Page(rows, header["more"], Digest.decode(header["digest"])), header["votes"]
 
-    async def tally(self, table: bytes, path: bytes, incarnation: Timestamp = NO_INCARNATION) -> Tally:
-        """Return what the rows of a listing add up to."""
+    async def tally(
+        self, table: bytes, path: bytes, incarnation: Timestamp = NO_INCARNATION
+    ) -> tuple[Tally, bool]:
+        """Return what the rows of a listing add up to, and whether the owner votes."""
         reply = await self._call(Method.TALLY, self._listed(table, path, incarnation))
-        return Tally.of(unpack_list(reply.body))
+        return Tally.of(unpack_list(reply.body)), reply.header["votes"]
 
     async def ranges(
         self, table: bytes, path: bytes, incarnation: Timestamp = NO_INCARNATION, after: bytes | None = None
@@ -194,10 +198,13 @@ class NodeClient:
 
     async def span_digest(
         self, table: bytes, path: bytes, start: bytes, stop: bytes, incarnation: Timestamp = NO_INCARNATION
-    ) -> Digest:
-        """Return the digest of the rows in `[start, stop)`; an empty `stop` means to the end."""
+    ) -> tuple[Digest, bool]:
+        """Return the digest of the rows in `[start, stop)`, an empty `stop` meaning to the end, and whether the owner
+        votes.
+        """
         header = self._listed(table, path, incarnation) | {"start": start, "stop": stop}
-        return Digest.decode((await self._call(Method.SPAN_DIGEST, header)).header["digest"])
+        found = (await self._call(Method.SPAN_DIGEST, header)).header
+        return Digest.decode(found["digest"]), found["votes"]
 
     # --- partitions ---------------------------------------------------------------------------------------------
 

@@ -9,7 +9,8 @@
     │   ├── ContainerNotEmpty
     │   └── PolicyDiffers, NoSuchPolicy
     ├── Unavailable                 provably without effect: ask again
-    │   └── OutOfSpace              too many of the owners are full
+    │   ├── OutOfSpace              too many of the owners are full
+    │   └── BodyGone                a body that is being read was replaced, or its holders are down
     └── OutcomeUnknown              it may have been done, or may be done yet
 
 Owns no texts for clients: a dialect words its own.
@@ -75,6 +76,19 @@ class Unavailable(StoreError):
 
 class OutOfSpace(Unavailable):
     """Too many of the owners have only their reserve of space left."""
+
+
+class BodyGone(Unavailable):
+    """The body of an object that was read is on no owner that answers: it was replaced meanwhile, or they are down.
+
+    Begin the read again if nothing was sent yet; else only the end of the connection tells the client.
+    """
+
+    def __init__(self, sent_bytes: int = 0) -> None:
+        super().__init__(
+            f"no owner that answers holds the body that is being read; {sent_bytes} bytes of it were"
+        )
+        self.sent_bytes = sent_bytes
 
 
 class OutcomeUnknown(StoreError):

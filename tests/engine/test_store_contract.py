@@ -359,7 +359,7 @@ async def test_a_container_counts_its_rows_exactly(store: Store) -> None:
     await rows(store, (b"c", row(2, tombstone=True)), (b"a", row(0, 99)))
     tally = store.tally(ROWS)
     assert (tally.rows, tally.objects, tally.bytes) == (2, 2, 15)
-    assert tally.policies == ((0, 1, 10), (1, 1, 5))
+    assert tally.policies == ((0, 1, 1, 10), (1, 1, 1, 5))
     assert tally.digest.entries == 3
 
 
@@ -384,7 +384,19 @@ async def test_an_account_sums_up_the_rows_of_its_containers(store: Store) -> No
     assert [listed.name for listed in store.list_rows(Listing(account), Query()).rows] == names
 
 
-async def test_a_closing_promise_refuses_rows_until_an_accept_lifts_it(store: Store) -> None:
+async def test_an_account_lists_containers_of_all_incarnations_together(store: Store) -> None:
+    account = Key(b"a\0", b"acc")
+    live = put(5, size=100, objects=7, body_id=bytes(16))
+    for name, lead in ((b"con1", 1), (b"con2", 2)):
+        ballot_of = Ballot.of(NOW_US + 5, 1, Timestamp.of(NOW_US + lead, 1))
+        await store.upsert_rows([RowOffer(account, name, live._replace(ballot=ballot_of))])
+    assert [listed.name for listed in store.list_rows(Listing(account), Query()).rows] == [b"con1", b"con2"]
+    late = live._replace(ballot=Ballot.of(NOW_US + 9, 1, Timestamp.of(NOW_US, 1)), objects=9)
+    await store.upsert_rows([RowOffer(account, b"con1", late)])
+    assert store.tally(Listing(account)).objects == 14, "a newer incarnation always wins"
+
+
+async def test_a_closing_promise_refuses_rows_until_a_later_prepare_lifts_it(store: Store) -> None:
     await offer(store, CONTAINER, container())
     await store.prepare(CONTAINER, ballot(1), closing=True)
     assert await rows(store, (b"a", row(2))) == [RowRefused(closing=True, incarnation=CREATED)]

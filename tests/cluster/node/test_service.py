@@ -21,7 +21,7 @@ from storage_node.errors import (
 from storage_node.service import reply_to
 from swiftlike.entries import Entry, pack_metadata
 from swiftlike.limits import BODY_BYTES_MAX, CLOCK_AHEAD_PASSING_US, METADATA_BYTES_MAX, RPC_BODY_BYTES_MAX
-from swiftlike.node_calls import CONTAINERS, Code, DueKind, Query, RowOffer, Standing
+from swiftlike.node_calls import CONTAINERS, Code, DueKind, Query, RowOffer, RowRefused, RowTaken, Standing
 from swiftlike.node_client import NodeFailed
 from swiftlike.rpc.transport import Outcome
 from swiftlike.timestamps import Offer
@@ -316,22 +316,36 @@ async def fill_listing(node: Node, names: list[bytes]) -> None:
     await node.client.offer(CONTAINERS, CONTAINER.path, container())
     for at in range(0, len(names), 500):
         rows = [RowOffer(CONTAINER.path, name, row(at, 10)) for name in names[at : at + 500]]
-        assert await node.client.upsert_rows(CONTAINERS, rows) == [None] * len(rows)
+        assert all(isinstance(answer, RowTaken) for answer in await node.client.upsert_rows(CONTAINERS, rows))
 
 
 async def test_rows_are_listed_counted_and_digested(node: Node) -> None:
     names = [b"a/%03d" % number for number in range(20)] + [b"b"]
     await fill_listing(node, names)
-    page = await node.client.list_rows(CONTAINERS, CONTAINER.path, Query(limit=3), CREATED)
+    page, page_votes = await node.client.list_rows(CONTAINERS, CONTAINER.path, Query(limit=3), CREATED)
     assert [found.name for found in page.rows] == names[:3]
     assert page.more == names[2]
-    rolled = await node.client.list_rows(CONTAINERS, CONTAINER.path, Query(delimiter=b"/"), CREATED)
+    rolled, _ = await node.client.list_rows(CONTAINERS, CONTAINER.path, Query(delimiter=b"/"), CREATED)
     assert [(found.name, found.entry is None) for found in rolled.rows] == [(b"a/", True), (b"b", False)]
-    tally = await node.client.tally(CONTAINERS, CONTAINER.path, CREATED)
-    assert (tally.rows, tally.objects, tally.bytes, tally.policies) == (21, 21, 210, ((0, 21, 210),))
+    tally, votes = await node.client.tally(CONTAINERS, CONTAINER.path, CREATED)
+    assert votes
+    assert page_votes
+    assert (tally.rows, tally.objects, tally.bytes, tally.policies) == (21, 21, 210, ((0, 21, 21, 210),))
     assert tally.digest == page.digest
-    assert await node.client.span_digest(CONTAINERS, CONTAINER.path, b"", b"", CREATED) == tally.digest
+    spanned = await node.client.span_digest(CONTAINERS, CONTAINER.path, b"", b"", CREATED)
+    assert spanned == (tally.digest, True)
     assert await node.client.ranges(CONTAINERS, CONTAINER.path, CREATED) == ([(b"", tally)], None)
+
+
+async def test_an_owner_that_does_not_vote_says_so_with_every_answer_about_rows(node: Node) -> None:
+    await fill_listing(node, [b"a"])
+    partition = LAYOUT.partition(CONTAINERS, LAYOUT.hashed(CONTAINER.path))
+    await node.client.set_standing(CONTAINERS, partition, Standing(votes=False))
+    offer = RowOffer(CONTAINER.path, b"b", row(1))
+    assert await node.client.upsert_rows(CONTAINERS, [offer]) == [RowTaken(votes=False)]
+    assert not (await node.client.list_rows(CONTAINERS, CONTAINER.path, Query(), CREATED))[1]
+    assert not (await node.client.tally(CONTAINERS, CONTAINER.path, CREATED))[1]
+    assert not (await node.client.span_digest(CONTAINERS, CONTAINER.path, b"", b"", CREATED))[1]
 
 
 async def test_a_page_larger_than_a_frame_comes_in_parts_that_add_up(node: Node) -> None:
@@ -341,7 +355,7 @@ async def test_a_page_larger_than_a_frame_comes_in_parts_that_add_up(node: Node)
     pages = 0
     more: bytes | None = b""
     while more is not None:
-        page = await node.client.list_rows(
+        page, _ = await node.client.list_rows(
             CONTAINERS, CONTAINER.path, Query(marker=more, limit=10_000), CREATED
         )
         found += [each.name for each in page.rows]
@@ -355,8 +369,8 @@ async def test_a_row_of_a_gone_incarnation_is_refused_and_the_others_are_taken(n
     old = RowOffer(CONTAINER.path, b"b", row(1, incarnation=type(CREATED).of(1, 1)))
     good = RowOffer(CONTAINER.path, b"c", row(1))
     refused, taken = await node.client.upsert_rows(CONTAINERS, [old, good])
-    assert refused is not None
-    assert (refused.closing, refused.incarnation, taken) == (False, CREATED, None)
+    assert refused == RowRefused(closing=False, incarnation=CREATED)
+    assert taken == RowTaken(votes=True)
 
 
 async def test_debts_are_owed_until_they_are_paid(node: Node) -> None:

@@ -1,0 +1,114 @@
+"""Accounts: registers of their own, listed nowhere, which list their containers.
+
+Owns that an account comes to be with its first container, and what a deleted one is: it stands there with a mark, for the
+reaper, until all that it held is removed.
+"""
+
+from typing import Final
+
+from proxy.cluster.decisions import is_present
+from proxy.cluster.register import Registers
+from proxy.store.errors import AccountDeleted, NoSuchAccount
+from proxy.store.listings import Listings
+from proxy.store.names import account_key
+from proxy.store.outcomes import is_done, known
+from proxy.store.values import (
+    AccountInfo,
+    Attributes,
+    ContainerPage,
+    Describe,
+    ListedContainer,
+    ListedPrefix,
+    Usage,
+    attributes_of,
+)
+from swiftlike.entries import Entry, pack_metadata
+from swiftlike.node_calls import Query
+from swiftlike.timestamps import Ballot
+
+DELETED: Final = "sys:deleted"
+"""The attribute of an account that waits for the reaper."""
+
+
+class Accounts:
+    """The accounts of the cluster."""
+
+    def __init__(self, registers: Registers, listings: Listings) -> None:
+        """Take the registers, and who reads listings."""
+        self._registers: Final = registers
+        self._listings: Final = listings
+
+    async def read(self, account: bytes, *, deadline: float) -> AccountInfo:
+        """Return an account; one that is not written yet has no attributes. Raises AccountDeleted, Unavailable."""
+        read = known(await self._registers.read(account_key(account), deadline=deadline, inline_bytes=0))
+        if read.entry is None or read.entry.tombstone:
+            return AccountInfo(account, None, {})
+        attributes = attributes_of(read.entry)
+        if DELETED in attributes:
+            raise AccountDeleted
+        return AccountInfo(account, read.entry, attributes)
+
+    async def usage(self, account: bytes, *, deadline: float) -> Usage:
+        """Return what an account holds in all its containers; what was written within the last second may be missing."""
+        return await self._listings.usage_of_account(account, deadline=deadline)
+
+    async def write(self, account: bytes, describe: Describe, *, deadline: float) -> bool:
+        """Describe an account anew; say whether it was created. Raises AccountDeleted, Unavailable, OutcomeUnknown."""
+        write_id = self._registers.new_write_id()
+        modified = int.from_bytes(write_id[:8], "big")
+        is_new = is_deleted = False
+
+        def judge(newest: Entry | None, ballot: Ballot) -> Entry | None:
+            nonlocal is_new, is_deleted
+            is_new = newest is None or newest.tombstone
+            before: Attributes = {} if newest is None or is_new else attributes_of(newest)
+            is_deleted = DELETED in before
+            if is_deleted:
+                return None
+            metadata = pack_metadata(dict(describe(before)))
+            return Entry(ballot, write_id, modified, metadata=metadata, objects=0)
+
+        if not is_done(await self._registers.write_if(account_key(account), judge, deadline=deadline)):
+            raise AccountDeleted
+        return is_new
+
+    async def ensure(self, account: bytes, *, deadline: float) -> None:
+        """Make sure that an account is there. Raises AccountDeleted, Unavailable, OutcomeUnknown."""
+        if (await self.read(account, deadline=deadline)).entry is None:
+            await self.write(account, lambda attributes: attributes, deadline=deadline)
+
+    async def delete(self, account: bytes, *, deadline: float) -> None:
+        """Mark an account for the reaper, which removes what it holds, and then the account.
+
+        Raises NoSuchAccount, AccountDeleted, Unavailable, OutcomeUnknown.
+        """
+        write_id = self._registers.new_write_id()
+        modified = int.from_bytes(write_id[:8], "big")
+        is_deleted = False
+
+        def judge(newest: Entry | None, ballot: Ballot) -> Entry | None:
+            nonlocal is_deleted
+            if newest is None or not is_present(newest, ballot.micros):
+                return None
+            attributes = attributes_of(newest)
+            is_deleted = DELETED in attributes
+            if is_deleted:
+                return None
+            metadata = pack_metadata(attributes | {DELETED: str(modified)})
+            return newest._replace(write_id=write_id, modified=modified, metadata=metadata)
+
+        if not is_done(await self._registers.write_if(account_key(account), judge, deadline=deadline)):
+            raise AccountDeleted if is_deleted else NoSuchAccount
+
+    async def list(self, account: bytes, query: Query, *, deadline: float) -> ContainerPage:
+        """Return a page of an account's containers."""
+        page = await self._listings.page_of_account(account, query, deadline=deadline)
+        items = tuple(
+            ListedPrefix(row.name)
+            if row.entry is None
+            else ListedContainer(
+                row.name, row.entry.objects, row.entry.size, row.entry.policy, row.entry.modified
+            )
+            for row in page.rows
+        )
+        return ContainerPage(items, page.more)

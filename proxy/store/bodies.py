@@ -1,0 +1,54 @@
+"""Bodies on their way to a reader: whole where they are small, else a stream that goes on elsewhere when an owner dies.
+
+Owns for how long a stream may stand still. Never decides which version is read: the entry names its body.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
+
+from proxy.cluster.bodies import Bodies, BodyUnavailable
+from proxy.cluster.register import Read
+from proxy.store.errors import BodyGone
+from swiftlike.entries import Entry
+from swiftlike.rpc.transport import Body
+
+STALL_S: Final = 30.0
+"""The longest time without a byte, of which a stall of the reader itself is part."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBody:
+    """The body of an object that was read."""
+
+    bodies: Bodies
+    now: Callable[[], float]
+    read: Read
+    entry: Entry
+
+    @property
+    def whole(self) -> Body | None:
+        """All of it, where it is small and came along."""
+        return b"" if self.entry.size == 0 else self.read.body
+
+    async def stream(self, start: int, stop: int) -> AsyncIterator[Body]:
+        """Yield the bytes `[start, stop)`. Close it (`aclosing`) when leaving early. Raises BodyGone."""
+        if (whole := self.whole) is not None:
+            yield memoryview(whole)[start:stop]
+            return
+        at = start
+        while at < stop:
+            began_at = at
+            chunks = self.bodies.stream(
+                self.read.placement, self.entry, self.read.holders, at, stop, self.now() + STALL_S
+            )
+            try:
+                async with aclosing(chunks):  # type: ignore[type-var]  # a generator, called an iterator
+                    async for chunk in chunks:
+                        at += len(chunk)
+                        yield chunk
+            except BodyUnavailable as gone:
+                if at == began_at:
+                    raise BodyGone(sent_bytes=at - start) from gone
+                # It came so far and its time was over: a stream may take as long as it moves.

@@ -1,0 +1,253 @@
+"""Containers: registers that list objects, and their incarnations.
+
+Owns that a container keeps its policy and its incarnation for as long as it is there, that one is deleted only when its
+owners have stopped taking rows and have none, and that its account lists it once it is written. Never touches an object.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Final
+
+from proxy.cluster.decisions import Judge, is_present
+from proxy.cluster.register import Registers, Written
+from proxy.store.accounts import Accounts
+from proxy.store.cache import ContainerCache
+from proxy.store.closing import Closing
+from proxy.store.debts import Debts
+from proxy.store.errors import (
+    ContainerNotEmpty,
+    NoSuchContainer,
+    NoSuchPolicy,
+    OutcomeUnknown,
+    PolicyDiffers,
+)
+from proxy.store.listings import Listings
+from proxy.store.names import ContainerName
+from proxy.store.outcomes import is_done, known
+from proxy.store.rows import Rows, Upserted
+from proxy.store.values import (
+    Attributes,
+    ContainerInfo,
+    Describe,
+    ListedObject,
+    ListedPrefix,
+    ObjectPage,
+    Usage,
+    attributes_of,
+)
+from ring.device import DeviceId
+from swiftlike.config import PolicyConfig
+from swiftlike.entries import Entry, pack_metadata
+from swiftlike.listed import row_of
+from swiftlike.node_calls import CONTAINERS, Query, Row
+from swiftlike.timestamps import Ballot, WriteId
+
+CACHED_S: Final = 1.0
+"""How long what was seen of a container is believed, unless somebody asks for less."""
+
+
+class Containers:
+    """The containers of the cluster."""
+
+    def __init__(
+        self,
+        registers: Registers,
+        policies: Sequence[PolicyConfig],
+        accounts: Accounts,
+        listings: Listings,
+        rows: Rows,
+        debts: Debts,
+        cache: ContainerCache,
+        closing: Closing,
+    ) -> None:
+        """Take what containers stand on."""
+        self._registers: Final = registers
+        self._policies: Final = frozenset(policy.index for policy in policies)
+        self._default: Final = default_policy(policies)
+        self._accounts: Final = accounts
+        self._listings: Final = listings
+        self._rows: Final = rows
+        self._debts: Final = debts
+        self._cache: Final = cache
+        self._closing: Final = closing
+
+    # --- reading ------------------------------------------------------------------------------------------------
+
+    async def read(
+        self, name: ContainerName, *, deadline: float, max_age_s: float = CACHED_S
+    ) -> ContainerInfo:
+        """Return a container as it stood at most `max_age_s` ago (0: as it stands). Raises NoSuchContainer, Unavailable."""
+        asked_at = self._registers.nodes.now()
+        if max_age_s > 0 and (seen := self._cache.get(name, asked_at - max_age_s)) is not None:
+            return seen.info
+        read = known(await self._registers.read(name.key, deadline=deadline, inline_bytes=0))
+        if read.entry is None or read.entry.tombstone:
+            self._cache.forget(name)
+            raise NoSuchContainer
+        info = _info(name, read.entry)
+        self._cache.put(info, asked_at)
+        return info
+
+    async def look(self, name: ContainerName, *, deadline: float) -> tuple[ContainerInfo, bool]:
+        """Return a container, and whether it stands so now; else it did a moment ago. Raises NoSuchContainer, Unavailable."""
+        seen = self._cache.get(name, self._registers.nodes.now() - CACHED_S)
+        if seen is not None:
+            return seen.info, False
+        return await self.read(name, deadline=deadline, max_age_s=0), True
+
+    async def settle(self, name: ContainerName, *, deadline: float) -> ContainerInfo:
+        """Lift a promise that somebody left behind, a closing one too, and return what stands.
+
+        Raises NoSuchContainer, Unavailable.
+        """
+        asked_at = self._registers.nodes.now()
+        settled = await self._registers.settle(name.key, deadline=deadline)
+        is_done(settled)  # REFUSED is the good end of it
+        if settled.entry is None or settled.entry.tombstone:
+            self._cache.forget(name)
+            raise NoSuchContainer
+        info = _info(name, settled.entry)
+        self._cache.put(info, asked_at)
+        return info
+
+    async def usage(self, name: ContainerName, *, deadline: float) -> Usage:
+        """Return what a container holds. Raises NoSuchContainer, Unavailable."""
+        info = await self.read(name, deadline=deadline, max_age_s=0)
+        return await self._listings.usage_of_container(info, deadline=deadline)
+
+    async def list(self, name: ContainerName, query: Query, *, deadline: float) -> ObjectPage:
+        """Return a page of a container's objects; `now_us` is filled in. Raises NoSuchContainer, Unavailable."""
+        info = await self.read(name, deadline=deadline, max_age_s=0)
+        page = await self._listings.page_of_container(info, query, deadline=deadline)
+        return ObjectPage(tuple(map(_listed, page.rows)), page.more)
+
+    # --- writing ------------------------------------------------------------------------------------------------
+
+    async def create(
+        self, name: ContainerName, describe: Describe, policy: int | None, *, deadline: float
+    ) -> tuple[ContainerInfo, bool]:
+        """Create a container, or describe the one that is there anew; say which of them it was.
+
+        When it returns, the account is there and lists it. Without a policy a new container has the default one, and one
+        that is there keeps its own. Raises NoSuchPolicy, PolicyDiffers, AccountDeleted, Unavailable, OutcomeUnknown.
+        """
+        if policy is not None and policy not in self._policies:
+            raise NoSuchPolicy
+        await self._accounts.ensure(name.account, deadline=deadline)
+        write_id = self._registers.new_write_id()
+        modified = int.from_bytes(write_id[:8], "big")
+        is_new = False
+
+        def judge(newest: Entry | None, ballot: Ballot) -> Entry | None:
+            nonlocal is_new
+            is_new = newest is None or newest.tombstone
+            if newest is None or is_new:
+                return Entry(
+                    ballot,
+                    write_id,
+                    modified,
+                    metadata=pack_metadata(dict(describe({}))),
+                    policy=self._default if policy is None else policy,
+                    objects=0,
+                    incarnation=ballot.timestamp,
+                )
+            if policy is not None and policy != newest.policy:
+                return None
+            return _described(newest, write_id, modified, describe)
+
+        written = await self._write(name, judge, deadline)
+        if written is None:
+            raise PolicyDiffers
+        return written, is_new
+
+    async def describe(self, name: ContainerName, describe: Describe, *, deadline: float) -> ContainerInfo:
+        """Describe a container anew. Raises NoSuchContainer, Unavailable, OutcomeUnknown."""
+        write_id = self._registers.new_write_id()
+        modified = int.from_bytes(write_id[:8], "big")
+
+        def judge(newest: Entry | None, ballot: Ballot) -> Entry | None:
+            if newest is None or not is_present(newest, ballot.micros):
+                return None
+            return _described(newest, write_id, modified, describe)
+
+        written = await self._write(name, judge, deadline)
+        if written is None:
+            raise NoSuchContainer
+        return written
+
+    async def delete(self, name: ContainerName, *, deadline: float) -> None:
+        """Delete a container that lists nothing. Raises NoSuchContainer, ContainerNotEmpty, Unavailable, OutcomeUnknown."""
+        info = await self.read(name, deadline=deadline, max_age_s=0)
+        write_id = self._registers.new_write_id()
+        modified = int.from_bytes(write_id[:8], "big")
+        has_objects = False
+
+        def judge(newest: Entry | None, ballot: Ballot) -> Entry | None:
+            if newest is None or newest.tombstone or newest.incarnation != info.incarnation:
+                return None
+            return Entry(
+                ballot, write_id, modified, tombstone=True, objects=0, incarnation=newest.incarnation
+            )
+
+        async def is_empty(promised: Collection[DeviceId]) -> bool:
+            nonlocal has_objects
+            has_objects = await self._listings.has_rows(info, promised, deadline=deadline)
+            return not has_objects
+
+        self._cache.forget(name)
+        written = await self._closing.write_if(name.key, judge, is_empty, deadline=deadline)
+        self._cache.forget(name)
+        if not is_done(written):
+            if has_objects:
+                raise ContainerNotEmpty
+            raise NoSuchContainer
+        await self._list_in_account(name, written, deadline)
+
+    async def _write(self, name: ContainerName, judge: Judge, deadline: float) -> ContainerInfo | None:
+        """Write a live container, and have its account list it; None when the condition is refused."""
+        asked_at = self._registers.nodes.now()
+        written = await self._registers.write_if(name.key, judge, deadline=deadline)
+        if not is_done(written):
+            return None
+        entry = await self._list_in_account(name, written, deadline)
+        info = _info(name, entry)
+        self._cache.put(info, asked_at)
+        return info
+
+    async def _list_in_account(self, name: ContainerName, written: Written, deadline: float) -> Entry:
+        """Bring the row of what was written to its account, and pay for it later; return what was written."""
+        entry = written.entry
+        if entry is None:  # it is forgotten already what was chosen; what stands now has been judged on it
+            entry = known(await self._registers.read(name.key, deadline=deadline, inline_bytes=0)).entry
+            assert entry is not None, "what was written leaves a tombstone at least"
+        upserted = await self._rows.upsert(row_of(CONTAINERS, name.path, entry), deadline=deadline)
+        if upserted is not Upserted.TAKEN:
+            raise OutcomeUnknown("the container is written, and its account may not list it yet")
+        self._debts.pay_later(name.key, entry.version)
+        return entry
+
+
+def default_policy(policies: Sequence[PolicyConfig]) -> int:
+    """Return the policy of containers that ask for none."""
+    return next((policy.index for policy in policies if policy.default), policies[0].index)
+
+
+def _info(name: ContainerName, entry: Entry) -> ContainerInfo:
+    return ContainerInfo(name, entry, attributes_of(entry))
+
+
+def _described(newest: Entry, write_id: WriteId, modified: int, describe: Describe) -> Entry:
+    metadata = pack_metadata(dict(describe(attributes_of(newest))))
+    return newest._replace(write_id=write_id, modified=modified, metadata=metadata)
+
+
+def _listed(row: Row) -> ListedObject | ListedPrefix:
+    if row.entry is None:
+        return ListedPrefix(row.name)
+    attributes: Attributes = attributes_of(row.entry)
+    return ListedObject(
+        row.name,
+        row.entry.size,
+        attributes.get("etag", ""),
+        attributes.get("type", "application/octet-stream"),
+        row.entry.modified,
+    )

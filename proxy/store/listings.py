@@ -1,0 +1,388 @@
+"""Listings: a page of rows, and what all rows add up to, as a majority of the owners has them.
+
+Owns whom to ask and in what order. One owner gives the page and the digest of its listing, enough others give theirs:
+equal digests prove the page at once. Rows are under way all the time in a busy listing, so otherwise the digests of the
+page's own names are compared, and only where those differ too are the rows of several owners merged (`merging`). So a
+page costs what it holds, and not what the container holds.
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from random import Random
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from proxy.cluster.nodes import Nodes
+from proxy.cluster.placement import Key, Placement
+from proxy.cluster.quorum import Answer, Need, Verdict, judge, quorum
+from proxy.cluster.rounds import Patience, Round, Stragglers
+from proxy.store.errors import Unavailable
+from proxy.store.merging import (
+    Collector,
+    Merged,
+    Ranges,
+    Span,
+    Sums,
+    before_name,
+    compare,
+    merge_pages,
+    span_of,
+    sums_of_rows,
+    sums_of_tally,
+    within,
+)
+from proxy.store.values import ContainerInfo, PolicyUsage, Usage
+from ring.device import Device, DeviceId
+from swiftlike.digests import Digest
+from swiftlike.entries import Entry
+from swiftlike.limits import ITEMS_MAX
+from swiftlike.node_calls import ACCOUNTS, CONTAINERS, Page, Query, Row, Tally
+from swiftlike.node_client import NodeClient, NodeFailed
+from swiftlike.timestamps import NO_INCARNATION, Timestamp
+
+A = TypeVar("A")
+
+HIDDEN_STOP: Final = b"\0\xff"
+"""Above every hidden name, which begins with NUL, and below every other."""
+
+
+class Listing(NamedTuple):
+    """The rows of one incarnation of a container, or of an account."""
+
+    key: Key
+    incarnation: Timestamp = NO_INCARNATION
+
+
+class Rows(NamedTuple):
+    """A page of rows that is proved, or merged."""
+
+    rows: tuple[Row, ...]
+    more: bytes | None
+
+
+class _Said(NamedTuple, Generic[A]):
+    """What an owner answered; None when it failed."""
+
+    value: A | None
+    votes: bool
+
+
+class Listings:
+    """The listings of the cluster."""
+
+    def __init__(
+        self,
+        nodes: Nodes,
+        stragglers: Stragglers,
+        patience: Patience,
+        random: Random,
+        now_us: Callable[[], int],
+    ) -> None:
+        """Take how devices are called, who owns the calls, what jitter is drawn from, and the present."""
+        self._nodes: Final = nodes
+        self._stragglers: Final = stragglers
+        self._patience: Final = patience
+        self._random: Final = random
+        self._now_us: Final = now_us
+        self.proved = self.proved_by_span = self.merged = 0
+        """Pages by how they were found."""
+
+    # --- pages --------------------------------------------------------------------------------------------------
+
+    async def page_of_container(self, info: ContainerInfo, query: Query, *, deadline: float) -> Rows:
+        """Return a page of a container's rows. Raises Unavailable."""
+        return await self._page(listing_of(info), query, deadline)
+
+    async def page_of_account(self, account: bytes, query: Query, *, deadline: float) -> Rows:
+        """Return a page of an account's rows. Raises Unavailable."""
+        return await self._page(Listing(Key(ACCOUNTS, account)), query, deadline)
+
+    async def row(self, listing: Listing, name: bytes, *, deadline: float) -> Entry | None:
+        """Return one row, a tombstone too, as the newest that a majority holds. Raises Unavailable."""
+        query = Query(prefix=name, limit=1, tombstones=True)
+        pages = await self._pages(self._nodes.place(listing.key), listing, query, deadline)
+        return next((entry for found, entry in merge_pages(pages).rows if found == name), None)
+
+    async def has_rows(self, info: ContainerInfo, promised: Collection[DeviceId], *, deadline: float) -> bool:
+        """Say whether a container has a row that is neither deleted nor due, among owners that take no rows now.
+
+        Only answers of owners that promised to take none count: what they have is all there will be. Raises Unavailable.
+        """
+        listing, placement = listing_of(info), self._nodes.place(info.name.key)
+        query = Query(tombstones=True, now_us=self._now_us(), limit=ITEMS_MAX)
+        while True:
+            pages = await self._pages(placement, listing, query, deadline, among=promised)
+            collector = Collector(query._replace(limit=1, tombstones=False))
+            following = collector.add(merge_pages(pages))
+            if collector.rows:
+                return True
+            if following is None:
+                return False
+            query = query._replace(marker=following.marker)
+
+    async def _page(self, listing: Listing, query: Query, deadline: float) -> Rows:
+        """Find a page piece by piece: an answer holds only so many rows, and may end early."""
+        query = query._replace(now_us=self._now_us(), tombstones=False)
+        if not query.prefix.startswith(b"\0"):
+            query = _without_hidden(query)
+        found: list[Row] = []
+        asked = query
+        while query.limit > 0:
+            # One row more than wanted tells whether there is another page.
+            asked = asked._replace(limit=min(query.limit + 1 - len(found), ITEMS_MAX))
+            piece = await self._piece(listing, asked, deadline)
+            found += piece.rows
+            if len(found) > query.limit:
+                return Rows(tuple(found[: query.limit]), found[query.limit - 1].name)
+            if piece.more is None:
+                return Rows(tuple(found), None)
+            asked = asked._replace(marker=piece.more)
+        return Rows((), None)
+
+    async def _piece(self, listing: Listing, query: Query, deadline: float) -> Rows:
+        placement = self._nodes.place(listing.key)
+        said = await self._ask_for_page(placement, listing, query, deadline)
+        pages = {owner: one.value for owner, one in said.items() if isinstance(one.value, Page)}
+        for page in pages.values():
+            if self._agrees(placement, {owner: _digest_of(one) for owner, one in said.items()}, page.digest):
+                self.proved += 1
+                return Rows(page.rows, page.more)
+        for owner, page in pages.items():
+            proved = await self._prove_span(placement, listing, query, owner, page, deadline)
+            if proved is not None:
+                self.proved_by_span += 1
+                return proved
+            break  # where one page differs, another will too: its names are under way
+        self.merged += 1
+        return await self._merge(placement, listing, query, deadline)
+
+    async def _ask_for_page(
+        self, placement: Placement, listing: Listing, query: Query, deadline: float
+    ) -> Mapping[DeviceId, _Said[Page | Tally]]:
+        """Ask one owner for the page and enough others for the digest of theirs; the rest only if that is not enough."""
+        key = listing.key
+
+        async def page(client: NodeClient) -> tuple[Page | Tally, bool]:
+            return await client.list_rows(key.table, key.path, query, listing.incarnation)
+
+        async def tally(client: NodeClient) -> tuple[Page | Tally, bool]:
+            return await client.tally(key.table, key.path, listing.incarnation)
+
+        def is_proved(said: Mapping[DeviceId, _Said[Page | Tally]]) -> bool:
+            digests = {owner: _digest_of(one) for owner, one in said.items()}
+            return any(
+                self._agrees(placement, digests, one.value.digest)
+                for one in said.values()
+                if isinstance(one.value, Page)
+            )
+
+        return await self._ask(placement, deadline, page, tally, is_proved)
+
+    async def _prove_span(
+        self,
+        placement: Placement,
+        listing: Listing,
+        query: Query,
+        owner: DeviceId,
+        page: Page,
+        deadline: float,
+    ) -> Rows | None:
+        """Prove a page by the digests of its own names, and read it again behind that: it may have been older than they."""
+        key, span = listing.key, span_of(query, page.more)
+        if span.start >= span.stop:
+            return Rows(page.rows, page.more)
+
+        async def digest(client: NodeClient) -> tuple[Digest, bool]:
+            return await client.span_digest(key.table, key.path, *span, listing.incarnation)
+
+        def has_quorum(said: Mapping[DeviceId, _Said[Digest]]) -> bool:
+            return self._has_quorum(placement, said) and owner in said
+
+        said = await self._ask(placement, deadline, digest, digest, has_quorum, first=owner)
+        ours = said.get(owner)
+        if ours is None or ours.value is None:
+            return None
+        digests = {other: one.value if one.votes else None for other, one in said.items()}
+        if not self._agrees(placement, digests, ours.value):
+            return None
+        client = self._client(placement, placement.devices[owner], deadline)
+        try:
+            again, _ = await client.list_rows(key.table, key.path, within(query, span), listing.incarnation)
+        except NodeFailed as failure:
+            self._nodes.heed(placement, failure)
+            return None
+        return Rows(again.rows, page.more if again.more is None else again.more)
+
+    async def _merge(self, placement: Placement, listing: Listing, query: Query, deadline: float) -> Rows:
+        collector = Collector(query)
+        following: Query | None = query._replace(delimiter=b"", tombstones=True)
+        while following is not None:
+            pages = await self._pages(placement, listing, following, deadline)
+            following = collector.add(merge_pages(pages, reverse=query.reverse))
+        return Rows(tuple(collector.rows), collector.more)
+
+    async def _pages(
+        self,
+        placement: Placement,
+        listing: Listing,
+        query: Query,
+        deadline: float,
+        among: Collection[DeviceId] | None = None,
+    ) -> list[Page]:
+        """Return the same page, tombstones too, from owners that are a majority. Raises Unavailable."""
+        key = listing.key
+
+        async def page(client: NodeClient) -> tuple[Page, bool]:
+            return await client.list_rows(key.table, key.path, query, listing.incarnation)
+
+        return await self._ask_majority(placement, page, deadline, among)
+
+    # --- sums ---------------------------------------------------------------------------------------------------
+
+    async def usage_of_container(self, info: ContainerInfo, *, deadline: float) -> Usage:
+        """Return what a container's rows add up to. Raises Unavailable."""
+        sums = await self._sums(listing_of(info), deadline)
+        policies = {policy: PolicyUsage(0, count, size) for policy, (_, count, size) in sums.policies.items()}
+        return Usage(0, sums.objects, sums.bytes, policies)
+
+    async def usage_of_account(self, account: bytes, *, deadline: float) -> Usage:
+        """Return what an account's rows add up to. Raises Unavailable."""
+        sums = await self._sums(Listing(Key(ACCOUNTS, account)), deadline)
+        policies = {policy: PolicyUsage(*counts) for policy, counts in sums.policies.items()}
+        return Usage(sums.rows, sums.objects, sums.bytes, policies)
+
+    async def _sums(self, listing: Listing, deadline: float) -> Sums:
+        """Two equal digests say it; otherwise only what differs is looked at row by row."""
+        placement, key = self._nodes.place(listing.key), listing.key
+
+        async def tally(client: NodeClient) -> tuple[Tally, bool]:
+            return await client.tally(key.table, key.path, listing.incarnation)
+
+        tallies = await self._ask_majority(placement, tally, deadline)
+        for tallied in tallies:
+            if sum(other.digest == tallied.digest for other in tallies) >= quorum(
+                len(placement.owners.voting)
+            ):
+                return sums_of_tally(tallied)
+
+        async def ranges(client: NodeClient) -> tuple[Ranges, bool]:
+            return await _all_ranges(client, listing)
+
+        compared = compare(await self._ask_majority(placement, ranges, deadline))
+        sums = compared.sums
+        for span in compared.differing:
+            sums = sums.joined(await self._sums_of_span(placement, listing, span, deadline))
+        return sums
+
+    async def _sums_of_span(
+        self, placement: Placement, listing: Listing, span: Span, deadline: float
+    ) -> Sums:
+        start = b"" if not span.start else before_name(span.start)
+        query = Query(marker=start, end_marker=span.stop, tombstones=True, limit=ITEMS_MAX)
+        sums = Sums()
+        while True:
+            merged: Merged = merge_pages(await self._pages(placement, listing, query, deadline))
+            sums = sums.joined(sums_of_rows(merged.rows))
+            if merged.more is None:
+                return sums
+            query = query._replace(marker=merged.more)
+
+    # --- asking -------------------------------------------------------------------------------------------------
+
+    async def _ask_majority(
+        self,
+        placement: Placement,
+        question: Callable[[NodeClient], Awaitable[tuple[A, bool]]],
+        deadline: float,
+        among: Collection[DeviceId] | None = None,
+    ) -> list[A]:
+        """Return the answers of owners that vote and are a majority. Raises Unavailable."""
+
+        def has_quorum(said: Mapping[DeviceId, _Said[A]]) -> bool:
+            return self._has_quorum(placement, said)
+
+        said = await self._ask(placement, deadline, question, question, has_quorum, among=among)
+        if not self._has_quorum(placement, said):
+            raise Unavailable("too few owners of a listing answered")
+        return [one.value for one in said.values() if one.votes and one.value is not None]
+
+    async def _ask(
+        self,
+        placement: Placement,
+        deadline: float,
+        first_question: Callable[[NodeClient], Awaitable[tuple[A, bool]]],
+        question: Callable[[NodeClient], Awaitable[tuple[A, bool]]],
+        enough: Callable[[Mapping[DeviceId, _Said[A]]], bool],
+        among: Collection[DeviceId] | None = None,
+        first: DeviceId | None = None,
+    ) -> Mapping[DeviceId, _Said[A]]:
+        """Ask a majority, the rest when that is not enough or takes long; those are asked the first one's question too."""
+        order = [owner for owner in placement.owners.voting if among is None or owner in among]
+        self._random.shuffle(order)
+        if first in order:
+            order.remove(first)
+            order.insert(0, first)
+        needed = quorum(len(placement.owners.voting))
+        round_deadline = min(deadline, self._nodes.now() + self._patience.round_s)
+
+        async def ask(owner: DeviceId, asked: Callable[[NodeClient], Awaitable[tuple[A, bool]]]) -> _Said[A]:
+            client = self._client(placement, placement.devices[owner], round_deadline)
+            try:
+                value, votes = await asked(client)
+            except NodeFailed as failure:
+                self._nodes.heed(placement, failure)
+                return _Said(None, votes=False)
+            return _Said(value, votes)
+
+        async with Round[_Said[A]](self._stragglers) as asked_round:
+            for at, owner in enumerate(order[:needed]):
+                asked_round.ask(owner, ask(owner, question if at else first_question))
+            await asked_round.until(
+                lambda said: enough(said) or any(not one.votes for one in said.values()),
+                patience_s=self._patience.hedge_s,
+            )
+            if not enough(asked_round.answers):
+                for owner in order[needed:]:
+                    asked_round.ask(owner, ask(owner, first_question))
+                await asked_round.until(enough)
+            return dict(asked_round.answers)
+
+    def _client(self, placement: Placement, device: Device, deadline: float) -> NodeClient:
+        return self._nodes.client(placement, device, deadline)
+
+    def _has_quorum(self, placement: Placement, said: Mapping[DeviceId, _Said[A]]) -> bool:
+        answers = {owner: Answer.VOTE if one.votes else Answer.NO for owner, one in said.items()}
+        return judge(placement.owners, Need.READ, answers) is Verdict.REACHED
+
+    def _agrees(
+        self, placement: Placement, digests: Mapping[DeviceId, Digest | None], digest: Digest
+    ) -> bool:
+        answers = {
+            owner: Answer.VOTE if found == digest else Answer.NO
+            for owner, found in digests.items()
+            if found is not None
+        }
+        return judge(placement.owners, Need.READ, answers) is Verdict.REACHED
+
+
+def listing_of(info: ContainerInfo) -> Listing:
+    """Return the listing of a container."""
+    return Listing(Key(CONTAINERS, info.name.path), info.incarnation)
+
+
+def _without_hidden(query: Query) -> Query:
+    if query.reverse:
+        return query._replace(end_marker=max(query.end_marker, HIDDEN_STOP))
+    return query._replace(marker=max(query.marker, HIDDEN_STOP))
+
+
+def _digest_of(said: _Said[Page | Tally]) -> Digest | None:
+    return said.value.digest if said.votes and said.value is not None else None
+
+
+async def _all_ranges(client: NodeClient, listing: Listing) -> tuple[Ranges, bool]:
+    key, ranges, after = listing.key, list[tuple[bytes, Tally]](), None
+    _, votes = await client.tally(key.table, key.path, listing.incarnation)
+    while True:
+        some, after = await client.ranges(key.table, key.path, listing.incarnation, after)
+        ranges += some
+        if after is None:
+            return ranges, votes

@@ -1,0 +1,407 @@
+"""Objects: written, read, described anew, deleted and copied, each a register of its container's incarnation.
+
+Owns the order in which an acknowledged write becomes visible: the register at a majority of the object's owners, then its
+row at a majority of the container's, then the answer; what the owners are owed is paid later. Owns also what becomes of a
+write whose container went away meanwhile. Never sees a header, never touches a device.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import Final, TypeVar
+
+from proxy.cluster.decisions import Judge, Outcome, is_present
+from proxy.cluster.register import Registers, Written
+from proxy.store.bodies import StoredBody
+from proxy.store.containers import Containers
+from proxy.store.debts import Debts
+from proxy.store.errors import (
+    BodyGone,
+    ConditionFailed,
+    NoSuchContainer,
+    NoSuchObject,
+    OutcomeUnknown,
+    Unavailable,
+)
+from proxy.store.names import ContainerName, ObjectName
+from proxy.store.outcomes import is_done, known
+from proxy.store.rows import Rows, Upserted
+from proxy.store.uploads import Arriving, Copy
+from proxy.store.usage import UsageCarrier
+from proxy.store.values import (
+    Condition,
+    ContainerInfo,
+    Description,
+    ObjectBody,
+    ObjectInfo,
+    Received,
+    Upload,
+    attributes_of,
+)
+from swiftlike.entries import Entry, pack_metadata
+from swiftlike.limits import RPC_BODY_BYTES_MAX
+from swiftlike.listed import row_of
+from swiftlike.timestamps import ZERO_BALLOT, Ballot, WriteId
+
+T = TypeVar("T")
+
+TRIES_MAX: Final = 4
+"""Times that an operation begins again because its container was made anew, or its body replaced, meanwhile."""
+ROW_TRIES_MAX: Final = 6
+"""Times that a refused row is offered again while its container is still there."""
+PAUSE_S: Final = 0.01
+"""Before the second of those; twice as long before each further one."""
+
+
+class _OtherIncarnation(Exception):
+    """The container in hand is not the one of today: begin again with that."""
+
+
+class Objects:
+    """The objects of the cluster."""
+
+    def __init__(
+        self, registers: Registers, containers: Containers, rows: Rows, debts: Debts, usage: UsageCarrier
+    ) -> None:
+        """Take what objects stand on."""
+        self._registers: Final = registers
+        self._containers: Final = containers
+        self._rows: Final = rows
+        self._debts: Final = debts
+        self._usage: Final = usage
+
+    # --- reading ------------------------------------------------------------------------------------------------
+
+    async def read(
+        self, name: ObjectName, *, deadline: float, inline_bytes: int = RPC_BODY_BYTES_MAX
+    ) -> tuple[ObjectInfo, ObjectBody]:
+        """Return an object, and its body along with it where that is no longer than `inline_bytes`.
+
+        Raises NoSuchContainer, NoSuchObject, BodyGone, Unavailable.
+        """
+
+        async def read(container: ContainerInfo) -> tuple[ObjectInfo, ObjectBody] | None:
+            key = name.key(container.policy, container.incarnation)
+            for _ in range(TRIES_MAX):
+                found = known(await self._registers.read(key, deadline=deadline, inline_bytes=inline_bytes))
+                info = _current(name, container, found.entry, self._registers.clock.now_us())
+                if info is None:
+                    return None
+                if found.body is not None or not 0 < info.size <= inline_bytes:
+                    body = StoredBody(self._registers.bodies, self._registers.nodes.now, found, info.entry)
+                    return info, body
+            raise BodyGone
+
+        found = await self._in_container(name.parent, read, deadline)
+        if found is None:
+            raise NoSuchObject
+        return found
+
+    # --- writing ------------------------------------------------------------------------------------------------
+
+    async def put(
+        self, name: ObjectName, upload: Upload, *, deadline: float, condition: Condition | None = None
+    ) -> ObjectInfo:
+        """Store an object, all of it or nothing. The deadline is for what is left to do once its body is here.
+
+        Raises NoSuchContainer, ConditionFailed, Unavailable, OutcomeUnknown, and whatever the upload raises.
+        """
+        now = self._registers.nodes.now
+        allowed_s = deadline - now()
+        await self._containers.read(name.parent, deadline=deadline)  # before a body is taken in vain
+        async with aclosing(Arriving(upload)) as arriving:
+            body = await arriving.small()
+            if body is None:
+                return await self._put_streamed(name, upload, arriving, condition, allowed_s)
+        description = upload.finish(arriving.received())
+        deadline = now() + allowed_s
+
+        async def put(container: ContainerInfo) -> ObjectInfo:
+            entry = self._entry(self._registers.new_write_id(), container, len(body), description)
+            key = name.key(container.policy, container.incarnation)
+            if condition is None:
+                written = await self._registers.write(key, entry, body, deadline=deadline)
+            else:
+                judge = _judging(name, container, condition, lambda current: entry)
+                written = await self._registers.write_if(key, judge, body, deadline=deadline)
+            return await self._finish_put(name, container, entry, written, description, deadline)
+
+        info = await self._in_container(name.parent, put, deadline)
+        assert info is not None, "a put stores something or raises"
+        return info
+
+    async def _put_streamed(
+        self,
+        name: ObjectName,
+        upload: Upload,
+        arriving: Arriving,
+        condition: Condition | None,
+        allowed_s: float,
+    ) -> ObjectInfo:
+        raise Unavailable("bodies above 1 MiB are not streamed yet")
+
+    async def _finish_put(
+        self,
+        name: ObjectName,
+        container: ContainerInfo,
+        entry: Entry,
+        written: Written,
+        description: Description,
+        deadline: float,
+    ) -> ObjectInfo:
+        if not _is_done_in(container, written):
+            now_us = self._registers.clock.now_us()
+            raise ConditionFailed(_current(name, container, written.entry, now_us))
+        final = await self._list(name, container, written, entry.write_id, deadline)
+        mine = final if final.write_id == entry.write_id else entry
+        return ObjectInfo(name, mine, description.attributes)
+
+    async def describe(
+        self,
+        name: ObjectName,
+        describe: Callable[[ObjectInfo], Description],
+        *,
+        deadline: float,
+        condition: Condition | None = None,
+    ) -> ObjectInfo:
+        """Describe an object anew; its body stays.
+
+        Raises NoSuchContainer, NoSuchObject, ConditionFailed, Unavailable, OutcomeUnknown.
+        """
+
+        async def describe_in(container: ContainerInfo) -> ObjectInfo | None:
+            write_id = self._registers.new_write_id()
+            described: Entry | None = None
+
+            def make(current: ObjectInfo | None) -> Entry | None:
+                nonlocal described
+                if current is None:
+                    return None
+                description = describe(current)
+                described = current.entry._replace(
+                    write_id=write_id,
+                    modified=_micros(write_id),
+                    metadata=pack_metadata(dict(description.attributes)),
+                    delete_at=description.delete_at_us,
+                )
+                return described
+
+            key = name.key(container.policy, container.incarnation)
+            judge = _judging(name, container, condition, make)
+            written = await self._registers.write_if(key, judge, deadline=deadline)
+            if not _is_done_in(container, written):
+                current = _current(name, container, written.entry, self._registers.clock.now_us())
+                if current is None:
+                    return None
+                raise ConditionFailed(current)
+            final = await self._list(name, container, written, write_id, deadline)
+            assert described is not None, "what is done was described"
+            mine = final if final.write_id == write_id else described
+            return ObjectInfo(name, mine, attributes_of(mine))
+
+        info = await self._in_container(name.parent, describe_in, deadline)
+        if info is None:
+            raise NoSuchObject
+        return info
+
+    async def delete(self, name: ObjectName, *, deadline: float, condition: Condition | None = None) -> bool:
+        """Delete an object; say whether it was there.
+
+        Raises NoSuchContainer, ConditionFailed, Unavailable, OutcomeUnknown.
+        """
+
+        async def delete(container: ContainerInfo) -> bool | None:
+            write_id = self._registers.new_write_id()
+            tombstone = _tombstone(write_id, container.policy)
+            key = name.key(container.policy, container.incarnation)
+            if condition is None:
+                written = await self._registers.write(key, tombstone, deadline=deadline)
+            else:
+                judge = _judging(name, container, condition, lambda current: tombstone)
+                written = await self._registers.write_if(key, judge, deadline=deadline)
+            if not _is_done_in(container, written):
+                now_us = self._registers.clock.now_us()
+                raise ConditionFailed(_current(name, container, written.entry, now_us))
+            await self._list(name, container, written, write_id, deadline)
+            return True if written.replaced_live else None
+
+        return await self._in_container(name.parent, delete, deadline) is not None
+
+    async def copy(
+        self,
+        source: ObjectName,
+        target: ObjectName,
+        describe: Callable[[ObjectInfo, Received], Description],
+        *,
+        deadline: float,
+        source_condition: Condition | None = None,
+        condition: Condition | None = None,
+    ) -> tuple[ObjectInfo, ObjectInfo]:
+        """Copy an object, or describe it anew where the target is itself; return the source as it was read, and the target.
+
+        Raises NoSuchContainer, NoSuchObject, ConditionFailed, BodyGone, Unavailable, OutcomeUnknown.
+        """
+        if source == target:
+            return await self._copy_onto_itself(source, describe, deadline, source_condition, condition)
+        info, body = await self.read(source, deadline=deadline)
+        if source_condition is not None and not source_condition(info):
+            raise ConditionFailed(info)
+        upload = Copy(info, body, describe)
+        return info, await self.put(target, upload, deadline=deadline, condition=condition)
+
+    async def _copy_onto_itself(
+        self,
+        name: ObjectName,
+        describe: Callable[[ObjectInfo, Received], Description],
+        deadline: float,
+        source_condition: Condition | None,
+        condition: Condition | None,
+    ) -> tuple[ObjectInfo, ObjectInfo]:
+        source: ObjectInfo | None = None
+
+        def describe_same(current: ObjectInfo) -> Description:
+            nonlocal source
+            source = current
+            return describe(current, Received(current.size, current.etag))
+
+        def holds(current: ObjectInfo | None) -> bool:
+            return all(each is None or each(current) for each in (source_condition, condition))
+
+        written = await self.describe(name, describe_same, deadline=deadline, condition=holds)
+        assert source is not None, "what is done was described"
+        return source, written
+
+    # --- behind a write -----------------------------------------------------------------------------------------
+
+    async def _list(
+        self, name: ObjectName, container: ContainerInfo, written: Written, write_id: WriteId, deadline: float
+    ) -> Entry:
+        """Bring the row of what was written to its listing, and pay for it later; return what was written.
+
+        Where the container is gone meanwhile, what was written goes too, and _OtherIncarnation is raised.
+        """
+        key, entry = name.key(container.policy, container.incarnation), written.entry
+        if entry is None:  # it is forgotten already what was chosen; what stands now has been judged on it
+            entry = known(await self._registers.read(key, deadline=deadline, inline_bytes=0)).entry
+            assert entry is not None, "what was written leaves a tombstone at least"
+        listed = row_of(key.table, key.path, entry)
+        for attempt in range(ROW_TRIES_MAX):
+            upserted = await self._rows.upsert(listed, deadline=deadline)
+            if upserted is Upserted.TAKEN:
+                self._debts.pay_later(key, entry.version)
+                self._usage.mark(container)
+                return entry
+            if upserted is Upserted.UNAVAILABLE:
+                break
+            if not await self._is_still_there(container, upserted, attempt, deadline):
+                await self._registers.write_if(
+                    key._replace(owes=False), _removing(write_id, self._registers), deadline=deadline
+                )
+                raise _OtherIncarnation
+            await asyncio.sleep(PAUSE_S * 2**attempt)
+        raise OutcomeUnknown("the object is written, and its container may not list it yet")
+
+    async def _is_still_there(
+        self, container: ContainerInfo, upserted: Upserted, attempt: int, deadline: float
+    ) -> bool:
+        """Look again at a container that refused a row. A delete that came to nothing is lifted at the second time."""
+        try:
+            if upserted is Upserted.CLOSING and attempt:
+                again = await self._containers.settle(container.name, deadline=deadline)
+            else:
+                again = await self._containers.read(container.name, deadline=deadline, max_age_s=0)
+        except NoSuchContainer:
+            return False
+        return again.incarnation == container.incarnation
+
+    async def _in_container(
+        self, name: ContainerName, operation: Callable[[ContainerInfo], Awaitable[T | None]], deadline: float
+    ) -> T | None:
+        """Do something in a container as it was a moment ago, and again if that proves to be of the past.
+
+        None means that something is missing, which only a container as it stands now may say; like a condition that
+        does not hold.
+        """
+        container, is_fresh = await self._containers.look(name, deadline=deadline)
+        for _ in range(TRIES_MAX):
+            refused: ConditionFailed | None = None
+            try:
+                found = await operation(container)
+                if found is not None or is_fresh:
+                    return found
+            except ConditionFailed as failed:
+                if is_fresh:
+                    raise
+                refused = failed
+            except _OtherIncarnation:
+                pass
+            again = await self._containers.read(name, deadline=deadline, max_age_s=0)
+            is_same, container, is_fresh = again.incarnation == container.incarnation, again, True
+            if is_same and refused is not None:
+                raise refused
+            if is_same and found is None:
+                return None
+        raise OutcomeUnknown("the container is made anew again and again")
+
+    def _entry(
+        self, write_id: WriteId, container: ContainerInfo, size: int, description: Description
+    ) -> Entry:
+        return Entry(
+            ZERO_BALLOT,
+            write_id,
+            _micros(write_id),
+            body_id=write_id,
+            size=size,
+            metadata=pack_metadata(dict(description.attributes)),
+            policy=container.policy,
+            delete_at=description.delete_at_us,
+        )
+
+
+def _current(
+    name: ObjectName, container: ContainerInfo, entry: Entry | None, now_us: int
+) -> ObjectInfo | None:
+    """Return what stands there for clients of this incarnation. Raises _OtherIncarnation when it is of a newer one."""
+    if entry is None or entry.ballot.incarnation < container.incarnation:
+        return None
+    if entry.ballot.incarnation > container.incarnation:
+        raise _OtherIncarnation
+    return ObjectInfo(name, entry, attributes_of(entry)) if is_present(entry, now_us) else None
+
+
+def _is_done_in(container: ContainerInfo, written: Written) -> bool:
+    """Say whether a write was done; see `is_done`. Raises _OtherIncarnation when a newer one stands in its way."""
+    if written.outcome is not Outcome.DONE and written.above.incarnation > container.incarnation:
+        raise _OtherIncarnation
+    return is_done(written)
+
+
+def _judging(
+    name: ObjectName,
+    container: ContainerInfo,
+    condition: Condition | None,
+    make: Callable[[ObjectInfo | None], Entry | None],
+) -> Judge:
+    def judge(newest: Entry | None, ballot: Ballot) -> Entry | None:
+        current = _current(name, container, newest, ballot.micros)
+        return None if condition is not None and not condition(current) else make(current)
+
+    return judge
+
+
+def _removing(write_id: WriteId, registers: Registers) -> Judge:
+    """Delete what this very write left behind."""
+    tombstone = _tombstone(registers.new_write_id(), 0)
+
+    def judge(newest: Entry | None, ballot: Ballot) -> Entry | None:
+        return tombstone if newest is not None and newest.write_id == write_id else None
+
+    return judge
+
+
+def _tombstone(write_id: WriteId, policy: int) -> Entry:
+    return Entry(ZERO_BALLOT, write_id, _micros(write_id), tombstone=True, policy=policy)
+
+
+def _micros(write_id: WriteId) -> int:
+    return int.from_bytes(write_id[:8], "big")

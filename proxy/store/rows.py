@@ -1,0 +1,165 @@
+"""Rows: upserted at a majority of a listing's owners, those bound for one device in one call.
+
+Owns the batches: what is handed in during one turn of the loop travels together, so that many small writes at once cost
+each device one transaction for their rows. Never decides which row an entry has, nor what a refusal means for a write.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from enum import Enum
+from typing import Final, NamedTuple
+
+from proxy.cluster.nodes import Nodes
+from proxy.cluster.placement import Key, Placement
+from proxy.cluster.quorum import Answer, Need, Verdict, judge
+from proxy.cluster.rounds import Patience, Stragglers
+from ring.device import DeviceId
+from swiftlike.limits import ROWS_BATCH_BYTES_MAX, ROWS_BATCH_MAX
+from swiftlike.listed import Listed
+from swiftlike.node_calls import Code, RowOffer, RowRefused, RowTaken
+from swiftlike.node_client import NodeClient, NodeFailed
+from swiftlike.rpc.transport import Outcome
+
+_ROW_BYTES: Final = 256
+"""What a row takes beside its names and metadata, at most."""
+
+
+class Upserted(Enum):
+    """What became of a row."""
+
+    TAKEN = "a majority has it"
+    CLOSING = "refused: its container is being deleted"
+    GONE = "refused: its incarnation of the container is gone"
+    UNAVAILABLE = "too few owners answered; it may be there, and its debt stands"
+
+
+class Rows:
+    """The way of this process's rows to their listings."""
+
+    def __init__(self, nodes: Nodes, stragglers: Stragglers, patience: Patience) -> None:
+        """Take how devices are called, who owns the calls, and how long one may take."""
+        self._nodes: Final = nodes
+        self._stragglers: Final = stragglers
+        self._patience: Final = patience
+        self._waiting: dict[_Bound, list[_Row]] = {}
+
+    async def upsert(self, listed: Listed, *, deadline: float) -> Upserted:
+        """Bring a row to a majority of its listing's owners; tries again while too few answer."""
+        for attempt in range(self._patience.write_attempts_max):
+            if attempt:
+                pause_s = self._patience.back_off_s * 2**attempt
+                if self._nodes.now() + pause_s >= deadline:
+                    break
+                await asyncio.sleep(pause_s)
+            upserted = await self._offer(listed, deadline)
+            if upserted is not Upserted.UNAVAILABLE:
+                return upserted
+        return Upserted.UNAVAILABLE
+
+    async def _offer(self, listed: Listed, deadline: float) -> Upserted:
+        placement = self._nodes.place(Key(listed.table, listed.row.parent))
+        row = _Row(placement, listed.row)
+        loop = asyncio.get_running_loop()
+        for owner in placement.owners.everyone:
+            bound = _Bound(owner, listed.table, placement.epoch)
+            waiting = self._waiting.get(bound)
+            if waiting is None:
+                waiting = self._waiting[bound] = []
+                loop.call_soon(self._send, bound)
+            waiting.append(row)
+        try:
+            async with asyncio.timeout_at(deadline):
+                await row.ended.wait()
+        except TimeoutError:
+            return Upserted.UNAVAILABLE
+        return row.upserted
+
+    def _send(self, bound: "_Bound") -> None:
+        for rows in _batches(self._waiting.pop(bound)):
+            self._stragglers.leave(self._stragglers.spawn(self._upsert_on(bound, rows)))
+
+    async def _upsert_on(self, bound: "_Bound", rows: Sequence["_Row"]) -> None:
+        """Offer rows to one device, and tell each what became of it there. Never raises for the device's faults."""
+        placement = rows[0].placement
+        deadline = self._nodes.now() + self._patience.round_s
+        client = self._nodes.client(placement, placement.devices[bound.device], deadline)
+        answers: Sequence[RowTaken | RowRefused | None] = [None] * len(rows)
+        try:
+            answers = await self._ask(client, bound.table, rows)
+        except NodeFailed as failure:
+            self._nodes.heed(placement, failure)
+        finally:  # also when the call was dropped: whoever waits must hear of it
+            for row, answer in zip(rows, answers, strict=True):
+                row.hear(bound.device, answer)
+
+    async def _ask(
+        self, client: NodeClient, table: bytes, rows: Sequence["_Row"]
+    ) -> Sequence[RowTaken | RowRefused | None]:
+        try:
+            return await client.upsert_rows(table, [row.offer for row in rows])
+        except NodeFailed as failure:
+            if failure.reply.outcome is not Outcome.ERROR or failure.reply.code != Code.STORAGE_ERROR:
+                raise
+            if len(rows) == 1:
+                return [None]
+        # A batch is one transaction, so one listing that takes no rows just now holds up those of all others in it.
+        return [(await self._ask(client, table, [row]))[0] for row in rows]
+
+
+class _Bound(NamedTuple):
+    """Where rows travel together."""
+
+    device: DeviceId
+    table: bytes
+    epoch: int
+
+
+class _Row:
+    """One row on its way to the owners of its listing."""
+
+    __slots__ = ("_answers", "_is_closing", "_is_refused", "ended", "offer", "placement", "upserted")
+
+    def __init__(self, placement: Placement, offer: RowOffer) -> None:
+        self.placement = placement
+        self.offer = offer
+        self.ended = asyncio.Event()
+        self.upserted = Upserted.UNAVAILABLE
+        self._answers: dict[DeviceId, Answer] = {}
+        self._is_refused = self._is_closing = False
+
+    def hear(self, device: DeviceId, answer: RowTaken | RowRefused | None) -> None:
+        """Take the answer of one owner; None when it failed."""
+        match answer:
+            case RowTaken(votes):
+                self._answers[device] = Answer.VOTE if votes else Answer.WITNESS
+            case RowRefused(closing):
+                self._answers[device] = Answer.NO
+                self._is_refused = True
+                self._is_closing |= closing
+            case None:
+                self._answers[device] = Answer.NO
+        if self.ended.is_set():
+            return
+        verdict = judge(self.placement.owners, Need.WRITE, self._answers)
+        if verdict is Verdict.UNDECIDED:
+            return
+        if verdict is Verdict.REACHED:
+            self.upserted = Upserted.TAKEN
+        elif self._is_refused:
+            self.upserted = Upserted.CLOSING if self._is_closing else Upserted.GONE
+        self.ended.set()
+
+
+def _batches(rows: list[_Row]) -> list[list[_Row]]:
+    """Cut rows into batches that fit a call."""
+    batches: list[list[_Row]] = [[]]
+    left_bytes = ROWS_BATCH_BYTES_MAX
+    for row in rows:
+        offer = row.offer
+        row_bytes = len(offer.parent) + len(offer.name) + len(offer.entry.metadata) + _ROW_BYTES
+        if batches[-1] and (len(batches[-1]) == ROWS_BATCH_MAX or row_bytes > left_bytes):
+            batches.append([])
+            left_bytes = ROWS_BATCH_BYTES_MAX
+        batches[-1].append(row)
+        left_bytes -= row_bytes
+    return batches

@@ -1,0 +1,74 @@
+"""The store: accounts, containers and objects over one quorum client, and what goes on behind answers.
+
+Owns how the parts of the domain are put together, and the tasks that outlive a request: calls that nobody waits for any
+more, payment of debts, usage on its way to accounts. Never sees HTTP.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from random import Random
+from types import TracebackType
+from typing import Final, Self
+
+from proxy.cluster.register import Registers
+from proxy.cluster.rounds import Stragglers
+from proxy.store.accounts import Accounts
+from proxy.store.cache import ContainerCache
+from proxy.store.closing import Closing
+from proxy.store.containers import Containers
+from proxy.store.debts import Debts
+from proxy.store.listings import Listings
+from proxy.store.objects import Objects
+from proxy.store.rows import Rows
+from proxy.store.usage import UsageCarrier
+from swiftlike.config import PolicyConfig
+from swiftlike.limits import CONTAINERS_CACHED_MAX
+
+
+class Store:
+    """All of the domain; usable inside its context, which owns what goes on behind answers."""
+
+    def __init__(
+        self, registers: Registers, policies: Sequence[PolicyConfig], random: Random | None = None
+    ) -> None:
+        """Take the registers of the cluster, which outlive the store, its policies, and what jitter is drawn from."""
+        random = random or Random()
+        nodes, patience = registers.nodes, registers.patience
+        self._stragglers: Final = Stragglers(patience.stragglers_max)
+        self._rows: Final = Rows(nodes, self._stragglers, patience)
+        self.debts: Final = Debts(nodes)
+        self.listings: Final = Listings(nodes, self._stragglers, patience, random, registers.clock.now_us)
+        self.usage: Final = UsageCarrier(nodes, registers.clock, self.listings, self._rows)
+        self.accounts: Final = Accounts(registers, self.listings)
+        self.containers: Final = Containers(
+            registers,
+            policies,
+            self.accounts,
+            self.listings,
+            self._rows,
+            self.debts,
+            ContainerCache(CONTAINERS_CACHED_MAX),
+            Closing(registers, self._stragglers, random),
+        )
+        self.objects: Final = Objects(registers, self.containers, self._rows, self.debts, self.usage)
+        self._jobs: list[asyncio.Task[None]] = []
+        self._tasks = asyncio.TaskGroup()
+
+    async def __aenter__(self) -> Self:
+        """Begin to own tasks."""
+        await self._stragglers.__aenter__()
+        await self._tasks.__aenter__()
+        self._jobs = [self._tasks.create_task(self.debts.run()), self._tasks.create_task(self.usage.run())]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Pay and carry what is still to be, unless something broke, and wait for the calls that go on."""
+        for job in self._jobs:
+            job.cancel()
+        await self._tasks.__aexit__(kind, error, traceback)
+        if error is None:
+            await self.usage.flush(is_last=True)
+            await self.debts.flush()
+        await self._stragglers.__aexit__(kind, error, traceback)
