@@ -18,7 +18,7 @@ compare-and-swap on one object.
     └── TooManyAccessKeys
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Final, Protocol
 
 from proxy.auth.identities import HIDDEN
@@ -165,7 +165,7 @@ class Directory:
         pointer = await self._read(_pointer_of(access_key), deadline)
         return None if pointer is None else _named_by(pointer)
 
-    async def names(self, account: str | None = None, *, deadline: float) -> AsyncIterator[UserName]:
+    async def names(self, account: str | None = None, *, deadline: float) -> AsyncGenerator[UserName, None]:
         """Yield all users, or those of one account, in byte order. One removed meanwhile may still be among them."""
         prefix = b"" if account is None else f"{account}:".encode()
         marker: bytes | None = b""

@@ -11,8 +11,8 @@ import hmac
 import logging
 import secrets
 import string
-from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Collection, Sequence
+from contextlib import AsyncExitStack, aclosing
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
@@ -182,15 +182,18 @@ class Users:
         await self._directory.remove(name, deadline=deadline)
         self._forget(name)
 
-    async def list(self, account: str | None = None, *, deadline: float) -> AsyncIterator[User | UserName]:
+    async def list(
+        self, account: str | None = None, *, deadline: float
+    ) -> AsyncGenerator[User | UserName, None]:
         """Yield all users, or those of one account, by name; one whose secrets do not open as its name alone."""
-        async for name in self._directory.names(account, deadline=deadline):
-            record = await self._directory.read(name, deadline=deadline)
-            if record is not None:
-                try:
-                    yield read_user(name, record, self._sealer)
-                except SealBroken:
-                    yield name
+        async with aclosing(self._directory.names(account, deadline=deadline)) as names:
+            async for name in names:
+                record = await self._directory.read(name, deadline=deadline)
+                if record is not None:
+                    try:
+                        yield read_user(name, record, self._sealer)
+                    except SealBroken:
+                        yield name
 
     async def rotate_key(self, name: UserName, *, key: str | None = None, deadline: float) -> str:
         """Give a user another key, generated unless it is given, and end the tokens of the old one. Raises NoSuchUser."""
