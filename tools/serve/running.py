@@ -27,8 +27,9 @@ async def run(host_file: Path, when_ready: Callable[[Sequence[str]], None]) -> N
     hopeless: list[str] = []
 
     def give_up(refusals: Sequence[str]) -> None:
-        hopeless.extend(dict.fromkeys(refusals))
-        ended.set()
+        if not ended.is_set():  # those that were ended before they served are no reason
+            hopeless.extend(dict.fromkeys(refusals))
+            ended.set()
 
     loop = asyncio.get_running_loop()
     for number in END_SIGNALS:

@@ -1,0 +1,311 @@
+"""Whole clusters of real processes: by `swiftlike serve`, and by hand on several hosts, each an address of loopback."""
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, NamedTuple, Self
+from uuid import UUID, uuid4
+
+import tomli_w
+
+from ring.builder import RingBuilder
+from ring.device import Device, DeviceId
+from ring.file import replace_file
+from storage_node.formatting import format_device
+from swiftlike.node_calls import ring_name, tables
+from tests.cluster.device.hosts import free_ports
+
+COMMAND = [sys.executable, "-m", "tools.swiftlike"]
+READY_S = 30.0
+"""For a cluster to come up on a machine that does other things as well."""
+END_S = 40.0
+POWER = 4
+ACCOUNT, USER, KEY = "acme", "alice", "wonderland"
+
+
+class Process(NamedTuple):
+    """One living process."""
+
+    pid: int
+    command: str
+
+
+def processes_of(group: int) -> list[Process]:
+    """List the living processes of a process group."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal():
+            continue
+        try:
+            state, _parent, of_group = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:  # it has ended
+            continue
+        if int(of_group) == group and state != "Z":
+            found.append(Process(int(entry.name), command))
+    return found
+
+
+def wait_for(condition: Callable[[], object], what: str, within_s: float = 20.0) -> None:
+    """Return once `condition` holds."""
+    until = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < until, f"waited {within_s:g} s in vain until {what}"
+        time.sleep(0.02)
+
+
+class Program:
+    """A program of ours in a process group of its own, ended by that."""
+
+    def __init__(self, arguments: Sequence[str], log: Path, stdout: int = subprocess.DEVNULL) -> None:
+        self.log_path = log
+        with log.open("ab") as sink:
+            self.process = subprocess.Popen(
+                [*COMMAND, *arguments],
+                stdout=stdout,
+                stderr=sink,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        self.group = self.process.pid
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End it, and see that nothing of it is left."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(END_S)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.group, signal.SIGKILL)
+                self.process.wait(END_S)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        wait_for(lambda: not processes_of(self.group), f"group {self.group} has ended")
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def pid_of(self, *words: str) -> int:
+        """Return the process whose command line has these words."""
+        found = [one.pid for one in processes_of(self.group) if all(word in one.command for word in words)]
+        assert len(found) == 1, (words, processes_of(self.group))
+        return found[0]
+
+    def worker(self, number: int) -> int:
+        return self.pid_of("proxy", f"--worker {number} ")
+
+    def device(self, name: str) -> int:
+        return self.pid_of(f"--device {name} ")
+
+    def kill_and_wait(self, find: Callable[[], int]) -> int:
+        """Kill a process, and return the one that takes its place."""
+        dead = find()
+        os.kill(dead, signal.SIGKILL)
+
+        def is_replaced() -> bool:
+            try:
+                return find() != dead
+            except AssertionError:
+                return False
+
+        wait_for(is_replaced, f"process {dead} is started again")
+        return find()
+
+    def interrupt(self) -> int:
+        """Press Ctrl-C: the terminal tells the whole group. Returns the exit code."""
+        os.killpg(self.group, signal.SIGINT)
+        return self.process.wait(END_S)
+
+
+class Serve(Program):
+    """`swiftlike serve --json`, ready when it is made."""
+
+    def __init__(self, data: Path, *options: str, port: int = 0) -> None:
+        log = data.with_name(f"{data.name}.log")
+        arguments = ["serve", "--json", "--data", str(data), "--port", str(port), *options]
+        super().__init__(arguments, log, subprocess.PIPE)
+        assert self.process.stdout is not None
+        try:
+            self.line = read_line(self.process.stdout)
+            assert self.line.endswith(b"\n"), f"not ready within {READY_S:g} s: {self.log()}"
+            self.ready: dict[str, Any] = json.loads(self.line)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, _, port = self.ready["endpoint"].removeprefix("http://").rpartition(":")
+        return host, int(port)
+
+    def rest_of_output(self) -> bytes:
+        """Return what it printed after the line; it has ended."""
+        assert self.process.stdout is not None
+        return self.process.stdout.read()
+
+
+def read_line(output: IO[bytes]) -> bytes:
+    """Return the first line that a process prints, or what of it came in time."""
+    line, until = b"", time.monotonic() + READY_S
+    with selectors.DefaultSelector() as selector:
+        selector.register(output, selectors.EVENT_READ)
+        while not line.endswith(b"\n") and selector.select(max(0.0, until - time.monotonic())):
+            more = os.read(output.fileno(), 1)
+            if not more:
+                break
+            line += more
+    return line
+
+
+@dataclass
+class HandMadeHost:
+    """The files of one host of a cluster that was made by hand, and its processes."""
+
+    address: str
+    root: Path
+    device_ports: dict[str, int]
+    proxy_port: int
+    uuids: dict[str, UUID] = field(default_factory=dict)
+    proxy: dict[str, object] = field(default_factory=dict)
+    storage: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def config(self) -> Path:
+        return self.root / "host.toml"
+
+    def write(self) -> None:
+        """Write the host's file."""
+        devices = [
+            {"name": name, "path": f"devices/{name}", "port": port}
+            for name, port in self.device_ports.items()
+        ]
+        table = {
+            "cluster_file": "../cluster.toml",
+            "ring_directory": "../rings",
+            "socket_directory": "run",
+            "storage": {
+                "bind_host": self.address,
+                "reserve_bytes": 0,
+                "drain_s": 5.0,
+                "restart_min_s": 0.05,
+                "restart_max_s": 1.0,
+                **self.storage,
+                "devices": devices,
+            },
+            "proxy": {
+                "bind_host": self.address,
+                "port": self.proxy_port,
+                "workers": 1,
+                "drain_s": 5.0,
+                "restart_min_s": 0.05,
+                "restart_max_s": 1.0,
+                "request_s": 10.0,
+                **self.proxy,
+            },
+        }
+        self.config.write_text(tomli_w.dumps(table))
+
+
+@dataclass
+class HandMade:
+    """A cluster of several hosts, each with devices and a proxy; its rings were made with the builder."""
+
+    root: Path
+    hosts: list[HandMadeHost]
+    replicas: int = 3
+    storages: dict[str, Program] = field(default_factory=dict)
+    proxies: dict[str, Program] = field(default_factory=dict)
+
+    @classmethod
+    def make(cls, root: Path, hosts: int = 3, devices: int = 2, replicas: int = 3) -> "HandMade":
+        """Format devices, and write rings and files."""
+        ports = free_ports(hosts * (devices + 1))
+        cluster = cls(root, [], replicas)
+        for number in range(1, hosts + 1):
+            names = [f"h{number}d{at}" for at in range(1, devices + 1)]
+            home = root / f"h{number}"
+            host = HandMadeHost(f"127.0.0.{number}", home, {name: ports.pop() for name in names}, ports.pop())
+            for name in names:
+                (home / "devices" / name).mkdir(parents=True)
+                host.uuids[name] = format_device(home / "devices" / name)
+            cluster.hosts.append(host)
+        cluster.write()
+        return cluster
+
+    def write(self) -> None:
+        """Write all files and rings."""
+        cluster = {
+            "hash_seed": "00000000c0ffee00",
+            "secret_file": "secret",
+            "policies": [{"index": 0, "name": "standard", "replicas": self.replicas}],
+            "users": [{"account": ACCOUNT, "user": USER, "key": KEY, "roles": ["admin"]}],
+        }
+        for name, text in (
+            ("secret", "the secret of a cluster made by hand"),
+            ("cluster.toml", tomli_w.dumps(cluster)),
+        ):
+            (self.root / name).write_text(text)
+            (self.root / name).chmod(0o600)
+        for host in self.hosts:
+            host.write()
+        (self.root / "rings").mkdir(exist_ok=True)
+        for table in tables([0]):
+            builder = RingBuilder(uuid4(), ring_name(table), POWER, float(self.replicas), 1.0)
+            for zone, host in enumerate(self.hosts, 1):
+                for name, port in host.device_ports.items():
+                    place = DeviceId(builder.next_id()), 1, zone, host.address, port, name
+                    builder.add(Device(*place, 100.0, "", host.uuids[name]))
+            builder.rebalance(1_700_000_000)
+            replace_file(self.root / "rings" / f"{builder.name}.ring", builder.publish().pieces)
+
+    def start_storage(self, host: HandMadeHost) -> Program:
+        program = Program(["storage", "--config", str(host.config)], host.root / "storage.log")
+        self.storages[host.address] = program
+        return program
+
+    def start_proxy(self, host: HandMadeHost) -> Program:
+        program = Program(["proxy", "--config", str(host.config)], host.root / "proxy.log")
+        self.proxies[host.address] = program
+        return program
+
+    @contextmanager
+    def running(self) -> Iterator["HandMade"]:
+        """Run all hosts."""
+        try:
+            for host in self.hosts:
+                self.start_storage(host)
+            for host in self.hosts:
+                self.start_proxy(host)
+            for host in self.hosts:
+                wait_for(
+                    lambda host=host: " serves on " in (host.root / "proxy.log").read_text(),  # type: ignore[misc]
+                    f"the proxy of {host.address} serves",
+                    READY_S,
+                )
+            yield self
+        finally:
+            # All are told before any is waited for.
+            programs = [*self.proxies.values(), *self.storages.values()]
+            for program in programs:
+                if program.process.poll() is None:
+                    program.process.terminate()
+            for program in programs:
+                program.__exit__(None, None, None)
