@@ -92,9 +92,7 @@ class Objects(Protocol):
     ) -> ObjectInfo:
         """Describe it anew, its body kept. Raises NoSuchObject."""
 
-    async def delete(
-        self, name: ObjectName, *, deadline: float, condition: Condition | None = None
-    ) -> bool:
+    async def delete(self, name: ObjectName, *, deadline: float, condition: Condition | None = None) -> bool:
         """Delete it; say whether it was there."""
 
     async def copy(
