@@ -1,0 +1,52 @@
+"""Features that are not there yet: a request that asks for one is refused by name, and never stored in silence.
+
+Owns the list. Whoever adds a feature takes its names out of here.
+"""
+
+from typing import Final
+
+from proxy.http.request import Request
+from proxy.swift_api.refusals import Refusal
+
+_QUERIES: Final = frozenset(
+    {
+        "multipart-manifest",
+        "extract-archive",
+        "bulk-delete",
+        "temp_url_sig",
+        "temp_url_expires",
+        "temp_url_prefix",
+        "temp_url_ip_range",
+        "symlink",
+        "versions",
+        "version-id",
+    }
+)
+_HEADERS: Final = (
+    "X-Object-Manifest",
+    "X-Static-Large-Object",
+    "X-Symlink-Target",
+    "X-Symlink-Target-Account",
+    "X-Versions-Enabled",
+    "X-Versions-Location",
+    "X-History-Location",
+    "X-Container-Sync-To",
+    "X-Container-Sync-Key",
+    "X-Account-Access-Control",
+)
+
+
+def refuse_later(request: Request) -> None:
+    """Refuse what is not there yet. Raises Refusal."""
+    if request.target.raw_query:
+        for name in request.query:
+            if name.lower() in _QUERIES:
+                raise Refusal(
+                    501, f"This cluster does not have the feature behind the parameter {name.lower()}."
+                )
+    if request.reads or request.method in ("DELETE", "OPTIONS"):
+        return
+    headers = request.headers
+    for name in _HEADERS:
+        if name in headers:
+            raise Refusal(501, f"This cluster does not have the feature behind the header {name}.")

@@ -1,0 +1,254 @@
+"""Listings: which page is asked for, and how it is written.
+
+Owns the parameters of Swift's listings, the choice of a format, and the three formats. Fetching pages is handed in: one
+of the domain's may be shorter than asked for, and a client takes a short page for the last, so pages are fetched until
+this one is full.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from enum import Enum
+from json.encoder import encode_basestring_ascii as quote_json  # the C one, where there is one
+from typing import Final, NamedTuple, Protocol, TypeVar
+
+from proxy.http.dates import format_iso
+from proxy.http.request import Request
+from proxy.store.values import ListedContainer, ListedObject, ListedPrefix
+from proxy.swift_api.descriptions import is_true
+from proxy.swift_api.refusals import Refusal
+from swiftlike.limits import LISTING_ROWS_MAX
+from swiftlike.node_calls import Query
+
+_SLASH: Final = b"/"
+_DIGITS_MAX: Final = 9
+_TEXT_PARAMETERS: Final = ("prefix", "marker", "end_marker", "delimiter", "path")
+_ACCEPT_BYTES_MAX: Final = 1_000
+
+
+class Format(Enum):
+    """How a listing is written."""
+
+    PLAIN = "text/plain"
+    JSON = "application/json"
+    XML = "application/xml"
+
+    @property
+    def content_type(self) -> str:
+        """What the answer says it is."""
+        return f"{self.value}; charset=utf-8"
+
+
+_NAMED: Final = {"plain": Format.PLAIN, "json": Format.JSON, "xml": Format.XML}
+_RANGES: Final = {
+    "text/plain": Format.PLAIN,
+    "application/json": Format.JSON,
+    "application/xml": Format.XML,
+    "text/xml": Format.XML,
+    "text/*": Format.PLAIN,
+    "application/*": Format.JSON,
+    "*/*": Format.PLAIN,
+}
+
+
+class Wanted(NamedTuple):
+    """The page that a request asks for."""
+
+    query: Query
+    format: Format
+    inside: bytes | None = None
+    """Of the parameter `path`: the directory itself, which its own listing leaves out, as it does what lies deeper."""
+
+
+def parse_wanted(request: Request) -> Wanted:
+    """Read the parameters of a listing. Raises Refusal."""
+    given = request.query
+    wanted_format = choose_format(given, request.headers.get("Accept"))
+    if not given:
+        return Wanted(Query(limit=LISTING_ROWS_MAX), wanted_format)
+    for name in _TEXT_PARAMETERS:
+        _check_text(name, given.get(name, b""))
+    prefix, delimiter, inside = given.get("prefix", b""), given.get("delimiter", b""), None
+    if "path" in given:
+        path = given["path"].rstrip(_SLASH)
+        prefix, delimiter = (path + _SLASH if path else b""), _SLASH
+        inside = prefix
+    query = Query(
+        prefix=prefix,
+        marker=given.get("marker", b""),
+        end_marker=given.get("end_marker", b""),
+        delimiter=delimiter,
+        reverse=is_true(given.get("reverse", b"").decode("latin-1")),
+        limit=_limit(given.get("limit", b"")),
+    )
+    return Wanted(query, wanted_format, inside)
+
+
+def _check_text(name: str, value: bytes) -> None:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        raise Refusal(400, f'"{name}" parameter not valid UTF-8') from None
+    if b"\0" in value:
+        raise Refusal(400, f'"{name}" parameter contains a NUL')
+
+
+def _limit(value: bytes) -> int:
+    """Read `limit`; what is no number is ignored, as Swift does."""
+    if not value.isdigit():
+        return LISTING_ROWS_MAX
+    if len(value) > _DIGITS_MAX or int(value) > LISTING_ROWS_MAX:
+        raise Refusal(412, f"Maximum limit is {LISTING_ROWS_MAX}")
+    return int(value)
+
+
+def choose_format(given: Mapping[str, bytes], accept: str | None) -> Format:
+    """Choose by the parameter `format`, else by Accept, else plain. Raises Refusal when none is acceptable."""
+    if "format" in given:
+        return _NAMED.get(given["format"].decode("latin-1").lower(), Format.PLAIN)
+    if not accept or accept == "*/*":
+        return Format.PLAIN
+    best, best_quality = None, 0.0
+    for item in accept[:_ACCEPT_BYTES_MAX].split(","):
+        media, *parameters = (part.strip().lower() for part in item.split(";"))
+        found, quality = _RANGES.get(media), _quality(parameters)
+        if found is not None and quality > best_quality:
+            best, best_quality = found, quality
+    if best is None:
+        raise Refusal(406, "A listing is text/plain, application/json or application/xml.")
+    return best
+
+
+def _quality(parameters: Sequence[str]) -> float:
+    for parameter in parameters:
+        if parameter.startswith("q="):
+            try:
+                return float(parameter[2:])
+            except ValueError:
+                return 0.0
+    return 1.0
+
+
+Item = TypeVar("Item", ListedObject | ListedPrefix, ListedContainer | ListedPrefix)
+ItemsCo = TypeVar("ItemsCo", ListedObject | ListedPrefix, ListedContainer | ListedPrefix, covariant=True)
+
+
+class PageOf(Protocol[ItemsCo]):
+    """A page of the domain."""
+
+    @property
+    def items(self) -> tuple[ItemsCo, ...]:
+        """What it holds."""
+
+    @property
+    def more(self) -> bytes | None:
+        """The marker of the next page."""
+
+
+async def fetch_page(wanted: Wanted, fetch: Callable[[Query], Awaitable[PageOf[Item]]]) -> list[Item]:
+    """Fetch until the page is full or the listing ends."""
+    query, items = wanted.query, list[Item]()
+    limit = query.limit
+    while len(items) < limit:
+        page = await fetch(query._replace(limit=limit - len(items)))
+        if wanted.inside is None:
+            items.extend(page.items)
+        else:
+            items.extend(item for item in page.items if _lies_inside(item, wanted.inside))
+        if page.more is None:
+            break
+        query = query._replace(marker=page.more)
+    return items
+
+
+def _lies_inside(item: ListedObject | ListedContainer | ListedPrefix, directory: bytes) -> bool:
+    return not isinstance(item, ListedPrefix) and item.name != directory
+
+
+# --- how they are written -----------------------------------------------------------------------------------------
+
+
+def write_objects(format_: Format, container: bytes, items: Sequence[ListedObject | ListedPrefix]) -> bytes:
+    """Write a page of a container's listing."""
+    match format_:
+        case Format.PLAIN:
+            return _plain(items)
+        case Format.JSON:
+            return f"[{', '.join(map(_json_object, items))}]".encode("ascii")
+        case Format.XML:
+            rows = "".join(map(_xml_object, items))
+            return f'{_XML}<container name="{_xml(container)}">{rows}</container>'.encode()
+
+
+def write_containers(
+    format_: Format, account: bytes, items: Sequence[ListedContainer | ListedPrefix]
+) -> bytes:
+    """Write a page of an account's listing."""
+    match format_:
+        case Format.PLAIN:
+            return _plain(items)
+        case Format.JSON:
+            return f"[{', '.join(map(_json_container, items))}]".encode("ascii")
+        case Format.XML:
+            rows = "".join(map(_xml_container, items))
+            return f'{_XML}<account name="{_xml(account)}">{rows}</account>'.encode()
+
+
+def _plain(items: Sequence[ListedObject | ListedContainer | ListedPrefix]) -> bytes:
+    names = [item.prefix if isinstance(item, ListedPrefix) else item.name for item in items]
+    return b"".join(name + b"\n" for name in names)
+
+
+def _json_object(item: ListedObject | ListedPrefix) -> str:
+    if isinstance(item, ListedPrefix):
+        return f'{{"subdir": {quote_json(item.prefix.decode())}}}'
+    return (
+        f'{{"name": {quote_json(item.name.decode())}, "hash": {quote_json(item.etag)}, "bytes": {item.size}, '
+        f'"content_type": {quote_json(item.content_type)}, "last_modified": "{format_iso(item.modified_us)}"}}'
+    )
+
+
+def _json_container(item: ListedContainer | ListedPrefix) -> str:
+    if isinstance(item, ListedPrefix):
+        return f'{{"subdir": {quote_json(item.prefix.decode())}}}'
+    return (
+        f'{{"name": {quote_json(item.name.decode())}, "count": {item.objects}, "bytes": {item.bytes}, '
+        f'"last_modified": "{format_iso(item.modified_us)}"}}'
+    )
+
+
+_XML: Final = '<?xml version="1.0" encoding="UTF-8"?>\n'
+# A name may hold control characters, which XML 1.0 has no way to write. References to them are what other stores send;
+# tab and line ends must be references, or a parser takes them for spaces.
+_XML_ESCAPES: Final = {code: f"&#{code};" for code in range(32)} | {
+    ord("&"): "&amp;",
+    ord("<"): "&lt;",
+    ord(">"): "&gt;",
+    ord('"'): "&quot;",
+}
+
+
+def _xml(name: bytes | str) -> str:
+    return (name.decode() if isinstance(name, bytes) else name).translate(_XML_ESCAPES)
+
+
+def _xml_object(item: ListedObject | ListedPrefix) -> str:
+    if isinstance(item, ListedPrefix):
+        return _xml_prefix(item)
+    return (
+        f"<object><name>{_xml(item.name)}</name><hash>{_xml(item.etag)}</hash><bytes>{item.size}</bytes>"
+        f"<content_type>{_xml(item.content_type)}</content_type>"
+        f"<last_modified>{format_iso(item.modified_us)}</last_modified></object>"
+    )
+
+
+def _xml_container(item: ListedContainer | ListedPrefix) -> str:
+    if isinstance(item, ListedPrefix):
+        return _xml_prefix(item)
+    return (
+        f"<container><name>{_xml(item.name)}</name><count>{item.objects}</count><bytes>{item.bytes}</bytes>"
+        f"<last_modified>{format_iso(item.modified_us)}</last_modified></container>"
+    )
+
+
+def _xml_prefix(item: ListedPrefix) -> str:
+    name = _xml(item.prefix)
+    return f'<subdir name="{name}"><name>{name}</name></subdir>'

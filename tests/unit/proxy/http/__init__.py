@@ -1,0 +1,1 @@
+"""HTTP pieces that both dialects share."""

@@ -1,0 +1,1 @@
+"""The Swift dialect over a store in memory."""
