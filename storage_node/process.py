@@ -52,6 +52,7 @@ from swiftlike.rpc.network import SocketNetwork
 from swiftlike.rpc.server import Server
 from swiftlike.rpc.transport import Address, TcpAddress, UnixAddress
 from swiftlike.supervision import DRAINED_CODE, READY, REFUSED, REFUSED_CODE, end_with, tell
+from swiftlike.tls import renew, server_context
 
 log: Final = logging.getLogger("storage_node.process")
 
@@ -119,12 +120,13 @@ class DeviceProcess:
     def __init__(
         self, path: Path, host: HostConfig, storage: StorageConfig, config: DeviceConfig, cluster: Cluster
     ) -> None:
-        """Take the configuration; `path` is where it is read again on SIGHUP."""
+        """Take the configuration; `path` is where it is read again on SIGHUP. Raises ConfigError for the files of TLS."""
         self._path = path
         self._host = host
         self._storage = storage
         self._config = config
         self._cluster = cluster
+        self._tls = None if host.tls is None else server_context(host.tls)
         self._disk = Disk()
         self._stop = asyncio.Event()
         self._began_s = time.monotonic()
@@ -176,7 +178,9 @@ class DeviceProcess:
         service = DeviceService(device, rings.layout, rings, surroundings)
         limits = self._storage.limits.rpc_limits()
         async with service:
-            server = Server(SocketNetwork(), service.service, self._cluster.secret, limits=limits)
+            server = Server(
+                SocketNetwork(server_tls=self._tls), service.service, self._cluster.secret, limits=limits
+            )
             metrics = DeviceMetrics(device, service, server, self._free_bytes)
             async with server:
                 end_scrapes = self._serve_scrapes(metrics)
@@ -264,17 +268,19 @@ class DeviceProcess:
         loop.add_signal_handler(signal.SIGHUP, self._reload, rings)
 
     def _reload(self, rings: RingSet) -> None:
-        """Take from the file what can change under way (log_level, drain_s), and look at the rings."""
+        """Take what can change under way (log_level, drain_s, a renewed certificate), and look at the rings."""
         rings.look()
         try:
             host = load_host(self._path)
             storage, _ = find_device(host, self._path, self._config.name)
+            if self._tls is not None and host.tls is not None:
+                renew(self._tls, host.tls)
         except ConfigError as error:
             log.error("not reloaded: %s", error)
             return
         logs.set_level(host.log_level)
         self._host, self._storage = host, storage
-        log.info("reloaded log_level, drain_s and the rings; the rest takes a restart")
+        log.info("reloaded log_level, drain_s, the certificate and the rings; the rest takes a restart")
 
     # --- what it says of itself ---------------------------------------------------------------------------------
 

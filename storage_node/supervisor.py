@@ -15,6 +15,7 @@ from typing import Final
 from storage_node.process import Exit
 from swiftlike.config import ConfigError, DeviceConfig, HostConfig, StorageConfig, load_cluster, load_host
 from swiftlike.supervision import DRAINED_CODE, REFUSED_CODE, Children, Job, Patience, cause
+from swiftlike.tls import server_context
 
 log: Final = logging.getLogger("storage_node.supervisor")
 
@@ -37,6 +38,8 @@ def load_storage(path: Path) -> tuple[HostConfig, StorageConfig]:
             f"{path}: storage is missing: add [storage] and one [[storage.devices]] for each disk"
         )
     load_cluster(host.cluster_file)
+    if host.tls is not None:
+        server_context(host.tls)
     return host, host.storage
 
 
@@ -62,8 +65,8 @@ class DeviceChildren(Children):
         for device in self._storage.devices:
             self._adopt_device(device)
 
-    def change(self, storage: StorageConfig) -> None:
-        """Take new settings: start what is new, end what is gone, restart what moved, tell the others."""
+    def change(self, storage: StorageConfig, *, restart: bool = False) -> None:
+        """Take new settings: start what is new, end what is gone, restart what moved (or all), tell the others."""
         before, self._storage = self._storage, storage
         wanted = {device.name: device for device in storage.devices}
         for name in [name for name in self._devices if name not in wanted]:
@@ -74,9 +77,13 @@ class DeviceChildren(Children):
                 self._adopt_device(device)
                 continue
             # Settings of another place need another process.
-            moved = device != self._devices[name] or (
-                (storage.bind_host, storage.limits, storage.reserve_bytes)
-                != (before.bind_host, before.limits, before.reserve_bytes)
+            moved = (
+                restart
+                or device != self._devices[name]
+                or (
+                    (storage.bind_host, storage.limits, storage.reserve_bytes)
+                    != (before.bind_host, before.limits, before.reserve_bytes)
+                )
             )
             self._devices[name] = device
             self.reassign(name, self._job(device), restart=moved)
@@ -98,12 +105,14 @@ class DeviceChildren(Children):
 class Supervisor:
     """`swiftlike storage`: the device processes of one host, until SIGTERM."""
 
-    def __init__(self, path: Path, storage: StorageConfig, process: str = PROCESS) -> None:
+    def __init__(self, path: Path, host: HostConfig, process: str = PROCESS) -> None:
         """Take the configuration and the file that it came from, which children read too."""
+        assert host.storage is not None, "load_storage saw to it"
         self._path = path
+        self._shared = _shared(host)
         self._stopping = asyncio.Event()
         self._exit = SupervisorExit.DONE
-        self._children = DeviceChildren(path, storage, self._give_up, process)
+        self._children = DeviceChildren(path, host.storage, self._give_up, process)
 
     async def run(self) -> int:
         """Keep the processes alive until SIGTERM; return the exit code."""
@@ -128,12 +137,21 @@ class Supervisor:
         if self._stopping.is_set():
             return
         try:
-            _, storage = load_storage(self._path)
+            host, storage = load_storage(self._path)
+            shared = _shared(host)
         except ConfigError as error:
             log.error("not reloaded: %s", error)
             return
-        self._children.change(storage)
+        self._children.change(storage, restart=shared != self._shared)
+        self._shared = shared
         log.info("reloaded: %d devices", len(storage.devices))
+
+
+def _shared(host: HostConfig) -> tuple[object, ...]:
+    """Return what all device processes take at their start only, and what is not of `[storage]`. Raises ConfigError."""
+    cluster = load_cluster(host.cluster_file)
+    of_the_cluster = (cluster.hash_seed, cluster.secret, cluster.policies, cluster.reclaim_age_us)
+    return (host.ring_directory, host.socket_directory, host.tls, *of_the_cluster)
 
 
 def _cause(code: int) -> str:

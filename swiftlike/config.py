@@ -28,6 +28,7 @@ __all__ = [
     "PolicyConfig",
     "ProxyConfig",
     "StorageConfig",
+    "TlsConfig",
     "load_cluster",
     "load_host",
 ]
@@ -193,6 +194,19 @@ class ProxyConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsConfig:
+    """`[tls]`: TLS beneath the internal RPC wherever it goes over TCP. See `swiftlike/tls.py`."""
+
+    ca_file: Path
+    """Certificate (PEM) of the authority that signed those of all hosts with devices; callers on this host trust no other."""
+    certificate_file: Path | None = None
+    """This host's certificate (PEM, followed by any between it and the authority's), made out to the name or address by which
+    the ring reaches its devices. Needed on a host with devices."""
+    key_file: Path | None = None
+    """The private key of that certificate (PEM, without a password); readable by its owner only."""
+
+
+@dataclass(frozen=True, slots=True)
 class HostConfig:
     """What the file of one host says."""
 
@@ -204,6 +218,8 @@ class HostConfig:
     """Where Unix sockets are made, for callers on this host; at most 80 bytes, which is what the kernel leaves room for."""
     log_level: Annotated[str, Between(4, 7)] = "info"
     """The least that is logged: debug, info, warning or error."""
+    tls: TlsConfig | None = None
+    """TLS between hosts: on all of them or on none. Default: none, for a network that only the cluster is on."""
     storage: StorageConfig | None = None
     """The devices of this host; none on a host of proxies only."""
     proxy: ProxyConfig | None = None
@@ -238,6 +254,8 @@ def load_host(path: Path) -> HostConfig:
         raise ConfigError(
             f"{path}: socket_directory is over 80 bytes long, too long for a socket: choose a shorter path"
         )
+    if host.tls is not None:
+        _check_tls(path, host.tls, serving=host.storage is not None)
     if host.storage is not None:
         _check_devices(path, host.storage)
     if host.proxy is not None:
@@ -282,6 +300,18 @@ def _check_proxy(path: Path, proxy: ProxyConfig) -> None:
         )
     if proxy.metrics_port and proxy.metrics_port <= proxy.port <= last_port:
         raise ConfigError(f"{path}: proxy.port {proxy.port} is a worker's metrics port as well: change one")
+
+
+def _check_tls(path: Path, tls: TlsConfig, *, serving: bool) -> None:
+    for key, value, other in (
+        ("certificate_file", tls.certificate_file, tls.key_file),
+        ("key_file", tls.key_file, tls.certificate_file),
+    ):
+        if value is None and (serving or other is not None):
+            raise ConfigError(
+                f"{path}: tls.{key} is missing: set it to a path, since "
+                + ("this host has devices" if serving else "the other of certificate and key is there")
+            )
 
 
 def _check_names(path: Path, where: str, names: list[str]) -> None:

@@ -37,7 +37,7 @@ def load_table(kind: type[T], path: Path, *, secret: bool = False) -> T:
 
     Raises ConfigError when it cannot be read, is no TOML, or has a wrong key; with `secret`, also when others may read it.
     """
-    raw = read_secret(path) if secret else _read(path)
+    raw = read_secret(path) if secret else read_file(path)
     try:
         table = tomllib.loads(raw.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -55,10 +55,11 @@ def read_secret(path: Path) -> bytes:
         ) from None
     if mode & SECRET_MODE_MASK:
         raise ConfigError(f"{path} holds a secret and others may read it: run chmod 600 {path}")
-    return _read(path)
+    return read_file(path)
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """Return the content of a file. Raises ConfigError when it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:

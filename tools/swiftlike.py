@@ -42,12 +42,12 @@ def storage(path: Path) -> None:
     """
     logs.set_up("info", "supervisor")
     try:
-        host, devices = load_storage(path.absolute())
+        host, _ = load_storage(path.absolute())
     except ConfigError as error:
         click.echo(f"swiftlike storage: {error}", err=True)
         sys.exit(SupervisorExit.REFUSED)
     logs.set_level(host.log_level)
-    sys.exit(asyncio.run(Supervisor(path.absolute(), devices).run()))
+    sys.exit(asyncio.run(Supervisor(path.absolute(), host).run()))
 
 
 @main.command()

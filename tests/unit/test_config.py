@@ -154,6 +154,18 @@ def test_a_secret_that_others_may_read_is_refused_with_the_chmod_that_helps(
             "drain_s = 3", "restart_min_s = 60", "restart_min_s is above storage.restart_max_s", id="order"
         ),
         pytest.param("[storage]", "[storage", "is not TOML (", id="syntax"),
+        pytest.param(
+            "[storage]",
+            '[tls]\nca_file = "ca"\n[storage]',
+            "tls.certificate_file is missing: set it to a path, since this host has devices",
+            id="tls of devices",
+        ),
+        pytest.param(
+            "[storage]",
+            '[tls]\ncertificate_file = "x"\nkey_file = "x"\n[storage]',
+            "tls.ca_file is missing: set it to a path",
+            id="tls authority",
+        ),
         pytest.param("workers = 4", "workers = -1", "proxy.workers must be 0 to 1024", id="workers"),
         pytest.param(
             "workers = 4",
@@ -250,3 +262,15 @@ def test_a_short_secret_is_refused(directory: Path) -> None:
 def test_a_file_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere.toml cannot be read \(No such file or directory\)"):
         load_host(tmp_path / "nowhere.toml")
+
+
+def test_a_host_without_devices_needs_no_certificate_of_its_own(directory: Path) -> None:
+    path = directory / "host.toml"
+    plain = HOST[: HOST.index("[storage]")]
+    path.write_text(plain + '[tls]\nca_file = "ca.pem"\n')
+    tls = load_host(path).tls
+    assert tls is not None
+    assert (tls.ca_file, tls.certificate_file, tls.key_file) == (directory / "ca.pem", None, None)
+    path.write_text(plain + '[tls]\nca_file = "ca.pem"\nkey_file = "key"\n')
+    with pytest.raises(ConfigError, match=r"tls\.certificate_file is missing: .* the other of certificate"):
+        load_host(path)

@@ -221,8 +221,15 @@ def set_info(
     show_default=True,
     help="cluster.toml, whose secret the devices must be shown.",
 )
+@click.option(
+    "--ca-file",
+    type=click.Path(path_type=Path),
+    help="Where the hosts' files have a [tls]: its ca_file.",
+)
 @pass_session
-def bind(session: Session, values: tuple[str, ...], uuid: UUID | None, cluster_file: Path) -> Exit:
+def bind(
+    session: Session, values: tuple[str, ...], uuid: UUID | None, cluster_file: Path, ca_file: Path | None
+) -> Exit:
     """Note the uuids of devices, without which they do not vote.
 
     SEARCH --uuid UUID notes one. Without --uuid, all devices that SEARCH matches (or all) whose uuid is not known are asked
@@ -236,7 +243,7 @@ def bind(session: Session, values: tuple[str, ...], uuid: UUID | None, cluster_f
             bound = [replace(device, uuid=uuid)]
         else:
             unbound = [device for device in _named(builder, values) if device.uuid is None]
-            uuids = ask_for_uuids(unbound, cluster_file) if unbound else []
+            uuids = ask_for_uuids(unbound, cluster_file, ca_file) if unbound else []
             bound = [replace(device, uuid=told) for device, told in zip(unbound, uuids, strict=True)]
         if not bound:
             return session.refuse("every device is bound already; name one and its --uuid to bind it anew")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ring.builder.file import load_builder
+from tests.cluster.device.authority import Authority
 from tests.cluster.device.hosts import Host, Running, client_of, free_ports, start_device, wait_serving
 from tools.ring_builder import main
 
@@ -29,6 +30,22 @@ async def test_bind_notes_the_uuid_that_a_running_device_tells(host: Host, run: 
     path = builder_of(host, host.ports[0])
     bind = [str(path), "bind", "--cluster", str(host.root / "cluster.toml")]
     assert await asyncio.to_thread(main, bind, NOW_S) == 0
+    assert load_builder(path).device(0).uuid == host.uuids["d1"]
+
+
+async def test_bind_asks_over_tls_where_the_hosts_speak_it(host: Host, run: Run) -> None:
+    authority = Authority(host.root)
+    authority.issue()
+    host.write()
+    with host.config.open("a") as file:
+        file.write('[tls]\nca_file = "ca.pem"\ncertificate_file = "host.pem"\nkey_file = "host.key"\n')
+    run(start_device(host))
+    async with client_of(host) as client:
+        await wait_serving(client)
+    path = builder_of(host, host.ports[0])
+    bind = [str(path), "bind", "--cluster", str(host.root / "cluster.toml")]
+    assert await asyncio.to_thread(main, bind, NOW_S) == 2
+    assert await asyncio.to_thread(main, [*bind, "--ca-file", str(authority.ca_file)], NOW_S) == 0
     assert load_builder(path).device(0).uuid == host.uuids["d1"]
 
 

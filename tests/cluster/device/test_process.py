@@ -369,6 +369,21 @@ async def test_a_file_that_became_bad_is_told_at_sighup_and_the_old_settings_sta
         assert (await client.health())["pid"] == pid
 
 
+async def test_what_devices_take_at_their_start_only_starts_them_anew_at_sighup(host: Host, run: Run) -> None:
+    supervisor = run(start_supervisor(host))
+    async with client_of(host) as client:
+        pid = await wait_serving(client)
+        host.settings |= {"drain_s": 4.0, "restart_max_s": 0.3}
+        host.write()
+        supervisor.send(signal.SIGHUP)
+        await wait_until(lambda: "reloaded log_level, drain_s" in supervisor.log())
+        assert (await client.health())["pid"] == pid
+        host.write_cluster("reclaim_age_s = 7200\n")
+        supervisor.send(signal.SIGHUP)
+        await wait_until(lambda: not Path(f"/proc/{pid}").exists())
+        assert await wait_serving(client) != pid
+
+
 async def test_metrics_and_health_tell_of_the_device(host: Host, run: Run) -> None:
     port = host.ports[0] + 1
     host.extra["d1"] = f"metrics_port = {port}"
