@@ -41,10 +41,10 @@ from swiftlike import logs
 from swiftlike.config import Cluster, ConfigError, HostConfig, ProxyConfig, load_cluster, load_host
 from swiftlike.limits import HttpLimits
 from swiftlike.rpc.client import Client
-from swiftlike.rpc.network import SocketNetwork
 from swiftlike.rpc.transport import Address, Transport, UnixAddress
 from swiftlike.supervision import DRAINED_CODE, READY, REFUSED, REFUSED_CODE, end_with, tell
 from swiftlike.timestamps import Clock
+from swiftlike.tls import calling_network
 
 log: Final = logging.getLogger("proxy.process")
 
@@ -103,10 +103,11 @@ class Worker:
         self._stop = asyncio.Event()
 
     async def run(self) -> int:
-        """Open, serve, drain, close; return the exit code. Raises RingError."""
+        """Open, serve, drain, close; return the exit code. Raises ConfigError, RingError."""
+        network = calling_network(self._host.tls)
         rings = FollowedRings(self._host.ring_directory, self._cluster)
         async with AsyncExitStack() as held:
-            transport = await held.enter_async_context(Client(SocketNetwork(), self._cluster.secret))
+            transport = await held.enter_async_context(Client(network, self._cluster.secret))
             await held.enter_async_context(self._following(rings))
             registers = await held.enter_async_context(self._registers(transport, rings))
             dialect = await self._dialect(held, registers)
