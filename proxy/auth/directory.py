@@ -18,25 +18,22 @@ compare-and-swap on one object.
     └── TooManyAccessKeys
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from typing import Final, Protocol
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import Final
 
 from proxy.auth.identities import HIDDEN
 from proxy.auth.records import ACCESS_KEYS_MAX, UserName, access_keys_of
+from proxy.store.contract import Store
 from proxy.store.errors import ConditionFailed, NoSuchContainer, NotThere, Unavailable
 from proxy.store.names import ContainerName, ObjectName
 from proxy.store.values import (
     Attributes,
     Condition,
-    ContainerInfo,
     Describe,
     Description,
     ListedObject,
-    ObjectBody,
     ObjectInfo,
-    ObjectPage,
     Received,
-    Upload,
 )
 from swiftlike.node_calls import Query
 from swiftlike.rpc.transport import Body
@@ -90,63 +87,6 @@ class TooManyAccessKeys(DirectoryError):
 
     def __init__(self, name: UserName) -> None:
         super().__init__(f"user {name} has {ACCESS_KEYS_MAX} S3 keys already; remove one first")
-
-
-# --- what is needed of the store ----------------------------------------------------------------------------------
-
-
-class Containers(Protocol):
-    """Containers, as far as the directory needs them."""
-
-    async def create(
-        self, name: ContainerName, describe: Describe, policy: int | None, *, deadline: float
-    ) -> tuple[ContainerInfo, bool]:
-        """Make a container, or describe the one that is there."""
-
-    async def list(self, name: ContainerName, query: Query, *, deadline: float) -> ObjectPage:
-        """Return one page of a listing."""
-
-
-class Objects(Protocol):
-    """Objects, as far as the directory needs them."""
-
-    async def put(
-        self, name: ObjectName, upload: Upload, *, deadline: float, condition: Condition | None = None
-    ) -> ObjectInfo:
-        """Write an object where a condition holds."""
-
-    async def read(
-        self, name: ObjectName, *, deadline: float, inline_bytes: int = 0
-    ) -> tuple[ObjectInfo, ObjectBody]:
-        """Read an object."""
-
-    async def describe(
-        self,
-        name: ObjectName,
-        describe: Callable[[ObjectInfo], Description],
-        *,
-        deadline: float,
-        condition: Condition | None = None,
-    ) -> ObjectInfo:
-        """Describe an object anew, by what stands there."""
-
-    async def delete(self, name: ObjectName, *, deadline: float, condition: Condition | None = None) -> bool:
-        """Delete an object where a condition holds."""
-
-
-class Store(Protocol):
-    """The domain, as far as the directory needs it."""
-
-    @property
-    def containers(self) -> Containers:
-        """Its containers."""
-
-    @property
-    def objects(self) -> Objects:
-        """Its objects."""
-
-
-# --- the directory ------------------------------------------------------------------------------------------------
 
 
 class Directory:

@@ -11,7 +11,7 @@ import hmac
 import logging
 import secrets
 import string
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, aclosing
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -22,11 +22,11 @@ from proxy.auth.directory import (
     DirectoryError,
     NoSuchAccessKey,
     NoSuchUser,
-    Store,
     TooManyAccessKeys,
     UserExists,
 )
 from proxy.auth.freshness import Fresh
+from proxy.auth.identities import Identity, account_of
 from proxy.auth.records import (
     ACCESS_KEYS_MAX,
     User,
@@ -41,7 +41,8 @@ from proxy.auth.records import (
     without_access_key,
 )
 from proxy.auth.sealing import SealBroken, Sealer
-from proxy.auth.tokens import GENERATION_BYTES, Token, TokenRefused, Tokens
+from proxy.auth.tokens import GENERATION_BYTES, TokenRefused, Tokens
+from proxy.store.contract import Store
 from proxy.store.errors import Unavailable
 from proxy.store.values import Attributes, Describe
 from swiftlike.user_config import UserConfig, check_access_key, check_key, check_name, check_role
@@ -59,8 +60,14 @@ _ACCESS_KEY_CHARACTERS: Final = 20
 _SECRET_CHARACTERS: Final = 40
 
 
-class WrongCredentials(Exception):
-    """Who asks is not who he says. Does not tell which part was wrong."""
+class SignedIn(NamedTuple):
+    """What whoever signed in is given."""
+
+    token: str
+    expires_s: int
+    """Seconds from now for which it is good."""
+    account: bytes
+    """The store's account that the user belongs to."""
 
 
 class S3Key(NamedTuple):
@@ -80,11 +87,12 @@ class Users:
     Deadlines are on the store's clock, which is the event loop's.
     """
 
-    def __init__(self, store: Store, secret: bytes, token_lifetime_s: int) -> None:
-        """Take the store that keeps the users, the cluster's secret, and how long a token is good."""
+    def __init__(self, store: Store, secret: bytes, token_lifetime_s: int, now_us: Callable[[], int]) -> None:
+        """Take the store that keeps the users, the cluster's secret, how long a token is good, and the host's clock."""
         self._directory: Final = Directory(store)
         self._sealer: Final = Sealer(secret, b"users")
         self._tokens: Final = Tokens(secret, token_lifetime_s)
+        self._now_us: Final = now_us
         self._users: Final = Fresh[UserName, User](self._look_up, AGE_MAX_S, REMEMBERED_MAX)
         self._owners: Final = Fresh[str, UserName](self._look_up_owner, AGE_MAX_S, REMEMBERED_MAX)
         self._context: Final = AsyncExitStack()
@@ -127,26 +135,27 @@ class Users:
             return None
         return user, user.access_keys[access_key]
 
-    async def log_in(self, name: str, key: str, *, now_us: int, deadline: float) -> tuple[User, str, Token]:
-        """Return the user `account:user` of this key with a new token, as text and as what it says. Raises WrongCredentials."""
-        account, _, user_name = name.partition(":")
-        user = await self.by_name(account, user_name, deadline=deadline)
+    async def sign_in(self, account: str, user: str, key: str, *, deadline: float) -> SignedIn | None:
+        """Return a new token for whoever knows the key of `account:user`; None when these do not fit, whichever is wrong."""
+        found = await self.by_name(account, user, deadline=deadline)
         # Compared in any case, so that the time tells nothing either.
-        is_right = hmac.compare_digest(_comparable(key), _comparable(user.key if user else ""))
-        if user is None or not is_right:
-            raise WrongCredentials
-        return user, *self._tokens.issue(*user.name, user.generation, now_us)
+        is_right = hmac.compare_digest(_comparable(key), _comparable(found.key if found else ""))
+        if found is None or not is_right:
+            return None
+        now_us = self._now_us()
+        text, token = self._tokens.issue(*found.name, found.generation, now_us)
+        return SignedIn(text, (token.until_us - now_us) // 1_000_000, account_of(account))
 
-    async def by_token(self, text: str, *, now_us: int, deadline: float) -> User:
-        """Return whose token it is. Raises WrongCredentials when it is nobody's, or no longer."""
+    async def identify(self, token: str, *, deadline: float) -> Identity | None:
+        """Return who holds a token; None when it is forged, expired or ended."""
         try:
-            token = self._tokens.verify(text, now_us)
+            said = self._tokens.verify(token, self._now_us())
         except TokenRefused:
-            raise WrongCredentials from None
-        user = await self.by_name(token.account, token.user, deadline=deadline)
-        if user is None or user.generation != token.generation:
-            raise WrongCredentials
-        return user
+            return None
+        user = await self.by_name(said.account, said.user, deadline=deadline)
+        if user is None or user.generation != said.generation:
+            return None
+        return user.identity
 
     # --- what an operator changes -------------------------------------------------------------------------------------
 
