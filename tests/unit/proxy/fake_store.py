@@ -64,7 +64,9 @@ class FakeBody:
 class FakeStore:
     """Accounts, containers and objects at once."""
 
-    def __init__(self, clock: Clock, inline_bytes: int = RPC_BODY_BYTES_MAX, page_items: int = 10_000) -> None:
+    def __init__(
+        self, clock: Clock, inline_bytes: int = RPC_BODY_BYTES_MAX, page_items: int = 10_000
+    ) -> None:
         self.accounts = FakeAccounts(self)
         self.containers = FakeContainers(self)
         self.objects = FakeObjects(self)
@@ -78,7 +80,9 @@ class FakeStore:
         self.object_infos: dict[ObjectName, ObjectInfo] = {}
         self.bodies: dict[ObjectName, bytes] = {}
 
-    def entry(self, attributes: dict[str, str], *, size: int = 0, policy: int = 0, delete_at: int = 0) -> Entry:
+    def entry(
+        self, attributes: dict[str, str], *, size: int = 0, policy: int = 0, delete_at: int = 0
+    ) -> Entry:
         stamp = self.clock.issue()
         return Entry(
             Ballot.of(stamp.micros, stamp.writer),

@@ -15,8 +15,8 @@ from proxy.swift_api.asks import Surroundings
 from swiftlike.config import PolicyConfig
 from swiftlike.limits import HttpLimits
 from swiftlike.timestamps import Clock
-from tests.unit.proxy.fake_store import FakeStore
 from swiftlike.user_config import Role
+from tests.unit.proxy.fake_store import FakeStore
 
 NOW_US = 1_700_000_000_000_000
 POLICIES = (PolicyConfig(0, "gold", default=True), PolicyConfig(1, "silver"))
