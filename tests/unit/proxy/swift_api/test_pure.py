@@ -1,0 +1,252 @@
+"""Paths, metadata, due times, types, listings: tables of the Swift dialect's pure parts."""
+
+import json
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from proxy.store.values import ListedContainer, ListedObject, ListedPrefix
+from proxy.swift_api.descriptions import guess_type, read_delete_at_us
+from proxy.swift_api.facts import format_timestamp, last_modified
+from proxy.swift_api.listings import Format, choose_format, write_containers, write_objects
+from proxy.swift_api.metadata import merge, read_metadata, without_empty
+from proxy.swift_api.paths import Resource, parse_reference, parse_resource
+from proxy.swift_api.refusals import Refusal
+
+NOW_US = 1_700_000_000_500_000
+
+
+def headers(**fields: str) -> CIMultiDictProxy[str]:
+    return CIMultiDictProxy(CIMultiDict({name.replace("_", "-"): value for name, value in fields.items()}))
+
+
+@pytest.mark.parametrize(
+    ("path", "resource"),
+    [
+        (b"/v1/a", Resource(b"a")),
+        (b"/v1/a/", Resource(b"a")),
+        (b"/v1/a/c", Resource(b"a", b"c")),
+        (b"/v1/a/c/", Resource(b"a", b"c")),
+        (b"/v1/a/c/o", Resource(b"a", b"c", b"o")),
+        (b"/v1/a/c//o//", Resource(b"a", b"c", b"/o//")),
+        (b"/v1/a/c//", Resource(b"a", b"c", b"/")),
+        (b"/v1/a/./..", Resource(b"a", b".", b"..")),
+        ("/v1/a/c/ü%\n☃".encode(), Resource(b"a", b"c", "ü%\n☃".encode())),
+    ],
+)
+def test_a_path_names_an_account_a_container_and_an_object(path: bytes, resource: Resource) -> None:
+    assert parse_resource(path) == resource
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "text"),
+    [
+        (b"/v1", 412, "Bad URL"),
+        (b"/v1/", 412, "Bad URL"),
+        (b"/v1//c", 412, "Bad URL"),
+        (b"/v1/a//o", 404, "container"),
+        (b"/v1/a/c/\xff", 412, "UTF8"),
+        (b"/v1/a/c/x\0y", 412, "NULL"),
+        (b"/v1/" + b"a" * 257, 400, "256"),
+        (b"/v1/a/" + b"c" * 257, 400, "256"),
+        (b"/v1/a/c/" + b"o" * 1025, 400, "1024"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_path_that_names_nothing_is_refused(path: bytes, status: int, text: str) -> None:
+    with pytest.raises(Refusal, match=text) as refused:
+        parse_resource(path)
+    assert refused.value.status == status
+
+
+@pytest.mark.parametrize(
+    ("value", "found"), [(b"c/o", (b"c", b"o")), (b"/c/o/p/", (b"c", b"o/p/")), (b"c//o", (b"c", b"/o"))]
+)
+def test_a_reference_is_container_and_object(value: bytes, found: tuple[bytes, bytes]) -> None:
+    assert parse_reference("Destination", value) == found
+
+
+@pytest.mark.parametrize("value", [b"", b"/", b"c", b"c/", b"//o", b"\xff/o", b"c/\0"])
+def test_a_reference_that_is_none_is_refused(value: bytes) -> None:
+    with pytest.raises(Refusal):
+        parse_reference("Destination", value)
+
+
+def test_metadata_is_lower_case_and_keeps_its_value() -> None:
+    given_ = headers(
+        X_Object_Meta_Foo_Bar="Ünïcode %41", x_object_meta_b="", X_Remove_Object_Meta_C="x", Other="y"
+    )
+    assert read_metadata(given_, "Object") == {"meta:foo-bar": "Ünïcode %41", "meta:b": "", "meta:c": ""}
+
+
+def test_a_container_adds_up_metadata_and_an_object_replaces_it() -> None:
+    changes = {"meta:a": "2", "meta:b": "", "sys:read-acl": ""}
+    old = {"meta:a": "1", "meta:b": "1", "meta:c": "1", "sys:read-acl": "x", "type": "t"}
+    assert merge(old, changes) == {"meta:a": "2", "meta:c": "1", "type": "t"}
+    assert without_empty(changes) == {"meta:a": "2"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"x-object-meta-": "x"}, "empty"),
+        ({"x-object-meta-" + "n" * 129: "x"}, "128"),
+        ({"x-object-meta-a": "v" * 257}, "256"),
+        ({"x-object-meta-a": "é" * 129}, "256"),
+        ({"x-object-meta-a": "\udcff"}, "UTF-8"),
+        ({f"x-object-meta-{at}": "v" for at in range(91)}, "90"),
+        ({f"x-object-meta-{at}": "v" * 256 for at in range(17)}, "4096"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_metadata_beyond_its_limits_is_refused(fields: dict[str, str], text: str) -> None:
+    with pytest.raises(Refusal, match=text) as refused:
+        without_empty(read_metadata(CIMultiDictProxy(CIMultiDict(fields)), "Object"))
+    assert refused.value.status == 400
+
+
+def test_metadata_at_its_limits_passes() -> None:
+    fields = {f"x-object-meta-{at:02d}": "v" * 43 for at in range(90)} | {
+        "x-object-meta-" + "n" * 2: "v" * 43
+    }
+    del fields["x-object-meta-00"]
+    assert len(without_empty(read_metadata(CIMultiDictProxy(CIMultiDict(fields)), "Object"))) == 90
+
+
+@pytest.mark.parametrize(
+    ("fields", "due_s"),
+    [
+        ({}, 0),
+        ({"X_Delete_At": "1700000001"}, 1_700_000_001),
+        ({"X_Delete_After": "60"}, 1_700_000_060),
+        ({"X_Delete_After": "60", "X_Delete_At": "1700000001"}, 1_700_000_060),
+    ],
+)
+def test_an_object_is_due_when_its_headers_say(fields: dict[str, str], due_s: int) -> None:
+    assert read_delete_at_us(headers(**fields), NOW_US) == due_s * 1_000_000
+
+
+@pytest.mark.parametrize("header", ["X_Delete_At", "X_Delete_After"])
+@pytest.mark.parametrize("value", ["", "x", "1.5", "-1", "0", "99999999999", "١"])
+def test_a_due_time_that_is_past_or_none_is_refused(header: str, value: str) -> None:
+    with pytest.raises(Refusal, match=r"in past|Non-integer"):
+        read_delete_at_us(headers(**{header: value}), NOW_US)
+
+
+@pytest.mark.parametrize(
+    ("name", "content_type"),
+    [
+        (b"a.txt", "text/plain"),
+        (b"a/b.JPG", "image/jpeg"),
+        (b"a.tar.gz", "application/gzip"),
+        (b"a", "application/octet-stream"),
+        (b"data:,x", "text/plain"),
+        (b"http://[", "application/octet-stream"),
+        ("ü.json".encode(), "application/json"),
+    ],
+)
+def test_a_type_is_guessed_by_the_end_of_the_name(name: bytes, content_type: str) -> None:
+    assert guess_type(name) == content_type
+
+
+@given(st.text(max_size=40))
+def test_a_guess_is_made_for_any_name(name: str) -> None:
+    assert "/" in guess_type(name.encode("utf-8", "ignore"))
+
+
+def test_times_are_written_as_swift_does() -> None:
+    assert format_timestamp(1_700_000_000_123_456) == "1700000000.12345"
+    assert last_modified(1_700_000_000_000_001) == "Tue, 14 Nov 2023 22:13:21 GMT"
+    assert last_modified(1_700_000_000_000_000) == "Tue, 14 Nov 2023 22:13:20 GMT"
+
+
+@pytest.mark.parametrize(
+    ("query", "accept", "found"),
+    [
+        ({}, None, Format.PLAIN),
+        ({}, "*/*", Format.PLAIN),
+        ({}, "application/json", Format.JSON),
+        ({}, "text/xml", Format.XML),
+        ({}, "application/xml;q=0.5, application/json;q=0.4", Format.XML),
+        ({}, "text/html, */*;q=0.1", Format.PLAIN),
+        ({}, "application/json;q=x, text/plain;q=0.1", Format.PLAIN),
+        ({"format": b"JSON"}, "text/plain", Format.JSON),
+        ({"format": b"nonsense"}, "image/png", Format.PLAIN),
+    ],
+    ids=str,
+)
+def test_a_format_is_chosen_by_query_then_by_accept(
+    query: dict[str, bytes], accept: str | None, found: Format
+) -> None:
+    assert choose_format(query, accept) is found
+
+
+def test_a_format_that_nobody_writes_is_406() -> None:
+    with pytest.raises(Refusal) as refused:
+        choose_format({}, "image/png")
+    assert refused.value.status == 406
+
+
+names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20).map(
+    str.encode
+)
+
+
+@given(st.lists(names, max_size=5))
+def test_json_holds_every_name_as_it_is(listed: list[bytes]) -> None:
+    objects = [ListedObject(name, 3, "e", "t/x", NOW_US) for name in listed]
+    found = json.loads(write_objects(Format.JSON, b"c", [*objects, *map(ListedPrefix, listed)]))
+    assert [item["name"].encode() for item in found[: len(listed)]] == listed
+    assert [item["subdir"].encode() for item in found[len(listed) :]] == listed
+    containers = [ListedContainer(name, 1, 2, 0, NOW_US) for name in listed]
+    assert [
+        item["name"].encode() for item in json.loads(write_containers(Format.JSON, b"a", containers))
+    ] == listed
+
+
+writable = st.text(
+    st.characters(
+        codec="utf-8",
+        exclude_categories=["Cs"],
+        exclude_characters="".join(map(chr, [*range(9), 11, 12, *range(14, 32), 0xFFFE, 0xFFFF])),
+    ),
+    min_size=1,
+    max_size=20,
+).map(str.encode)
+
+
+@given(st.lists(writable, max_size=5))
+def test_xml_holds_every_name_that_xml_can_hold(listed: list[bytes]) -> None:
+    objects = [ListedObject(name, 3, "e", "t/x", NOW_US) for name in listed]
+    root = ElementTree.fromstring(write_objects(Format.XML, b"<c>", [*objects, *map(ListedPrefix, listed)]))
+    assert root.attrib["name"] == "<c>"
+    assert [(node.text or "").encode() for node in root.findall("object/name")] == listed
+    assert [node.attrib["name"].encode() for node in root.findall("subdir")] == listed
+
+
+def test_listings_are_written_as_swift_does() -> None:
+    objects = [ListedObject(b"a&b", 3, "abc", "text/plain", 1_700_000_000_123_456), ListedPrefix(b"d/")]
+    assert write_objects(Format.PLAIN, b"c", objects) == b"a&b\nd/\n"
+    assert json.loads(write_objects(Format.JSON, b"c", objects)) == [
+        {
+            "name": "a&b",
+            "hash": "abc",
+            "bytes": 3,
+            "content_type": "text/plain",
+            "last_modified": "2023-11-14T22:13:20.123456",
+        },
+        {"subdir": "d/"},
+    ]
+    assert write_objects(Format.XML, b"c", objects) == (
+        b'<?xml version="1.0" encoding="UTF-8"?>\n<container name="c"><object><name>a&amp;b</name><hash>abc</hash>'
+        b"<bytes>3</bytes><content_type>text/plain</content_type><last_modified>2023-11-14T22:13:20.123456"
+        b'</last_modified></object><subdir name="d/"><name>d/</name></subdir></container>'
+    )
+    containers = [ListedContainer(b"c", 2, 5, 0, 1_700_000_000_000_000)]
+    assert write_containers(Format.XML, b"a", containers) == (
+        b'<?xml version="1.0" encoding="UTF-8"?>\n<account name="a"><container><name>c</name><count>2</count>'
+        b"<bytes>5</bytes><last_modified>2023-11-14T22:13:20.000000</last_modified></container></account>"
+    )
