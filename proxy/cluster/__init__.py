@@ -7,6 +7,7 @@
     rounds      ask many, go on when enough have answered, and keep hold of the rest
     nodes       how a device is called, and what a failed call proves
     bodies      bodies that a copy lacks, and bodies on their way to a reader
+    uploads     a large body on its way to all owners at once
     offers      one entry offered to all owners, and copies for those that are down
     register    the register of each key: write, write on a condition, settle, read
 

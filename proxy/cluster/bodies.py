@@ -4,16 +4,20 @@ Owns the way from owner to owner at one body id. Never decides which version is 
 body id names the same bytes for ever, so any owner that holds it can go on where another one died.
 """
 
-from collections.abc import AsyncIterator, Iterable
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
 from proxy.cluster.nodes import Nodes
 from proxy.cluster.placement import Placement
+from proxy.cluster.rounds import Patience
 from ring.device import Device, DeviceId
 from swiftlike.entries import Entry
 from swiftlike.limits import RPC_BODY_BYTES_MAX
 from swiftlike.node_client import NodeClient, NodeFailed
 from swiftlike.rpc.transport import Body
+from swiftlike.timestamps import Offer
 
 
 class BodyUnavailable(Exception):
@@ -30,8 +34,9 @@ class BodyUnavailable(Exception):
 class Bodies:
     """The bodies of a cluster's objects."""
 
-    def __init__(self, nodes: Nodes) -> None:
+    def __init__(self, nodes: Nodes, patience: Patience) -> None:
         self._nodes: Final = nodes
+        self._copies = asyncio.Semaphore(patience.copies_max)
 
     async def fetch(
         self, placement: Placement, entry: Entry, holders: Iterable[DeviceId], deadline: float
@@ -60,13 +65,41 @@ class Bodies:
             if entry.size <= RPC_BODY_BYTES_MAX:
                 body = await self.fetch(placement, entry, others, deadline)
                 return body is not None and await target.fill(key.table, key.path, entry.body_id, body)
-            chunks = self.stream(placement, entry, others, 0, entry.size, deadline)
-            return await target.fill_stream(key.table, key.path, entry.body_id, chunks, entry.size)
+            async with self._copying(placement, entry, others, deadline) as chunks:
+                return await target.fill_stream(key.table, key.path, entry.body_id, chunks, entry.size)
         except NodeFailed as failure:
             self._nodes.heed(placement, failure)
-        except BodyUnavailable:
+        except (BodyUnavailable, TimeoutError):
             pass  # whoever holds it is down; the entry there does not count, and the caller hears just that
         return False
+
+    async def copy(self, placement: Placement, target: Device, entry: Entry, deadline: float) -> bool:
+        """Give a copy of an entry with a large body to a device that has neither; say whether it took it."""
+        key = placement.key
+        client = self._nodes.client(placement, target, deadline)
+        try:
+            async with (
+                self._copying(placement, entry, placement.owners.everyone, deadline) as chunks,
+                client.put_stream(key.table, key.path, entry.body_id, entry.size) as stream,
+            ):
+                async for chunk in chunks:
+                    await stream.send(chunk)
+                return (await stream.commit(entry, offer=Offer.COPY)).counts
+        except NodeFailed as failure:
+            self._nodes.heed(placement, failure)
+        except (BodyUnavailable, TimeoutError):
+            pass  # as above: one copy fewer until the owner is back
+        return False
+
+    @asynccontextmanager
+    async def _copying(
+        self, placement: Placement, entry: Entry, holders: Iterable[DeviceId], deadline: float
+    ) -> AsyncIterator[AsyncIterator[Body]]:
+        """Wait for a turn, then stream a whole body."""
+        async with asyncio.timeout_at(deadline), self._copies:
+            chunks = self.stream(placement, entry, holders, 0, entry.size, deadline)
+            async with aclosing(chunks):
+                yield chunks
 
     async def stream(
         self,
@@ -76,7 +109,7 @@ class Bodies:
         start: int,
         stop: int,
         deadline: float,
-    ) -> AsyncIterator[Body]:
+    ) -> AsyncGenerator[Body]:
         """Yield the bytes `[start, stop)` of a body. An owner that dies is replaced at the same offset and body.
 
         Raises BodyUnavailable when no holder is left. Close it (`aclosing`) when leaving before the end.

@@ -63,6 +63,11 @@ def is_without_effect(failure: NodeFailed) -> bool:
     return reply.outcome in _NOT_BEGUN or (reply.outcome is Outcome.ERROR and reply.code in _NOT_DONE)
 
 
+def is_full(failure: NodeFailed) -> bool:
+    """Say whether a device has only its reserve of space left."""
+    return failure.reply.code == Code.INSUFFICIENT_STORAGE
+
+
 def wants_handoff(failure: NodeFailed) -> bool:
     """Say whether an owner is down or full, so that another device should keep its copy meanwhile."""
     reply = failure.reply

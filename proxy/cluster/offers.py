@@ -1,18 +1,23 @@
 """Offers: one entry offered to all owners of its key, and copies for those that are down.
 
+A small body travels with the offer. A streamed one waits at the owners already, and the offer is made where it waits; an
+owner that was dropped meanwhile is offered the entry alone, and given the body by one that holds it.
+
 Owns the round in which an entry is accepted: which answers count, the body that an owner lacks, and the handoffs. Never
 issues a ballot, never tries twice, never judges what a refusal means for the write.
 """
 
+import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from proxy.cluster.bodies import Bodies
-from proxy.cluster.nodes import Nodes, is_without_effect, wants_handoff
+from proxy.cluster.nodes import Nodes, is_full, is_without_effect, wants_handoff
 from proxy.cluster.placement import Placement
-from proxy.cluster.quorum import Answer, Need, Verdict, judge
+from proxy.cluster.quorum import Answer, Need, Verdict, can_be_written_without, judge
 from proxy.cluster.rounds import Patience, Round, Stragglers
+from proxy.cluster.uploads import StreamedUpload
 from ring.device import Device, DeviceId
 from swiftlike.entries import Entry
 from swiftlike.node_calls import Acceptance
@@ -20,6 +25,9 @@ from swiftlike.node_client import NodeFailed
 from swiftlike.registers import Replaced
 from swiftlike.rpc.transport import Body
 from swiftlike.timestamps import ZERO_BALLOT, Ballot, Offer
+
+Content: TypeAlias = Body | StreamedUpload | None
+"""The body of an offer: all of it; on its way already; or none, where it is there already or there is none."""
 
 
 class Offered(NamedTuple):
@@ -40,6 +48,8 @@ class Offered(NamedTuple):
     @property
     def wants_handoff(self) -> bool:
         """Whether the owner is down or full, so that another device should keep its copy meanwhile."""
+        if self.acceptance is not None:
+            return self.acceptance.accepted and not self.acceptance.whole
         return self.failure is not None and wants_handoff(self.failure)
 
 
@@ -51,6 +61,8 @@ class OfferEnd(NamedTuple):
     """Some owner took the entry, or nobody knows."""
     replaced: Replaced | None
     above: Ballot
+    is_full: bool
+    """It could not be done because of owners that have no space left."""
 
 
 class Offers:
@@ -68,24 +80,30 @@ class Offers:
         entry: Entry,
         offer: Offer,
         deadline: float,
-        body: Body | None = None,
+        body: Content = None,
         *,
         is_own: bool = False,
     ) -> OfferEnd:
         """Offer an entry to every owner. `is_own`: this write's, whose copies handoffs keep for owners that are down."""
-        round_deadline = min(deadline, self._nodes.now() + self._patience.round_s)
+        is_large = isinstance(body, StreamedUpload)
+        patience_s = self._patience.commit_s if is_large else self._patience.round_s
+        round_deadline = min(deadline, self._nodes.now() + patience_s)
 
         def verdict(offered: Mapping[DeviceId, Offered]) -> Verdict:
             answers = {owner: one.answer for owner, one in offered.items()}
             return judge(placement.owners, Need.WRITE, answers)
 
+        held = asyncio.Event()
         handoffs = placement.handoffs()  # lazy: costs nothing until one is needed
         hand_off = partial(self._hand_off, placement, entry, offer, round_deadline, body, handoffs)
 
         async def offer_to(device: Device) -> Offered:
-            one = await self._offer_to(
-                placement, device, entry, offer, round_deadline, body, owing=placement.key.owes
-            )
+            owing = placement.key.owes
+            one = await self._offer_to(placement, device, entry, offer, round_deadline, body, owing=owing)
+            if one.answer is not Answer.NO:
+                held.set()
+            elif one.acceptance is not None and one.acceptance.accepted:
+                one = await self._fill(placement, device, entry, one.acceptance, round_deadline, body, held)
             if is_own and asked.is_left and one.wants_handoff:
                 await hand_off()
             return one
@@ -93,7 +111,10 @@ class Offers:
         async with Round[Offered](self._stragglers) as asked:
             for owner in placement.owners.everyone:
                 asked.ask(owner, offer_to(placement.devices[owner]))
-            await asked.until(lambda offered: verdict(offered) is not Verdict.UNDECIDED)
+            await asked.until(
+                lambda offered: verdict(offered) is not Verdict.UNDECIDED,
+                patience_s=max(0.0, deadline - self._nodes.now()),
+            )
             if verdict(asked.answers) is Verdict.IMPOSSIBLE:
                 # The rest cannot save the round, but may prove that it was without effect.
                 await asked.until(_is_perhaps_held, patience_s=self._patience.hedge_s)
@@ -105,6 +126,7 @@ class Offers:
                     if is_own and one.wants_handoff:
                         self._stragglers.leave(self._stragglers.spawn(hand_off()))
         unheard = len(offered) < len(placement.owners.everyone)
+        full = [owner for owner, one in offered.items() if one.failure and is_full(one.failure)]
         return OfferEnd(
             is_done,
             unheard or _is_perhaps_held(offered),
@@ -113,6 +135,7 @@ class Offers:
                 (one.acceptance.above or ZERO_BALLOT for one in offered.values() if one.acceptance),
                 default=ZERO_BALLOT,
             ),
+            not can_be_written_without(placement.owners, full),
         )
 
     async def _offer_to(
@@ -122,23 +145,47 @@ class Offers:
         entry: Entry,
         offer: Offer,
         deadline: float,
-        body: Body | None,
+        body: Content,
         *,
         owing: bool,
     ) -> Offered:
-        """Offer an entry to one owner, and bring the body if that is all it lacks."""
-        key, client = placement.key, self._nodes.client(placement, device, deadline)
+        """Offer an entry to one device."""
+        key = placement.key
         try:
-            acceptance = await client.offer(key.table, key.path, entry, body, offer=offer, owing=owing)
+            lane = body.lane(device) if isinstance(body, StreamedUpload) else None
+            if lane is not None:
+                acceptance = await lane.commit(
+                    entry, offer, owing=owing, epoch=placement.epoch, deadline=deadline
+                )
+            else:
+                client = self._nodes.client(placement, device, deadline)
+                inline = None if isinstance(body, StreamedUpload) else body
+                acceptance = await client.offer(key.table, key.path, entry, inline, offer=offer, owing=owing)
         except NodeFailed as failure:
             self._nodes.heed(placement, failure)
             return Offered(Answer.NO, failure=failure)
-        if acceptance.accepted and not acceptance.whole:
-            whole = await self._bodies.fill(placement, device, entry, deadline)
-            acceptance = acceptance._replace(whole=whole)
-        if not acceptance.counts:
-            return Offered(Answer.NO, acceptance)
-        return Offered(Answer.VOTE if acceptance.votes else Answer.WITNESS, acceptance)
+        return _judged(acceptance)
+
+    async def _fill(
+        self,
+        placement: Placement,
+        device: Device,
+        entry: Entry,
+        acceptance: Acceptance,
+        deadline: float,
+        body: Content,
+        held: asyncio.Event,
+    ) -> Offered:
+        """Bring the body to an owner that lacks only that; a streamed one once another owner holds it."""
+        if isinstance(body, StreamedUpload):
+            deadline = self._nodes.now() + self._patience.copy_s
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await held.wait()
+            except TimeoutError:
+                return _judged(acceptance)
+        whole = await self._bodies.fill(placement, device, entry, deadline)
+        return _judged(acceptance._replace(whole=whole))
 
     # --- handoffs -----------------------------------------------------------------------------------------------
 
@@ -148,7 +195,7 @@ class Offers:
         entry: Entry,
         offer: Offer,
         deadline: float,
-        body: Body | None,
+        body: Content,
         handoffs: Iterator[Device],
     ) -> None:
         """Give a copy to the next handoff, for an owner that is down or full.
@@ -160,9 +207,20 @@ class Offers:
             device = next(handoffs, None)
             if device is None:
                 return
+            if isinstance(body, StreamedUpload):
+                copy_deadline = self._nodes.now() + self._patience.copy_s
+                if await self._bodies.copy(placement, device, entry, copy_deadline):
+                    return
+                continue
             stood_in = await self._offer_to(placement, device, entry, offer, deadline, body, owing=False)
             if stood_in.acceptance is not None and stood_in.acceptance.counts:
                 return
+
+
+def _judged(acceptance: Acceptance) -> Offered:
+    if not acceptance.counts:
+        return Offered(Answer.NO, acceptance)
+    return Offered(Answer.VOTE if acceptance.votes else Answer.WITNESS, acceptance)
 
 
 def _is_perhaps_held(offered: Mapping[DeviceId, Offered]) -> bool:

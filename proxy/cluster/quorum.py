@@ -81,6 +81,12 @@ def judge(owners: Owners, need: Need, answers: Mapping[DeviceId, Answer]) -> Ver
     return Verdict.REACHED
 
 
+def can_be_written_without(owners: Owners, missing: Collection[DeviceId]) -> bool:
+    """Say whether a write can still be done when these owners do not take it."""
+    answers = {owner: Answer.NO if owner in missing else Answer.VOTE for owner in owners.everyone}
+    return judge(owners, Need.WRITE, answers) is Verdict.REACHED
+
+
 def _judge_set(
     owners: Collection[DeviceId], wanted: Collection[Answer], answers: Mapping[DeviceId, Answer]
 ) -> Verdict:

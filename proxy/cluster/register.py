@@ -6,7 +6,8 @@ so any proxy may coordinate any key at any time, and may die while it does.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from math import inf
 from random import Random
@@ -27,10 +28,11 @@ from proxy.cluster.decisions import (
     Undecidable,
 )
 from proxy.cluster.nodes import Nodes
-from proxy.cluster.offers import Offers
+from proxy.cluster.offers import Content, Offers
 from proxy.cluster.placement import Key, Placement, Rings, tcp_address
 from proxy.cluster.quorum import Answer, Need, Verdict, judge, quorum
 from proxy.cluster.rounds import Patience, Round, Stragglers
+from proxy.cluster.uploads import StreamedUpload
 from ring.device import Device, DeviceId
 from swiftlike.entries import Entry
 from swiftlike.limits import RPC_BODY_BYTES_MAX
@@ -56,6 +58,8 @@ class Written:
     """Done: whether something was there for clients before."""
     above: Ballot = ZERO_BALLOT
     """The highest ballot that stood in the way; one of a newer incarnation says that the container was made anew."""
+    is_full: bool = False
+    """Not done: because of owners that have only their reserve of space left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ class Registers:
         """Take the way to the devices, the rings, this process's clock, and what jitter is drawn from."""
         self.patience: Final = patience or Patience()
         self.nodes: Final = Nodes(transport, rings, address_of)
-        self.bodies: Final = Bodies(self.nodes)
+        self.bodies: Final = Bodies(self.nodes, self.patience)
         self.clock: Final = clock
         self._random = random
         self._stragglers = Stragglers(self.patience.stragglers_max)
@@ -110,10 +114,11 @@ class Registers:
 
     # --- writing ------------------------------------------------------------------------------------------------
 
-    async def write(self, key: Key, entry: Entry, body: Body | None = None, *, deadline: float) -> Written:
+    async def write(self, key: Key, entry: Entry, body: Content = None, *, deadline: float) -> Written:
         """Write unconditionally: one round trip, and the two rounds where that does not get a majority.
 
-        The entry's ballot is filled in. A small body comes along; without one, the entry's body is there already.
+        The entry's ballot is filled in. A small body comes along, a large one is on its way already (`open_upload`);
+        without one, the entry's body is there already.
         """
         entry = entry._replace(ballot=self._ballot(key), base=None)
         placement = self.nodes.place(key)
@@ -125,12 +130,29 @@ class Registers:
         change = decisions.unconditional(entry)
         return await self._decide(key, change, first, end.above, deadline, body)
 
-    async def write_if(
-        self, key: Key, condition: Judge, body: Body | None = None, *, deadline: float
-    ) -> Written:
+    async def write_if(self, key: Key, condition: Judge, body: Content = None, *, deadline: float) -> Written:
         """Write what `condition` makes of the newest entry, or nothing when it refuses. Two rounds."""
         change = Change(condition)
         return await self._decide(key, change, None, ZERO_BALLOT, deadline, body)
+
+    @asynccontextmanager
+    async def open_upload(
+        self, key: Key, body_id: WriteId, size: int | None = None
+    ) -> AsyncIterator[StreamedUpload]:
+        """Send a large body to all owners of a key, piece by piece; then `write` or `write_if` it, within this context.
+
+        Raises TooFewOwners, here or from `send`, when they are not enough to store it. `body_id` is the write id of the
+        entry that will be written, `size` the length that the client has declared. Leaving without having written it
+        leaves nothing anywhere.
+        """
+        upload = StreamedUpload(
+            self.nodes, self.nodes.place(key), body_id, size, self.patience, self._stragglers
+        )
+        try:
+            await upload.open()
+            yield upload
+        finally:
+            upload.close()
 
     async def write_closing(
         self, key: Key, condition: Judge, inspect: Inspect, *, deadline: float
@@ -167,11 +189,12 @@ class Registers:
         first: FirstOffer | None,
         above: Ballot,
         deadline: float,
-        body: Body | None = None,
+        body: Content = None,
         inspect: Inspect | None = None,
     ) -> Written:
         """Take the two rounds until they end. `first` is None while nobody can hold the write."""
         offered: dict[Ballot, Entry] = {}
+        is_full = False
         for attempt in range(self.patience.write_attempts_max):
             if attempt and not await self._back_off(attempt, deadline):
                 break
@@ -214,10 +237,10 @@ class Registers:
                         first = FirstOffer(entry.version, placement.epoch)
                 case _:
                     assert_never(step)
-            above = max(above, end.above)
+            above, is_full = max(above, end.above), end.is_full
             if end.is_done:
                 return Written(outcome, entry, live, above)
-        return Written(Outcome.UNKNOWN if first else Outcome.CONFLICT, above=above)
+        return Written(Outcome.UNKNOWN if first else Outcome.CONFLICT, above=above, is_full=is_full)
 
     async def _prepare(
         self, placement: Placement, ballot: Ballot, deadline: float, *, closing: bool

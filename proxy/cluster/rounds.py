@@ -33,6 +33,20 @@ class Patience:
     read_attempts_max: int = 4
     handoff_tries_max: int = 3
     """Devices that are tried in the place of one owner."""
+    stall_s: float = 10.0
+    """How much longer than enough others an owner may need for one chunk of an upload before it is dropped."""
+    join_s: float = 1.0
+    """The same for opening its stream: nothing of the body is kept for those that come later."""
+    keep_alive_s: float = 10.0
+    """Between two signs of life to a device that waits for more of a body: well below the stall of a stream."""
+    upload_s: float = 86_400.0
+    """For one upload, from its first byte to its commit; 5 GiB in a day are 62 KB/s."""
+    commit_s: float = 30.0
+    """For the answer to the commit of a large body, which the device puts on stable storage meanwhile."""
+    copy_s: float = 60.0
+    """For a large body to be brought to an owner that lacks it, or to a handoff. What takes longer, the replicator does."""
+    copies_max: int = 8
+    """Such copies at once; each is read from one device and sent to another."""
     stragglers_max: int = 4096
     """Calls that go on after their round is over."""
 

@@ -49,7 +49,16 @@ STARTED_US: Final = 1_800_000_000_000_000
 STEP_S: Final = 0.01
 """What a message takes on average; the other times of a simulation are multiples of it."""
 
-PATIENCE: Final = Patience(round_s=30 * STEP_S, hedge_s=2 * STEP_S, back_off_s=STEP_S)
+PATIENCE: Final = Patience(
+    round_s=30 * STEP_S,
+    hedge_s=2 * STEP_S,
+    back_off_s=STEP_S,
+    stall_s=10 * STEP_S,
+    join_s=5 * STEP_S,
+    keep_alive_s=20 * STEP_S,
+    commit_s=30 * STEP_S,
+    copy_s=60 * STEP_S,
+)
 
 
 class RingShelf:

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxy.cluster.decisions import Judge, Outcome, is_present
+from proxy.cluster.offers import Content
 from proxy.cluster.quorum import quorum
 from proxy.cluster.register import Registers, Written
+from proxy.cluster.uploads import TooFewOwners
 from swiftlike.entries import Entry, pack_metadata, unpack_metadata
 from swiftlike.node_calls import Standing
 from swiftlike.rpc.simulated import SimulatedNetwork
@@ -45,12 +47,15 @@ class Run:
     """Digest of all that happened on the network."""
 
 
-def run(seed: int, owners: int = 3, *, moving: bool = False) -> Run:
-    """Run a seed; `moving`: while the partition goes to other owners, new ones among them, and settles there."""
-    return run_in_virtual_time(_run(seed, owners, moving))
+def run(seed: int, owners: int = 3, *, moving: bool = False, streaming: bool = False) -> Run:
+    """Run a seed; `moving`: while the partition goes to other owners, new ones among them, and settles there.
+
+    `streaming`: half of the bodies are streamed ahead of their writes.
+    """
+    return run_in_virtual_time(_run(seed, owners, moving, streaming))
 
 
-async def _run(seed: int, owners: int, moving: bool) -> Run:
+async def _run(seed: int, owners: int, moving: bool, streaming: bool) -> Run:
     async with SimulatedNetwork(seed) as network, AsyncExitStack() as stack:
         cluster = Cluster(network, stack, owners, others=2 if moving else 0)
         await cluster.start()
@@ -63,7 +68,7 @@ async def _run(seed: int, owners: int, moving: bool) -> Run:
                 skew_s = random.choice([0, 0, 5, 50, 400]) * STEP_S / 10
                 registers = await cluster.proxy(f"proxy-{number}", skew_s, weather.loss)
                 calls = CALLS_EACH + 5 if moving else CALLS_EACH
-                group.create_task(Client(cluster, registers, history).live(calls))
+                group.create_task(Client(cluster, registers, history, streaming).live(calls))
             async with _faults(cluster, is_rough):
                 if moving:
                     await _move(cluster)
@@ -85,7 +90,8 @@ class _Losses:
 class Client:
     """One user of one proxy."""
 
-    def __init__(self, cluster: Cluster, registers: Registers, history: list[Call]) -> None:
+    def __init__(self, cluster: Cluster, registers: Registers, history: list[Call], streaming: bool) -> None:
+        self._streaming = streaming
         self._random = cluster.random
         self._registers = registers
         self._history = history
@@ -108,7 +114,10 @@ class Client:
         dice, number = self._random.random(), len(self._history) + 1
         if dice < 0.25:
             call = self._begin(Call(Kind.PUT, self._loop.time(), number))
-            self._end(call, await self._put(number))
+            with suppress(TooFewOwners):
+                self._end(call, await self._put(number))
+                return
+            self._end(call, Written(Outcome.CONFLICT))
         elif dice < 0.35:
             call = self._begin(Call(Kind.DELETE, self._loop.time()))
             self._end(call, await self._delete())
@@ -123,8 +132,13 @@ class Client:
                 call.ended, call.outcome = self._loop.time(), Ended.DONE
         else:
             call = self._begin(Call(Kind.SWAP, self._loop.time(), number, self._something_heard_of()))
-            swap = _swapping(self._registers.new_write_id(), number, call.expected)
-            self._end(call, await self._write_if(swap, _body(number)))
+            write_id = self._registers.new_write_id()
+            swap = _swapping(write_id, number, call.expected)
+            with suppress(TooFewOwners):
+                async with self._on_its_way(write_id, _body(number)) as body:
+                    self._end(call, await self._write_if(swap, body))
+                return
+            self._end(call, Written(Outcome.CONFLICT))
 
     def _begin(self, call: Call) -> Call:
         self._history.append(call)
@@ -144,13 +158,25 @@ class Client:
 
     async def _put(self, number: int) -> Written:
         entry = _entry(self._registers.new_write_id(), number)
-        return await self._registers.write(KEY, entry, _body(number), deadline=self._deadline())
+        async with self._on_its_way(entry.write_id, _body(number)) as body:
+            return await self._registers.write(KEY, entry, body, deadline=self._deadline())
+
+    @asynccontextmanager
+    async def _on_its_way(self, write_id: WriteId, body: bytes) -> AsyncIterator[Content]:
+        """A body that travels with its offer, or one that has been streamed ahead of it."""
+        if not self._streaming or self._random.random() < 0.5:
+            yield body
+            return
+        async with self._registers.open_upload(KEY, write_id, len(body)) as upload:
+            for at in range(0, len(body), 3):
+                await upload.send(body[at : at + 3])
+            yield upload
 
     async def _delete(self) -> Written:
         tombstone = Entry(ZERO_BALLOT, self._registers.new_write_id(), 0, tombstone=True)
         return await self._registers.write(KEY, tombstone, deadline=self._deadline())
 
-    async def _write_if(self, condition: Judge, body: bytes | None) -> Written:
+    async def _write_if(self, condition: Judge, body: Content) -> Written:
         return await self._registers.write_if(KEY, condition, body, deadline=self._deadline())
 
     def _deadline(self) -> float:

@@ -346,7 +346,7 @@ def test_a_body_is_read_on_from_another_owner_when_one_dies_in_the_middle() -> N
         received = bytearray()
         killed: list[str] = []
         chunks = registers.bodies.stream(read.placement, entry, read.holders, 100, entry.size, soon())
-        async with aclosing(chunks):  # type: ignore[type-var]
+        async with aclosing(chunks):
             async for chunk in chunks:
                 received += chunk
                 if len(killed) < 2 and len(received) > (len(killed) + 1) * 1_000_000:

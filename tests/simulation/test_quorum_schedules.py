@@ -14,30 +14,38 @@ from tests.simulation.quorum_run import Run, run
 from tests.simulation.shortcuts import Shortcut, taken
 
 SCHEDULES: Final = int(os.environ.get("SCHEDULES", "240"))
-"""Seeds with three owners; with five there are a quarter as many, and half as many in which the partition moves."""
+"""Seeds with three owners; with five there are a quarter as many, and half as many in which the partition moves. As many
+again have half of their bodies streamed."""
 
 BLOCK: Final = 30
 """Seeds of one test, so that several processes share the work and none takes long."""
 
 BLOCKS: Final = [
-    pytest.param(owners, moving, first, id=f"{owners} owners{', moving' * moving}, seeds from {first}")
+    pytest.param(
+        owners,
+        moving,
+        streaming,
+        first,
+        id=f"{owners} owners{', moving' * moving}{', streaming' * streaming}, seeds from {first}",
+    )
     for owners, moving, seeds in (
         (3, False, SCHEDULES),
         (5, False, SCHEDULES // 4),
         (3, True, SCHEDULES // 2),
     )
+    for streaming in (False, True)
     for first in range(0, seeds, BLOCK)
 ]
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("owners", "moving", "first"), BLOCKS)
+@pytest.mark.parametrize(("owners", "moving", "streaming", "first"), BLOCKS)
 def test_every_schedule_is_linearizable_and_readable_once_faults_have_stopped(
-    owners: int, moving: bool, first: int
+    owners: int, moving: bool, streaming: bool, first: int
 ) -> None:
     for seed in range(first, first + BLOCK):
-        end = run(seed, owners, moving=moving)
-        what = f"run(seed={seed}, owners={owners}, moving={moving})"
+        end = run(seed, owners, moving=moving, streaming=streaming)
+        what = f"run(seed={seed}, owners={owners}, moving={moving}, streaming={streaming})"
         assert is_linearizable(end.history), f"{what}: {end.history}"
         assert end.is_readable, what
 
