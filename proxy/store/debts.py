@@ -15,7 +15,7 @@ from swiftlike.entries import Version
 from swiftlike.limits import DEBTS_BATCH_MAX, DEBTS_WAITING_MAX
 from swiftlike.node_client import NodeFailed
 
-PAUSE_S: Final = 0.05
+PAUSE_S: Final = 0.25
 """Between two payments: long enough for many to travel together, and for an owner that was slow to have its debt."""
 PATIENCE_S: Final = 5.0
 """For the devices to take a payment."""

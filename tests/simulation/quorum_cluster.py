@@ -6,6 +6,7 @@ calls and answers, and delivers calls long after their caller gave up.
 
 import asyncio
 from array import array
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from random import Random
@@ -88,6 +89,8 @@ class SimulatedDevice:
         self.name = f"device-{number}"
         self.shelf = cluster.new_shelf()
         self.store = MemoryStore(self.name, cluster.layout, cluster.read_us())
+        self.counts: Counter[tuple[str, str]] = Counter()
+        """What its process was called for since it booted, and how that ended."""
 
     async def boot(self, host: SimulatedHost) -> None:
         """What its process does."""
@@ -95,6 +98,7 @@ class SimulatedDevice:
             DeviceService(self.store, self.store.layout, self.shelf) as device,
             host.server(device.service, SECRET) as server,
         ):
+            self.counts = device.counts
             await server.listen(TcpAddress(host.name, 6200))
             await asyncio.Event().wait()
 
@@ -103,11 +107,16 @@ class Cluster:
     """Devices and proxies around one ring of one partition."""
 
     def __init__(
-        self, network: SimulatedNetwork, stack: AsyncExitStack, owners: int, others: int = 0
+        self,
+        network: SimulatedNetwork,
+        stack: AsyncExitStack,
+        owners: int,
+        others: int = 0,
+        tables: Sequence[bytes] = (TABLE,),
     ) -> None:
         self.network = network
         self.random = network.random
-        self.layout = Layout(SEED, {TABLE: 0})
+        self.layout = Layout(SEED, dict.fromkeys(tables, 0))
         self.ring = ring_of(ring_fields(range(owners), owners + others))
         self.shelves: list[RingShelf] = []
         self.devices = [SimulatedDevice(self, number) for number in range(owners + others)]
@@ -119,8 +128,8 @@ class Cluster:
     async def start(self) -> None:
         """Start all devices; the owners vote, since the ring never had others."""
         for number, device in enumerate(self.devices):
-            if number in self.owners:
-                await device.store.set_standing(TABLE, 0, Standing(votes=True))
+            for table in self.layout.part_powers if number in self.owners else ():
+                await device.store.set_standing(table, 0, Standing(votes=True))
             self.network.host(device.name, device.boot)
 
     async def proxy(
