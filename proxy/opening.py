@@ -1,0 +1,48 @@
+"""From a host's files to the domain: how its devices are reached, and the registers and the store over them.
+
+Owns how the parts are put together, one for a worker and for whatever tool speaks to the cluster directly. Never follows
+files, and never listens.
+"""
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from random import Random, SystemRandom
+
+from proxy.cluster.placement import Rings, tcp_address
+from proxy.cluster.register import Registers
+from proxy.store.store import Store
+from ring.device import Device
+from swiftlike.config import Cluster, HostConfig
+from swiftlike.rpc.transport import Address, Transport, UnixAddress
+from swiftlike.timestamps import Clock
+
+
+def addresses(host: HostConfig) -> Callable[[Device], Address]:
+    """Return how devices are reached: those of this host by their Unix sockets, which cost less and need no port."""
+    storage = host.storage
+    if storage is None:
+        return tcp_address
+    own: dict[tuple[str, int, str], Address] = {
+        (storage.bind_host, device.port, device.name): UnixAddress(
+            str(host.socket_directory / f"{device.name}.sock")
+        )
+        for device in storage.devices
+    }
+
+    def address_of(device: Device) -> Address:
+        return own.get((device.host, device.port, device.name)) or tcp_address(device)
+
+    return address_of
+
+
+@asynccontextmanager
+async def open_store(
+    transport: Transport, rings: Rings, host: HostConfig, cluster: Cluster, now_us: Callable[[], int]
+) -> AsyncIterator[Store]:
+    """Open the domain over a cluster's devices, as a writer of its own; its calls have ended when this has."""
+    clock = Clock(now_us, int.from_bytes(os.urandom(8), "big"))
+    random = Random(SystemRandom().getrandbits(64))
+    registers = Registers(transport, rings, clock, random, address_of=addresses(host))
+    async with registers, Store(registers, cluster.policies, random) as store:
+        yield store
