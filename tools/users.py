@@ -26,7 +26,7 @@ from proxy.store.errors import OutcomeUnknown, StoreError
 from ring.errors import RingError
 from swiftlike.config import Cluster, ConfigError, HostConfig, load_cluster, load_host
 from swiftlike.rpc.client import Client
-from swiftlike.rpc.network import SocketNetwork
+from swiftlike.tls import calling_network
 from swiftlike.toml_tables import read_secret
 from swiftlike.user_config import Role, UserRefused, check_name
 
@@ -228,7 +228,7 @@ def _load(asked: Asked) -> tuple[HostConfig, Cluster]:
 async def _open_users(host: HostConfig, cluster: Cluster) -> AsyncIterator[Users]:
     rings = FollowedRings(host.ring_directory, cluster)
     async with (
-        Client(SocketNetwork(), cluster.secret) as transport,
+        Client(calling_network(host.tls), cluster.secret) as transport,
         open_store(transport, rings, host, cluster, _now_us) as store,
         Users(store, cluster.secret, cluster.auth.token_lifetime_s, _now_us) as users,
     ):
