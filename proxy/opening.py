@@ -36,13 +36,22 @@ def addresses(host: HostConfig) -> Callable[[Device], Address]:
     return address_of
 
 
+def registers_of(
+    transport: Transport, rings: Rings, host: HostConfig, now_us: Callable[[], int]
+) -> Registers:
+    """Return the registers of a cluster, seen from a process of this host that is a writer of its own."""
+    clock = Clock(now_us, int.from_bytes(os.urandom(8), "big"))
+    random = Random(SystemRandom().getrandbits(64))
+    return Registers(transport, rings, clock, random, address_of=addresses(host))
+
+
 @asynccontextmanager
 async def open_store(
     transport: Transport, rings: Rings, host: HostConfig, cluster: Cluster, now_us: Callable[[], int]
 ) -> AsyncIterator[Store]:
-    """Open the domain over a cluster's devices, as a writer of its own; its calls have ended when this has."""
-    clock = Clock(now_us, int.from_bytes(os.urandom(8), "big"))
-    random = Random(SystemRandom().getrandbits(64))
-    registers = Registers(transport, rings, clock, random, address_of=addresses(host))
-    async with registers, Store(registers, cluster.policies, random) as store:
+    """Open the domain over a cluster's devices; its calls have ended when this has."""
+    async with (
+        registers_of(transport, rings, host, now_us) as registers,
+        Store(registers, cluster.policies) as store,
+    ):
         yield store
