@@ -5,24 +5,15 @@ Never decides.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from proxy.auth.acls import parse_acl
 from proxy.auth.decisions import NO_ACLS, Acls, Action, Decision, decide
 from proxy.auth.identities import ANONYMOUS, Identity
+from proxy.auth.users import SignedIn
 from proxy.http.request import Request
 from proxy.store.values import Attributes
 from proxy.swift_api.refusals import Refusal
-
-
-class SignedIn(NamedTuple):
-    """What signing in gives."""
-
-    token: str
-    expires_s: int
-    """Seconds from now for which it is good."""
-    account: bytes
-    """The store's account that belongs to the user."""
 
 
 class Users(Protocol):

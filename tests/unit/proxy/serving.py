@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from proxy.auth.identities import Identity
+from proxy.auth.users import SignedIn
 from proxy.http.access_log import AccessLog
 from proxy.http.request import Dialect
 from proxy.server import Server
-from proxy.swift_api.access import SignedIn
 from proxy.swift_api.api import SwiftApi
 from proxy.swift_api.asks import Surroundings
 from swiftlike.config import PolicyConfig
