@@ -6,18 +6,16 @@ cluster. Never sees a socket.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final, Self
 
-from proxy.auth.identities import Identity, account_of
-from proxy.auth.users import Users, WrongCredentials
+from proxy.auth.users import Users
 from proxy.cluster.register import Registers
 from proxy.http.request import Request
 from proxy.http.response import Response
 from proxy.store.errors import StoreError
 from proxy.store.store import Store
-from proxy.swift_api.access import SignedIn
 from proxy.swift_api.api import SwiftApi, speaks_swift
 from proxy.swift_api.asks import Surroundings
 from swiftlike.config import Cluster
@@ -29,34 +27,6 @@ SEED_S: Final = 10.0
 """Of one attempt to see to the users of the cluster's file."""
 SEED_AGAIN_S: Final = 0.25
 """Between two attempts: at a start the devices are a moment later than the workers."""
-
-
-class SignedUsers:
-    """Users as the Swift dialect asks for them: by what a client shows."""
-
-    def __init__(self, users: Users, now_us: Callable[[], int]) -> None:
-        """Take the users and the clock that tokens go by."""
-        self._users = users
-        self._now_us = now_us
-
-    async def sign_in(self, account: str, user: str, key: str, *, deadline: float) -> SignedIn | None:
-        """Return a token for whoever knows the key of `account:user`; None when these do not fit."""
-        now_us = self._now_us()
-        try:
-            found, text, token = await self._users.log_in(
-                f"{account}:{user}", key, now_us=now_us, deadline=deadline
-            )
-        except WrongCredentials:
-            return None
-        return SignedIn(text, (token.until_us - now_us) // 1_000_000, account_of(found.name.account))
-
-    async def identify(self, token: str, *, deadline: float) -> Identity | None:
-        """Return who holds a token; None when it is forged, expired or ended."""
-        try:
-            user = await self._users.by_token(token, now_us=self._now_us(), deadline=deadline)
-        except WrongCredentials:
-            return None
-        return user.identity
 
 
 class Seeding:
@@ -134,9 +104,11 @@ async def answering(cluster: Cluster, registers: Registers) -> AsyncIterator[Ans
     """Put together what a worker answers with; what goes on behind answers ends with the context."""
     async with AsyncExitStack() as held:
         store = await held.enter_async_context(Store(registers, cluster.policies))
-        users = await held.enter_async_context(Users(store, cluster.secret, cluster.auth.token_lifetime_s))
-        seeding = await held.enter_async_context(Seeding(users))
         now_us = registers.clock.now_us
+        users = await held.enter_async_context(
+            Users(store, cluster.secret, cluster.auth.token_lifetime_s, now_us)
+        )
+        seeding = await held.enter_async_context(Seeding(users))
         names = {policy.index: policy.name for policy in cluster.policies}
-        around = Surroundings(store, SignedUsers(users, now_us), cluster.policies, names, now_us)
+        around = Surroundings(store, users, cluster.policies, names, now_us)
         yield Answering(SwiftApi(around), seeding)
