@@ -31,8 +31,7 @@ from prometheus_client import start_http_server
 from proxy.cluster.placement import tcp_address
 from proxy.cluster.register import Registers
 from proxy.cluster.rings import FollowedRings
-from proxy.http.request import Dialect, Request
-from proxy.http.response import Response
+from proxy.dialects import Seeding, answering
 from proxy.metrics import MeasuredLog, WorkerMetrics
 from proxy.server import Server
 from ring.device import Device
@@ -41,12 +40,16 @@ from swiftlike import logs
 from swiftlike.config import Cluster, ConfigError, HostConfig, ProxyConfig, load_cluster, load_host
 from swiftlike.limits import HttpLimits
 from swiftlike.rpc.client import Client
+from swiftlike.rpc.network import SocketNetwork
 from swiftlike.rpc.transport import Address, Transport, UnixAddress
 from swiftlike.supervision import DRAINED_CODE, READY, REFUSED, REFUSED_CODE, end_with, tell
 from swiftlike.timestamps import Clock
-from swiftlike.tls import calling_network
 
 log: Final = logging.getLogger("proxy.process")
+
+SEEDED_S: Final = 5.0
+"""How long a start waits for the users of the cluster's file to be in the cluster, so that whoever is told that it serves
+can sign in. With most of the devices away it serves nevertheless, and sees to the users later."""
 
 
 class WorkerRefused(Exception):
@@ -103,34 +106,33 @@ class Worker:
         self._stop = asyncio.Event()
 
     async def run(self) -> int:
-        """Open, serve, drain, close; return the exit code. Raises ConfigError, RingError."""
-        network = calling_network(self._host.tls)
+        """Open, serve, drain, close; return the exit code. Raises RingError."""
         rings = FollowedRings(self._host.ring_directory, self._cluster)
         async with AsyncExitStack() as held:
-            transport = await held.enter_async_context(Client(network, self._cluster.secret))
+            transport = await held.enter_async_context(Client(SocketNetwork(), self._cluster.secret))
             await held.enter_async_context(self._following(rings))
             registers = await held.enter_async_context(self._registers(transport, rings))
-            dialect = await self._dialect(held, registers)
+            answer = await held.enter_async_context(answering(self._cluster, registers))
             access_log = self._access_log()
-            server = Server(dialect, access_log, self._limits(), self._now_s)
+            server = Server(answer, access_log, self._limits(), self._now_s)
             await held.enter_async_context(server)
+            answer.seeding.seed(self._cluster.users)
+            if not await answer.seeding.wait(SEEDED_S):
+                log.warning("the users of %s are not in the cluster yet", self._host.cluster_file)
             try:
                 held.callback(self._serve_scrapes(WorkerMetrics(server, access_log.durations)))
                 await self._listen(server)
             except WorkerRefused as refusal:  # caught here: a group that it passed through would wrap it
                 return refuse(refusal)
-            self._take_signals(rings)
+            self._take_signals(rings, answer.seeding)
+            place = f"{self._proxy.bind_host}:{self._proxy.port}"
+            log.info("worker %d serves on %s", self._number, place)
+            tell(f"{READY} {place}")
             gc.freeze()  # what the start made lives as long as the process
             await self._stop.wait()
             log.info("draining")
         log.info("closed")
         return DRAINED_CODE
-
-    async def _dialect(self, held: AsyncExitStack, registers: Registers) -> Dialect:
-        async def nothing(request: Request) -> Response:
-            return Response(200 if request.path == b"/healthcheck" else 404, [], b"OK")
-
-        return nothing
 
     def _registers(self, transport: Transport, rings: FollowedRings) -> Registers:
         clock = Clock(self._now_us, int.from_bytes(os.urandom(8), "big"))
@@ -187,8 +189,6 @@ class Worker:
                 f"{host}:{port} cannot be listened on ({error.strerror or error}): stop what is there, or change bind_host or "
                 "port"
             ) from None
-        log.info("worker %d serves on %s:%d", self._number, host, port)
-        tell(f"{READY} {host}:{port}")
 
     def _serve_scrapes(self, metrics: WorkerMetrics) -> Callable[[], None]:
         """Serve Prometheus on loopback, if asked for; return what ends that."""
@@ -227,23 +227,25 @@ class Worker:
 
     # --- signals ------------------------------------------------------------------------------------------------
 
-    def _take_signals(self, rings: FollowedRings) -> None:
+    def _take_signals(self, rings: FollowedRings, seeding: Seeding) -> None:
         loop = asyncio.get_running_loop()
         # SIGINT as well, for a worker that was started by hand: a supervised one does not hear it.
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reload, rings)
+        loop.add_signal_handler(signal.SIGHUP, self._reload, rings, seeding)
 
-    def _reload(self, rings: FollowedRings) -> None:
-        """Take from the file what can change under way (log_level), and look at the rings."""
+    def _reload(self, rings: FollowedRings, seeding: Seeding) -> None:
+        """Take from the files what can change under way (log_level, users), and look at the rings."""
         rings.look()
         try:
             host, _ = load_worker(self._path)
+            cluster = load_cluster(host.cluster_file)
         except ConfigError as error:
             log.error("not reloaded: %s", error)
             return
         logs.set_level(host.log_level)
-        log.info("reloaded log_level and the rings; the rest takes a restart")
+        seeding.seed(cluster.users)
+        log.info("reloaded log_level, users and the rings; the rest takes a restart")
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:

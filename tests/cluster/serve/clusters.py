@@ -115,19 +115,18 @@ class Program:
     def device(self, name: str) -> int:
         return self.pid_of(f"--device {name} ")
 
-    def kill_and_wait(self, find: Callable[[], int]) -> int:
-        """Kill a process, and return the one that takes its place."""
-        dead = find()
-        os.kill(dead, signal.SIGKILL)
+    def serving(self, title: str) -> int:
+        """Count how often a child has begun to serve; needs logs of level info."""
+        return sum(
+            f"| {title} serves on " in line and "swiftlike.supervision" in line
+            for line in self.log().splitlines()
+        )
 
-        def is_replaced() -> bool:
-            try:
-                return find() != dead
-            except AssertionError:
-                return False
-
-        wait_for(is_replaced, f"process {dead} is started again")
-        return find()
+    def kill_and_wait(self, title: str, pid: int) -> None:
+        """Kill a child, and wait until the one that takes its place serves."""
+        before = self.serving(title)
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: self.serving(title) > before, f"{title} serves again")
 
     def interrupt(self) -> int:
         """Press Ctrl-C: the terminal tells the whole group. Returns the exit code."""
@@ -276,13 +275,22 @@ class HandMade:
             builder.rebalance(1_700_000_000)
             replace_file(self.root / "rings" / f"{builder.name}.ring", builder.publish().pieces)
 
+    def wait_serving(self, host: HandMadeHost) -> None:
+        """Wait until a host serves with all that it has."""
+        proxy, storage = self.proxies[host.address], self.storages[host.address]
+        wait_for(lambda: proxy.serving("worker 1"), f"the proxy of {host.address} serves", READY_S)
+        for name in host.device_ports:
+            wait_for(lambda name=name: storage.serving(f"device {name}"), f"{name} serves", READY_S)  # type: ignore[misc]
+
     def start_storage(self, host: HandMadeHost) -> Program:
-        program = Program(["storage", "--config", str(host.config)], host.root / "storage.log")
+        log = host.root / f"storage-{len(list(host.root.iterdir()))}.log"
+        program = Program(["storage", "--config", str(host.config)], log)
         self.storages[host.address] = program
         return program
 
     def start_proxy(self, host: HandMadeHost) -> Program:
-        program = Program(["proxy", "--config", str(host.config)], host.root / "proxy.log")
+        log = host.root / f"proxy-{len(list(host.root.iterdir()))}.log"
+        program = Program(["proxy", "--config", str(host.config)], log)
         self.proxies[host.address] = program
         return program
 
@@ -295,11 +303,7 @@ class HandMade:
             for host in self.hosts:
                 self.start_proxy(host)
             for host in self.hosts:
-                wait_for(
-                    lambda host=host: " serves on " in (host.root / "proxy.log").read_text(),  # type: ignore[misc]
-                    f"the proxy of {host.address} serves",
-                    READY_S,
-                )
+                self.wait_serving(host)
             yield self
         finally:
             # All are told before any is waited for.

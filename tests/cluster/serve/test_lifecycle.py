@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -71,11 +70,10 @@ def test_started_again_it_has_the_same_users(tmp_path: Path) -> None:
 
 
 def test_a_process_that_is_killed_is_started_again_alone(tmp_path: Path) -> None:
-    with Serve(tmp_path / "data") as serve:
-        finds: list[Callable[[], int]] = [lambda: serve.worker(1), lambda: serve.device("d2")]
-        for find in finds:
-            others = {one.pid for one in processes_of(serve.group)} - {find()}
-            serve.kill_and_wait(find)
+    with Serve(tmp_path / "data", "--log-level", "info") as serve:
+        for title, pid in (("worker 1", serve.worker(1)), ("device d2", serve.device("d2"))):
+            others = {one.pid for one in processes_of(serve.group)} - {pid}
+            serve.kill_and_wait(title, pid)
             assert others < {one.pid for one in processes_of(serve.group)}
             assert is_healthy(serve)
 

@@ -1,0 +1,114 @@
+"""What one worker answers with: the dialects, over one domain and one directory of users.
+
+Owns how those are put together, which of the dialects a request is in, and how the users of the cluster's file get into the
+cluster. Never sees a socket.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final, Self
+
+from proxy.auth.users import Users
+from proxy.cluster.register import Registers
+from proxy.http.request import Request
+from proxy.http.response import Response
+from proxy.store.errors import StoreError
+from proxy.store.store import Store
+from proxy.swift_api.api import SwiftApi, speaks_swift
+from proxy.swift_api.asks import Surroundings
+from swiftlike.config import Cluster
+from swiftlike.user_config import UserConfig
+
+log: Final = logging.getLogger("proxy.dialects")
+
+SEED_S: Final = 10.0
+"""Of one attempt to see to the users of the cluster's file."""
+SEED_AGAIN_S: Final = 0.25
+"""Between two attempts: at a start the devices are a moment later than the workers."""
+
+
+class Seeding:
+    """Sees to it that the cluster has the users of its file, however long the cluster takes to be there.
+
+    Usable inside its context, which owns the attempts.
+    """
+
+    def __init__(self, users: Users) -> None:
+        """Take where users are kept."""
+        self._users = users
+        self._task: asyncio.Task[None] | None = None
+        self._tasks = asyncio.TaskGroup()
+
+    async def __aenter__(self) -> Self:
+        """Begin to own attempts."""
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Give up what has not succeeded."""
+        if self._task is not None:
+            self._task.cancel()
+        await self._tasks.__aexit__(None, None, None)
+
+    def seed(self, users: tuple[UserConfig, ...]) -> None:
+        """Begin with these users, in the stead of those before."""
+        if self._task is not None:
+            self._task.cancel()
+        self._task = self._tasks.create_task(self._seed(users))
+
+    async def wait(self, within_s: float) -> bool:
+        """Wait until the users are there, if that is soon; say whether they are."""
+        if self._task is None:
+            return True
+        done, _ = await asyncio.wait((self._task,), timeout=within_s)
+        return bool(done)
+
+    async def _seed(self, users: tuple[UserConfig, ...]) -> None:
+        now = asyncio.get_running_loop().time
+        told = ""
+        while True:
+            try:
+                refusals = await self._users.seed(users, deadline=now() + SEED_S)
+            except StoreError as error:
+                if str(error) != told:
+                    told = str(error)
+                    log.info("the users of the cluster's file are not in it yet: %s", told)
+                await asyncio.sleep(SEED_AGAIN_S)
+                continue
+            for refusal in refusals:
+                log.error("a user of the cluster's file is not as the file says: %s", refusal)
+            return
+
+
+class Answering:
+    """The dialects of one worker, and what they stand on."""
+
+    def __init__(self, swift: SwiftApi, seeding: Seeding) -> None:
+        """Take the dialect and the users' way in."""
+        self._swift = swift
+        self.seeding: Final = seeding
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer a request in the dialect that it is in."""
+        if speaks_swift(request):
+            return await self._swift(request)
+        return Response(
+            404, [("Content-Type", "text/plain; charset=utf-8")], b"The S3 API is not there yet.\n"
+        )
+
+
+@asynccontextmanager
+async def answering(cluster: Cluster, registers: Registers) -> AsyncIterator[Answering]:
+    """Put together what a worker answers with; what goes on behind answers ends with the context."""
+    async with AsyncExitStack() as held:
+        store = await held.enter_async_context(Store(registers, cluster.policies))
+        now_us = registers.clock.now_us
+        users = await held.enter_async_context(
+            Users(store, cluster.secret, cluster.auth.token_lifetime_s, now_us)
+        )
+        seeding = await held.enter_async_context(Seeding(users))
+        names = {policy.index: policy.name for policy in cluster.policies}
+        around = Surroundings(store, users, cluster.policies, names, now_us)
+        yield Answering(SwiftApi(around), seeding)
