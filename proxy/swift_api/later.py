@@ -17,7 +17,6 @@ _QUERIES: Final = frozenset(
         "temp_url_expires",
         "temp_url_prefix",
         "temp_url_ip_range",
-        "symlink",
         "versions",
         "version-id",
     }
