@@ -25,7 +25,7 @@ from storage_node.keys import Key
 from storage_node.requests import Fields
 from storage_node.store import Offered, Staged, Store
 from swiftlike.entries import encode
-from swiftlike.limits import BODY_BYTES_MAX, STREAM_MESSAGE_BYTES, WRITE_RUN_BYTES
+from swiftlike.limits import BODY_BYTES_MAX, WRITE_RUN_BYTES
 from swiftlike.node_calls import Acceptance, Code
 from swiftlike.rpc.errors import CallFailed
 from swiftlike.rpc.service import Call
@@ -117,8 +117,8 @@ class BodyStreams:
             stop = fields.number("stop", start, body.size, body.size)
             await stream.send(header=header)
             async for chunk in body.stream(start, stop):
-                for at in range(0, len(chunk), STREAM_MESSAGE_BYTES):
-                    await stream.send(chunk[at : at + STREAM_MESSAGE_BYTES])
+                for at in range(0, len(chunk), stream.message_bytes):
+                    await stream.send(chunk[at : at + stream.message_bytes])
             return Reply()
         finally:
             body.release()
@@ -139,6 +139,7 @@ async def _receive(stream: ServedStream, staged: Staged | None, size_max: int, f
     """Stage the body and return the header of the message that ended it; empty when the caller will send no more."""
     run: list[bytes | memoryview] = []
     run_bytes = 0
+    run_bytes_max = min(WRITE_RUN_BYTES, stream.window_bytes)
     commit: Header = {}
     async for message in stream:
         run_bytes += len(message.body)
@@ -149,7 +150,7 @@ async def _receive(stream: ServedStream, staged: Staged | None, size_max: int, f
         commit = message.header
         if commit:
             break
-        if run_bytes >= WRITE_RUN_BYTES and staged is not None:
+        if run_bytes >= run_bytes_max and staged is not None:
             await undisturbed(_write(staged, run))
             run, run_bytes = [], 0
     if run and staged is not None:

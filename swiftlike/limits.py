@@ -150,13 +150,22 @@ class RpcLimits:
     write_buffer_bytes: int = 256 * 1024
     """Unsent bytes on one connection above which its writer waits for the peer to read."""
     stream_window_bytes: int = 1024 * 1024
-    """What one end of a stream may send before the other has consumed it; at least two frames of 256 KiB."""
+    """What one end of a stream may send before the other has consumed it, as long as few streams are open."""
+    stream_window_bytes_min: int = 256 * 1024
+    """The same where many are open: four messages of 64 KiB; a header of RPC_HEADER_BYTES_MAX must fit twice."""
+    stream_windows_bytes: int = 64 * 1024 * 1024
+    """What all streams of a process may leave unconsumed together, before new ones get the least window: 64 streams of 1
+    MiB, 256 of 256 KiB. A thousand streams that all stall keep 350 MiB, and 400 keep 190 MiB."""
     stream_stall_s: float = 30.0
     """The longest wait for the other end of a stream to take or to give a single frame."""
 
     # The calling end.
-    connections_max: int = 256
-    """Connections that this process opens; above it the one unused longest closes, or the caller waits."""
+    connections_max: int = 2048
+    """Connections that this process opens; above it the one unused longest closes, or the caller waits. Each takes about 50
+    KB and a descriptor; 400 uploads at once to three devices each take 1,200."""
+    connecting_per_peer_max: int = 16
+    """Connections for streams that are being opened to one peer; the others wait, so that a burst of uploads does not fill
+    what that peer keeps for strangers."""
     idle_s: float = 60.0
     """An unused connection closes after this, so that many workers and many devices are no standing mesh."""
     connect_s: float = 3.0
@@ -165,8 +174,9 @@ class RpcLimits:
     """Calls that wait for their answer on one connection, or for any peer to be reached; above it a call is not sent."""
     outbox_bytes_max: int = 16 * 1024 * 1024
     """Bodies of calls that wait for a peer to read them; above it a call is not sent."""
-    streams_per_peer_max: int = 16
-    """Open streams to one peer; above it the caller waits."""
+    streams_per_peer_max: int = 512
+    """Open streams to one peer; above it the caller waits. In a cluster of three devices each upload has one to every device,
+    and a client that stalls must not keep others waiting: so as many as clients a worker serves at once."""
     streams_waiting_max: int = 1024
     """Callers of this process that wait for their turn to open a stream; above it a stream is not sent."""
     ping_s: float = 3.0
@@ -175,7 +185,7 @@ class RpcLimits:
     # The serving end.
     served_connections_max: int = 4096
     """Connections that a process serves; above it a newcomer is told "full"."""
-    strangers_max: int = 64
+    strangers_max: int = 256
     """Connections whose handshake has not ended; above it the one that has taken longest is dropped."""
     served_idle_factor: float = 1.5
     """The serving end closes unused connections later than the calling end, so that no call meets a closing door."""
@@ -185,10 +195,15 @@ class RpcLimits:
     """Calls at work of one connection; above it the answer is "busy"."""
     bytes_in_flight_max: int = 256 * 1024 * 1024
     """Bodies of calls at work in the whole process; above it the answer is "busy"."""
-    streams_in_flight_max: int = 256
+    streams_in_flight_max: int = 1024
     """Streams at work in the whole process, each with up to a window of bytes; above it the answer is "busy"."""
     replies_bytes_max: int = 8 * 1024 * 1024
     """Replies that one peer has not read yet; above it the answer to its further calls is "busy"."""
+
+    def window_bytes(self, streams_open: int) -> int:
+        """Return the window of a stream that is opened beside so many others: the more there are, the smaller."""
+        share = self.stream_windows_bytes // (streams_open + 1)
+        return min(self.stream_window_bytes, max(self.stream_window_bytes_min, share))
 
 
 # --- what a device is asked over the RPC (swiftlike/node_calls, storage_node/service) ---------------------------
@@ -203,7 +218,7 @@ PAGE_ITEMS_MAX: Final = 1_000
 """Items of an answer when the caller names no limit."""
 
 STREAM_MESSAGE_BYTES: Final = 256 * 1024
-"""Body bytes of one message of a stream: a quarter of the default window, so that four are on their way."""
+"""Body bytes of one message of a stream, at most: a quarter of its window is, so that four are on their way."""
 
 WRITE_RUN_BYTES: Final = 1024 * 1024
 """Bytes of a streamed body that are handed to the disk in one step, so that a thread hop costs little of it."""

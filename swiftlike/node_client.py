@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from swiftlike.digests import Digest
 from swiftlike.entries import Entry, EntryDamaged, Version, decode, encode
-from swiftlike.limits import PAGE_ITEMS_MAX, RPC_BODY_BYTES_MAX, STREAM_MESSAGE_BYTES
+from swiftlike.limits import PAGE_ITEMS_MAX, RPC_BODY_BYTES_MAX
 from swiftlike.node_calls import (
     Acceptance,
     DueItem,
@@ -369,12 +369,13 @@ class PutStream:
 
 async def send_body(stream: Stream, chunk: Body) -> None:
     """Send a piece of a body of any size, in messages that fit the window."""
-    if len(chunk) <= STREAM_MESSAGE_BYTES:
+    message_bytes = stream.message_bytes
+    if len(chunk) <= message_bytes:
         await stream.send(chunk)
         return
     view = memoryview(chunk)
-    for at in range(0, len(view), STREAM_MESSAGE_BYTES):
-        await stream.send(view[at : at + STREAM_MESSAGE_BYTES])
+    for at in range(0, len(view), message_bytes):
+        await stream.send(view[at : at + message_bytes])
 
 
 async def _bodies(stream: Stream) -> AsyncIterator[Body]:

@@ -257,18 +257,17 @@ class StreamConnection(CallerConnection):
         """Say whether no stream is open here."""
         return self.trusted and self._stream is None
 
-    def open(self, method: str, header: Header, deadline: float) -> CalledStream:
+    def open(self, method: str, header: Header, deadline: float, window_bytes: int) -> CalledStream:
         """Open a stream; raises StreamEnded when it is too late for that."""
         left_ms = ceil(min((deadline - self.loop.time()) * 1000, RPC_DEADLINE_MS_MAX))
         if self.closed is not None:
             raise StreamEnded(not_sent("unreachable", str(self.closed)))
         if left_ms <= 0:
             raise StreamEnded(not_sent("timeout", "the deadline passed before the stream was opened"))
-        window_bytes = self.limits.stream_window_bytes
         opening = (method, left_ms, window_bytes, header)
         head = encode(Kind.OPEN, self._last_id + 1, opening)
         self._last_id += 1
-        self._stream = CalledStream(self, self._last_id, deadline)
+        self._stream = CalledStream(self, self._last_id, deadline, window_bytes)
         self.send_encoded(head, b"")
         return self._stream
 

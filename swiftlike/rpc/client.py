@@ -53,6 +53,8 @@ class Client:
         self._opening = 0
         self._waiting_for_peers = 0
         self._waiting_for_turns = 0
+        self._streams_open = 0
+        self._connecting_turns: dict[Address, asyncio.Semaphore] = {}
         # Of every connection, also of those that are closed and still sending.
         self._wires: dict[CallerConnection, None] = {}
         self._waiting_for_room: deque[asyncio.Future[None]] = deque()
@@ -115,7 +117,12 @@ class Client:
         try:
             connection = await self._connection_for_streams(peer, deadline)
             try:
-                yield connection.open(method, header, deadline)
+                window_bytes = self.limits.window_bytes(self._streams_open)
+                self._streams_open += 1
+                try:
+                    yield connection.open(method, header, deadline, window_bytes)
+                finally:
+                    self._streams_open -= 1
             finally:
                 connection.release()
                 if connection.closed is None:
@@ -204,8 +211,14 @@ class Client:
             return connection
         if self._closed:
             raise StreamEnded(not_sent("closed", "this process has closed its transport"))
+        turns = self._connecting_turns.get(peer)
+        if turns is None:
+            turns = self._connecting_turns[peer] = asyncio.Semaphore(self.limits.connecting_per_peer_max)
         try:
-            return await self._connect(peer, partial(StreamConnection, self, peer), deadline)
+            async with asyncio.timeout_at(deadline), turns:
+                return await self._connect(peer, partial(StreamConnection, self, peer), deadline)
+        except TimeoutError:
+            raise StreamEnded(not_sent("timeout", f"the deadline passed before {peer} was reached")) from None
         except ConnectionFailed as error:
             raise StreamEnded(not_sent("unreachable", str(error))) from error
         except WireError as error:

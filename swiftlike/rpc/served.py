@@ -327,7 +327,9 @@ class _Streams:
         else:
             deadline = self._connection.received_at + deadline_ms / 1000
             call = Call(method, header, b"", deadline, self._caller)
-            self._start(handler, call, ServedStream(self._connection, call_id, window_bytes, deadline))
+            ours_bytes = self._admission.limits.window_bytes(self._admission.streams_in_flight)
+            stream = ServedStream(self._connection, call_id, window_bytes, deadline, ours_bytes)
+            self._start(handler, call, stream)
 
     def _start(self, handler: StreamHandler, call: Call, stream: ServedStream) -> None:
         admission = self._admission

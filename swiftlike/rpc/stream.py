@@ -20,7 +20,7 @@ the server has admitted the stream, so that a refused body is never sent.
 import asyncio
 from collections import deque
 
-from swiftlike.limits import RpcLimits
+from swiftlike.limits import STREAM_MESSAGE_BYTES, RpcLimits
 from swiftlike.rpc.connection import Connection
 from swiftlike.rpc.errors import FrameTooLarge, ProtocolBroken, StreamEnded
 from swiftlike.rpc.frames import FIXED_BYTES, Frame, Kind, encode
@@ -30,22 +30,28 @@ from swiftlike.rpc.transport import EMPTY, Body, Header, Message, Outcome, Reply
 class StreamEnd:
     """One end of one stream: the state that both ends share."""
 
-    def __init__(self, connection: Connection, call_id: int, deadline: float) -> None:
+    def __init__(self, connection: Connection, call_id: int, deadline: float, window_bytes: int) -> None:
         limits: RpcLimits = connection.limits
+        self.window_bytes = window_bytes  # what the peer may send before its messages are received
         self.call_id = call_id
         self.ended: Reply | None = None  # how the stream ended, as far as this end knows
         self._connection = connection
         self._deadline = deadline
         self._stall_s = limits.stream_stall_s
-        self._window_bytes = limits.stream_window_bytes
         self._credit_bytes = 0  # what we may send
         self._peer_window_bytes = 0
-        self._allowance_bytes = limits.stream_window_bytes  # what the peer may send
+        self._allowance_bytes = window_bytes  # what the peer may send
         self._taken_bytes = 0  # consumed by our owner and not yet given back as credit
         self._arrived: deque[tuple[Message, int]] = deque()
         self._peer_is_done = False
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
+
+    @property
+    def message_bytes(self) -> int:
+        """The body of a message that leaves room for three more on their way; before the peer has spoken, the least."""
+        window_bytes = self._peer_window_bytes or self._connection.limits.stream_window_bytes_min
+        return min(STREAM_MESSAGE_BYTES, window_bytes // 4)
 
     async def send(self, body: Body = b"", header: Header = EMPTY) -> None:
         """Send one message, waiting for credit; raises StreamEnded when the stream is over or the peer stalls."""
@@ -79,7 +85,7 @@ class StreamEnd:
             await self._wait_to_read()
         message, cost = self._arrived.popleft()
         self._taken_bytes += cost
-        if self._taken_bytes >= self._window_bytes // 4:
+        if self._taken_bytes >= self.window_bytes // 4:
             self._give_credit()
         return message
 
@@ -176,11 +182,16 @@ class ServedStream(StreamEnd):
     """The serving end; the reply that its handler returns ends the stream."""
 
     def __init__(
-        self, connection: Connection, call_id: int, caller_window_bytes: int, deadline: float
+        self,
+        connection: Connection,
+        call_id: int,
+        caller_window_bytes: int,
+        deadline: float,
+        window_bytes: int,
     ) -> None:
-        super().__init__(connection, call_id, deadline)
+        super().__init__(connection, call_id, deadline, window_bytes)
         self._credit_bytes = self._peer_window_bytes = caller_window_bytes
-        connection.send(Kind.CREDIT, call_id, (self._window_bytes,))
+        connection.send(Kind.CREDIT, call_id, (window_bytes,))
 
 
 class CalledStream(StreamEnd):

@@ -114,6 +114,10 @@ class Stream(Protocol):
         """
 
     @property
+    def message_bytes(self) -> int:
+        """The largest body of a message that leaves room for three more on their way."""
+
+    @property
     def reply(self) -> Reply | None:
         """How the stream ended, or None while it goes on."""
 
