@@ -162,10 +162,10 @@ class Device(TableStore):
         content = await self._content(offered.key, offered.entry, offered.body)
         operation = self._accept(offered, content, now_us)
         if not isinstance(offered.body, StagedBody):
-            answer: Acceptance = await self._submit_with(operation, content)
-            return answer
+            answer: Acceptance | None = await self._submit_with(operation, content)
+            return self._applied(answer)
         operation.is_lent = True
-        return await offered.body.lend(self._submit_with(operation, content))
+        return self._applied(await offered.body.lend(self._submit_with(operation, content)))
 
     async def fill(self, key: Key, body_id: WriteId, body: bytes | memoryview | Staged) -> bool:
         """Bring a missing body; say whether the entry that lacked it is whole now."""

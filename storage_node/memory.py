@@ -39,8 +39,8 @@ class MemoryStore(TableStore):
         """Offer an entry to the acceptor of its key."""
         now_us = self._check_ballot(offered.entry.ballot, offered.offer)
         content = _content(offered.entry, offered.body)
-        answer: Acceptance = await self._submit(self._accept(offered, content, now_us))
-        return answer
+        answer: Acceptance | None = await self._submit(self._accept(offered, content, now_us))
+        return self._applied(answer)
 
     async def fill(self, key: Key, body_id: WriteId, body: bytes | memoryview | Staged) -> bool:
         """Bring a missing body; say whether the entry that lacked it is whole now."""

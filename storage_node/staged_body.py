@@ -81,15 +81,18 @@ class StagedBody:
         self._taken_over = True
         return place
 
-    async def lend(self, work: Coroutine[Any, Any, Acceptance]) -> Acceptance:
-        """Wait for an offer of the finished body; a refused one gives it back, and another may follow."""
+    async def lend(self, work: Coroutine[Any, Any, Acceptance | None]) -> Acceptance | None:
+        """Wait for an offer of the finished body; one that is refused, or not made, gives it back for another."""
         offer = asyncio.ensure_future(work)
         # Not behind an await: the offer goes on when its caller is cancelled, and may be refused after that.
         offer.add_done_callback(self._take_back)
         return await asyncio.shield(offer)
 
-    def _take_back(self, offer: "asyncio.Future[Acceptance]") -> None:
-        if offer.cancelled() or offer.exception() is not None or offer.result().accepted:
+    def _take_back(self, offer: "asyncio.Future[Acceptance | None]") -> None:
+        if offer.cancelled() or offer.exception() is not None:
+            return
+        answer = offer.result()
+        if answer is not None and answer.accepted:
             return
         self._taken_over = False
         if self._given_up and self._finished is not None:

@@ -75,6 +75,8 @@ class Offered:
     """The entry's row is still owed to its container."""
     from_voter: bool = False
     """A copy that an owner which votes hands to one that does not."""
+    is_current: Callable[[], bool] = lambda: True
+    """Whether the ring that placed it is still in use; asked on the writer's thread, when its turn comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +111,22 @@ class Store(Protocol):
     async def offer(self, offered: Offered) -> Acceptance:
         """Offer an entry to the acceptor of its key.
 
-        Raises BallotRefused for a ballot too far from this device's clock, InsufficientStorage, StorageError for a body of
-        another size than the entry says, DeviceFailed.
+        Raises BallotRefused for a ballot too far from this device's clock, RingChanged, InsufficientStorage, StorageError
+        for a body of another size than the entry says, DeviceFailed.
         """
 
-    async def prepare(self, key: Key, ballot: Ballot, *, closing: bool = False) -> Promise:
-        """Ask the acceptor of a key to refuse everything below a ballot. Raises BallotRefused, DeviceFailed."""
+    async def prepare(
+        self,
+        key: Key,
+        ballot: Ballot,
+        *,
+        closing: bool = False,
+        is_current: Callable[[], bool] = lambda: True,
+    ) -> Promise:
+        """Ask the acceptor of a key to refuse everything below a ballot; `is_current` as for an offer.
+
+        Raises BallotRefused, RingChanged, DeviceFailed.
+        """
 
     async def fill(self, key: Key, body_id: WriteId, body: bytes | memoryview | Staged) -> bool:
         """Bring a missing body; say whether the entry that lacked it is whole now."""

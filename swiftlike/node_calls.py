@@ -63,6 +63,8 @@ class Code(StrEnum):
     """The caller's ring is older than the device's, whose epoch is in the answer: fetch that one."""
     RING_NEWER = "ring_newer"
     """The caller's ring is newer than the device's, which has begun to look for it: give it to it, or try again."""
+    RING_CHANGED = "ring_changed"
+    """The device took a newer ring while it did what was asked: that may be kept, and must not be counted."""
     BALLOT_REFUSED = "ballot_refused"
     INSUFFICIENT_STORAGE = "insufficient_storage"
     BODY_DAMAGED = "body_damaged"

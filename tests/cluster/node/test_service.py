@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from storage_node.errors import (
     IndexDamaged,
     InsufficientStorage,
     OutcomeUnknown,
+    RingChanged,
     StorageError,
 )
 from storage_node.service import reply_to
@@ -33,6 +35,7 @@ from tests.engine.samples import (
     LAYOUT,
     NOW_US,
     OBJECTS,
+    ROWS,
     ballot,
     container,
     delete,
@@ -421,6 +424,91 @@ async def test_an_older_ring_is_refused_and_a_newer_one_looked_for(node: Node) -
     assert node.rings.looked_for == [OBJECTS]
 
 
+async def test_a_body_whose_commit_is_placed_by_another_epoch_than_the_devices_leaves_nothing(
+    node: Node,
+) -> None:
+    entry = put(1, bytes(LARGE))
+    for epoch, code in ((EPOCH, Code.RING_OLDER), (EPOCH + 2, Code.RING_NEWER)):
+        node.rings.current = EPOCH
+        async with node.client.put_stream(OBJECTS, path("o"), entry.body_id) as stream:
+            await stream.send(bytes(LARGE))
+            node.rings.current = EPOCH + 1
+            assert (await refusal(stream.commit(entry, epoch=epoch)))[0] == code
+        assert node.store.read(object_key("o")) is None
+        await until_nothing_is_left(node)
+
+
+async def test_a_body_that_was_sent_before_the_ring_changed_is_committed_under_the_newer_one(
+    node: Node,
+) -> None:
+    entry = put(1, bytes(LARGE))
+    async with node.client.put_stream(OBJECTS, path("o"), entry.body_id) as stream:
+        await stream.send(bytes(LARGE))
+        node.rings.current = EPOCH + 1
+        assert (await stream.commit(entry, epoch=EPOCH + 1)).counts
+
+
+def files_of(node: Node) -> list[Path]:
+    """Return the large files of a device, staged ones too; a store in memory has none."""
+    root = node.root
+    return [] if root is None else [*(root / "staging").iterdir(), *(root / "files").glob("??/*")]
+
+
+async def prepare_o(node: Node) -> None:
+    await node.client.prepare(OBJECTS, path("o"), ballot(9))
+
+
+async def offer_o(node: Node) -> None:
+    await node.client.offer(OBJECTS, path("o"), put(1, b"x"), b"x")
+
+
+async def offer_a_large_o(node: Node) -> None:
+    await stream_in(node, "o", put(1, bytes(LARGE)), bytes(LARGE))
+
+
+async def upsert_a_row(node: Node) -> None:
+    await node.client.upsert_rows(CONTAINERS, [RowOffer(CONTAINER.path, b"o", row(1))])
+
+
+@pytest.mark.parametrize("ask", [prepare_o, offer_o, offer_a_large_o])
+async def test_what_waits_its_turn_while_the_ring_changes_is_refused_and_nothing_is_kept(
+    node: Node, ask: Callable[[Node], Awaitable[None]]
+) -> None:
+    # The ring is looked at at the door (of a stream: at its opening and at its commit), then on the writer's thread.
+    node.rings.looks_until_newer = 2 if ask is offer_a_large_o else 1
+    assert (await refusal(ask(node)))[0] == Code.RING_OLDER
+    assert node.store.read(object_key("o")) is None
+    if node.root is not None:
+        await until_nothing_is_left(node)
+
+
+async def until_nothing_is_left(node: Node) -> None:
+    """Wait until the remover has done its work."""
+    async with asyncio.timeout(10):
+        while files_of(node):  # noqa: ASYNC110 (a thread's doing)
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("ask", [prepare_o, offer_o, offer_a_large_o, upsert_a_row])
+async def test_what_is_done_while_the_ring_changes_does_not_count_and_is_not_called_without_effect(
+    node: Node, ask: Callable[[Node], Awaitable[None]]
+) -> None:
+    node.rings.looks_until_newer = 1 if ask is upsert_a_row else 3 if ask is offer_a_large_o else 2
+    assert (await refusal(ask(node)))[0] == Code.RING_CHANGED
+    if ask is upsert_a_row:
+        assert node.store.tally(ROWS).rows == 1
+    else:
+        assert node.store.read(object_key("o")) is not None
+
+
+async def test_a_fill_that_is_done_while_the_ring_changes_does_not_count(node: Node) -> None:
+    entry = put(1, b"hello")
+    await node.client.offer(OBJECTS, path("o"), entry)
+    node.rings.looks_until_newer = 1
+    code, _ = await refusal(node.client.fill(OBJECTS, path("o"), entry.body_id, b"hello"))
+    assert code == Code.RING_CHANGED
+
+
 async def test_a_table_without_a_ring_is_refused_by_name(node: Node) -> None:
     code, reason = await refusal(node.client.get(b"o\x09", path("o")))
     assert code == Code.UNKNOWN_TABLE
@@ -470,6 +558,7 @@ async def test_a_wrong_field_is_refused_by_method_and_name(
     ("error", "code"),
     [
         (BallotRefused("x"), Code.BALLOT_REFUSED),
+        (RingChanged("x"), Code.RING_OLDER),
         (InsufficientStorage("x"), Code.INSUFFICIENT_STORAGE),
         (BodyDamaged("x"), Code.BODY_DAMAGED),
         (BodyGone("x"), Code.BODY_GONE),
