@@ -94,10 +94,12 @@ class Device(TableStore):
         on_failure: Callable[[DeviceFailed], None] = lambda failure: None,
         disk: Disk | None = None,
         open_index: Callable[..., Index] = Index,
+        without_votes: bool = False,
     ) -> None:
         """Open a formatted device for this process alone.
 
-        `on_failure` is told, on the loop, that a sync failed and the process must stop. Raises DeviceRefused.
+        `on_failure` is told, on the loop, that a sync failed and the process must stop. `without_votes` takes the votes
+        away first, as after a failed sync that could not be noted. Raises DeviceRefused.
         """
         settings = settings or Settings()
         device = identity.read_device_file(root)
@@ -115,17 +117,18 @@ class Device(TableStore):
             try:
                 check_owner(self._index, device, root, self.index_directory)
                 if (index := elsewhere(root, self.index_directory)) != device.index:
-                    identity.write_device_file(root, replace(device, index=index))
+                    identity.write_device_file(root, replace(device, index=index), self.disk)
                 self.volumes = Volumes(
                     root / "volumes", device.stamp, self.disk, volume_bytes_max=settings.volume_bytes_max
                 )
-                self._load_standings()
+                self._load_standings(without_votes=without_votes)
             except BaseException:
                 self._index.close()
                 raise
         except BaseException:
             identity.unlock_device(self._lock)
             raise
+        self._places = (root,) if index is None else (root, self.index_directory)
         self.files = Files(root / "files", root / "staging", device.stamp, self.disk)
         self._writer = GroupCommit(self, on_failure)
         self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="reader")
@@ -244,9 +247,9 @@ class Device(TableStore):
         return [self._commit_alone(operation) for operation in operations]
 
     def _commit_alone(self, operation: Operation) -> Outcome:
-        if not operation.spends_reserve and not self._has_room():
-            return self._refusal(self._no_room())
         try:
+            if not operation.spends_reserve and not self._has_room():
+                return self._refusal(self._no_room())
             (answer,) = self._commit_together([operation])
         except DeviceFailed:
             raise
@@ -300,7 +303,8 @@ class Device(TableStore):
         return Outcome(None, error)
 
     def _has_room(self) -> bool:
-        return self.disk.free_bytes(self.root) > self.settings.reserve_bytes
+        # An index on a disk of its own needs room there: a commit that meets a full disk ends the process.
+        return all(self.disk.free_bytes(place) > self.settings.reserve_bytes for place in self._places)
 
     def _no_room(self) -> InsufficientStorage:
         return InsufficientStorage(
@@ -320,7 +324,7 @@ class Device(TableStore):
     def _mark_failed(self, error: Exception) -> None:
         try:
             identity.mark_failed(self.root)
-        except OSError as second:
+        except DeviceFailed as second:
             _log.critical(
                 "device %s: after %s, its failure could not be noted either: %s", self.name, error, second
             )
@@ -461,8 +465,8 @@ class Device(TableStore):
 
     # ---- opening -------------------------------------------------------------------------------------------
 
-    def _load_standings(self) -> None:
-        if identity.has_failed(self.root):
+    def _load_standings(self, *, without_votes: bool) -> None:
+        if without_votes or identity.has_failed(self.root):
             # The page cache may show bytes that never reached the disk: what is here may be less than was promised.
             # The mark goes last: a crash before takes the votes once more.
             change = self._index.begin()

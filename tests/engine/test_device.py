@@ -23,6 +23,7 @@ from storage_node.errors import (
     StorageError,
 )
 from storage_node.formatting import format_device
+from storage_node.index import Index, IndexChange
 from storage_node.keys import CONTAINERS, Layout
 from storage_node.locations import InFile, InVolume
 from storage_node.rebuilding import rebuild_index
@@ -541,7 +542,7 @@ async def test_an_index_that_was_rebuilt_gets_no_first_votes(root: Path) -> None
         assert not device.standing(OBJECTS, 0).votes
 
 
-@pytest.mark.parametrize("step", ["sync_directory", "write_device_file"])
+@pytest.mark.parametrize("step", ["sync_directory", "rename"])
 async def test_a_rebuild_that_was_interrupted_can_be_repeated(
     root: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -549,8 +550,8 @@ async def test_a_rebuild_that_was_interrupted_can_be_repeated(
         await vote_everywhere(device)
         await offer(device, KEY, put(1, b"x"), b"x")
     for _ in range(2):
-        monkeypatch.setattr(identity, step, _interrupt)
-        with pytest.raises(OSError, match="interrupted"):
+        monkeypatch.setattr(Disk, step, _interrupt)
+        with pytest.raises(DeviceRefused, match="interrupted"):
             rebuild_index(root, LAYOUT, map_bytes=SETTINGS.index_map_bytes)
         monkeypatch.undo()
     rebuild_index(root, LAYOUT, map_bytes=SETTINGS.index_map_bytes)
@@ -560,6 +561,122 @@ async def test_a_rebuild_that_was_interrupted_can_be_repeated(
 
 def _interrupt(*arguments: object) -> None:
     raise OSError("interrupted")
+
+
+@pytest.mark.parametrize("step", ["make_directory", "sync_directory", "write", "sync", "rename", "unlink"])
+def test_a_format_that_fails_is_told_with_the_fix_and_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    monkeypatch.setattr(Disk, step, _interrupt)
+    with pytest.raises(DeviceRefused, match=r"cannot be used \(interrupted\): look at its disk"):
+        format_device(tmp_path, map_bytes=SETTINGS.index_map_bytes)
+    monkeypatch.undo()
+    if step != "unlink":  # by then it was whole
+        format_device(tmp_path, map_bytes=SETTINGS.index_map_bytes)
+    with pytest.raises(DeviceRefused, match="is not empty"):
+        format_device(tmp_path, map_bytes=SETTINGS.index_map_bytes)
+    open_now(tmp_path).close_now()
+
+
+def test_what_lost_its_device_file_is_never_taken_for_an_unfinished_format(root: Path) -> None:
+    (root / "device.toml").unlink()
+    with pytest.raises(DeviceRefused, match="is not empty"):
+        format_device(root)
+
+
+async def test_a_device_whose_failed_sync_could_not_be_noted_comes_back_without_votes_when_told(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(path: Path) -> None:
+        raise DeviceFailed("read-only file system")
+
+    disk = FaultyDisk()
+    async with opened(root, disk=disk, on_failure=lambda failure: None) as device:
+        await vote_everywhere(device)
+        disk.sync_error = errno.EIO
+        monkeypatch.setattr(identity, "mark_failed", read_only)
+        with pytest.raises(OutcomeUnknown):
+            await offer(device, KEY, put(1, b"x"), b"x")
+    device = open_now(root, without_votes=True)
+    assert not device.standing(OBJECTS, 0).votes
+    device.close_now()
+    assert not open_now_and_ask(root), "the votes were taken away durably"
+
+
+def open_now_and_ask(root: Path) -> bool:
+    """Open a device as ever, and say whether it votes."""
+    device = open_now(root)
+    try:
+        return device.standing(OBJECTS, 0).votes
+    finally:
+        device.close_now()
+
+
+async def test_a_device_that_cannot_take_its_votes_away_is_not_opened(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(root) as device:
+        await vote_everywhere(device)
+
+    def fail(change: IndexChange) -> None:
+        raise DeviceFailed("the index could not be committed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(IndexChange, "commit", fail)
+        with pytest.raises(StorageError, match="could not be committed"):
+            open_now(root, without_votes=True)
+    assert open_now_and_ask(root), "nothing was done"
+
+
+async def test_a_writer_that_cannot_begin_tells_whoever_waits_and_goes_on(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(index: Index) -> IndexChange:
+        raise StorageError("the index refused: try again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Index, "begin", refuse)
+        answers = await asyncio.gather(
+            *(offer(device, object_key(f"n{n}"), put(1, b"x"), b"x") for n in range(3)),
+            return_exceptions=True,
+        )
+        assert [type(answer) for answer in answers] == [StorageError] * 3
+    assert (await offer(device, KEY, put(1, b"x"), b"x")).counts
+
+
+async def test_an_index_on_a_disk_of_its_own_needs_room_there(tmp_path: Path) -> None:
+    class FullIndexDisk(Disk):
+        def free_bytes(self, path: Path) -> int:
+            return 5 if path == tmp_path / "fast" else 1 << 40
+
+    root = tmp_path / "d1"
+    root.mkdir()
+    format_device(root, index_directory=tmp_path / "fast", map_bytes=SETTINGS.index_map_bytes)
+    settings = Settings(
+        reserve_bytes=10, index_map_bytes=SETTINGS.index_map_bytes, index_directory=tmp_path / "fast"
+    )
+    async with opened(root, settings, disk=FullIndexDisk()) as device:
+        with pytest.raises(InsufficientStorage):
+            await offer(device, KEY, put(1, b"x"), b"x")
+
+
+async def test_a_disk_that_does_not_tell_its_room_fails_operations_and_not_the_process(root: Path) -> None:
+    class MuteDisk(FaultyDisk):
+        def free_bytes(self, path: Path) -> int:
+            if self.sync_error is not None:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().free_bytes(path)
+
+    disk = MuteDisk()
+    async with opened(root, disk=disk) as device:
+        disk.sync_error = errno.EIO
+        answers = await asyncio.gather(
+            *(offer(device, object_key(f"n{n}"), put(1, b"x"), b"x") for n in range(3)),
+            return_exceptions=True,
+        )
+        assert [type(answer) for answer in answers] == [StorageError] * 3
+        disk.sync_error = None
+        assert (await offer(device, KEY, put(1, b"x"), b"x")).counts
 
 
 async def test_votes_taken_under_one_part_power_do_not_return_under_another(

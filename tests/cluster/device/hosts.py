@@ -190,10 +190,10 @@ def start_supervisor(host: Host) -> Running:
     return Running([*command, "storage", "--config", str(host.config)], host.root / "supervisor.log")
 
 
-def start_device(host: Host, name: str = "d1", prelude: str = "") -> Running:
+def start_device(host: Host, name: str = "d1", prelude: str = "", options: Sequence[str] = ()) -> Running:
     """Run one device's process alone, after some code of the test's own."""
     code = f"import sys; {prelude}\nfrom storage_node.process import main\nsys.exit(main())"
-    command = [sys.executable, "-c", code, "--config", str(host.config), "--device", name]
+    command = [sys.executable, "-c", code, "--config", str(host.config), "--device", name, *options]
     return Running(command, host.root / f"{name}.log")
 
 
