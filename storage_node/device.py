@@ -32,7 +32,7 @@ from storage_node.errors import (
     InsufficientStorage,
     StorageError,
 )
-from storage_node.files import Files
+from storage_node.files import Files, StagedFile
 from storage_node.index import Index
 from storage_node.index_place import check_owner, elsewhere, place_to_serve
 from storage_node.keys import Key, Layout
@@ -218,7 +218,7 @@ class Device(TableStore):
         except Exception:
             # Not on cancellation: the operation may still happen, and the index would point at nothing.
             if isinstance(content, InFile):
-                await self.on_thread(self.files.remove, content.file)
+                await self.on_thread(self.remove_file, content.file)
             raise
 
     async def _submit(self, operation: Operation) -> Any:
@@ -295,12 +295,14 @@ class Device(TableStore):
 
     def _refusal(self, error: Exception) -> Outcome:
         """Turn what stopped an operation into its outcome."""
-        if isinstance(error, OSError):
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                return Outcome(None, InsufficientStorage(f"device {self.name} is full: add devices"))
-            self.counters.write_errors += 1
-            return Outcome(None, StorageError(f"device {self.name}: {error}; look at the disk"))
-        return Outcome(None, error)
+        return Outcome(None, self.refused_write(error) if isinstance(error, OSError) else error)
+
+    def refused_write(self, error: OSError) -> StorageError:
+        """Count a write that the disk refused, and say what that means."""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return InsufficientStorage(f"device {self.name} is full: add devices")
+        self.counters.write_errors += 1
+        return StorageError(f"device {self.name}: {error}; look at the disk")
 
     def _has_room(self) -> bool:
         # An index on a disk of its own needs room there: a commit that meets a full disk ends the process.
@@ -329,17 +331,28 @@ class Device(TableStore):
                 "device %s: after %s, its failure could not be noted either: %s", self.name, error, second
             )
 
+    def give_up(self, staged: StagedFile) -> None:
+        """Remove a staged file; what the disk does not let go now, the leftovers' pass removes."""
+        try:
+            staged.abort()
+        except OSError as error:
+            self.counters.write_errors += 1
+            _log.warning("device %s: %s was not removed: %s", self.name, staged.path, error)
+        self.files.settle([staged.id])
+
     def remove_soon(self, file: FileId) -> None:
         """Remove a file that nothing points at, on a thread of its own."""
-        self._remover.submit(self._remove_file, file)
+        self._remover.submit(self.remove_file, file)
 
-    def _remove_file(self, file: FileId) -> None:
+    def remove_file(self, file: FileId) -> None:
+        """Remove a finished file that nothing points at; what the disk does not let go now is a leftover."""
         try:
             self.files.remove(file)
         except FileNotFoundError:
             self.files.settle([file])  # whoever removes leftovers was quicker
         except OSError as error:
-            # It is dead either way; `check` lists it as a leftover.
+            # It is dead either way: the pass for leftovers finds it.
+            self.files.settle([file])
             _log.warning("device %s: %s was not removed: %s", self.name, self.files.path(file), error)
 
     # ---- reading -------------------------------------------------------------------------------------------

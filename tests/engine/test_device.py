@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from storage_node import compaction, identity
+from storage_node import compaction, identity, leftovers
 from storage_node.device import Device, Settings
 from storage_node.disk import Disk
 from storage_node.errors import (
@@ -342,12 +342,31 @@ class FaultyDisk(Disk):
         self.sync_error: int | None = None
         self.directory_error: int | None = None
         self.refuse: bytes | None = None
+        self.failing: dict[str, int] = {}
+        """Effects that fail, with their error numbers."""
         self.syncs = 0
 
     def free_bytes(self, path: Path) -> int:
         return super().free_bytes(path) if self.free is None else self.free
 
+    def create(self, path: Path) -> int:
+        self._fail("create")
+        return super().create(path)
+
+    def rename(self, old: Path, new: Path) -> None:
+        self._fail("rename")
+        super().rename(old, new)
+
+    def unlink(self, path: Path) -> None:
+        self._fail("unlink")
+        super().unlink(path)
+
+    def _fail(self, effect: str) -> None:
+        if effect in self.failing:
+            raise OSError(self.failing[effect], os.strerror(self.failing[effect]))
+
     def write(self, fd: int, offset: int, buffers: Sequence[bytes | memoryview]) -> None:
+        self._fail("write")
         if self.refuse is not None and any(self.refuse in bytes(buffer) for buffer in buffers):
             raise OSError(errno.EIO, "Input/output error")
         super().write(fd, offset, buffers)
@@ -395,6 +414,46 @@ async def test_an_operation_that_fails_fails_alone(root: Path) -> None:
         for number in range(20):
             if number != 5:
                 assert await body_of(device, object_key(f"n{number}")) == bodies[number]
+
+
+@pytest.mark.parametrize("effect", ["create", "write", "rename"])
+@pytest.mark.parametrize(
+    ("error", "told", "counted"),
+    [
+        (errno.ENOSPC, InsufficientStorage, 0),
+        (errno.EDQUOT, InsufficientStorage, 0),
+        (errno.EIO, StorageError, 1),
+    ],
+    ids=["full", "over its quota", "failing"],
+)
+async def test_a_large_body_that_the_disk_refuses_is_told_counted_and_leaves_nothing(
+    root: Path, effect: str, error: int, told: type[StorageError], counted: int
+) -> None:
+    disk = FaultyDisk()
+    async with opened(root, disk=disk) as device:
+        disk.failing = {effect: error}
+        with pytest.raises(StorageError) as caught:
+            await offer(device, KEY, put(1, bytes(LARGE)), bytes(LARGE))
+        assert type(caught.value) is told
+        assert device.counters.write_errors == counted
+        disk.failing = {}
+        assert device.files.staged() == []
+        assert device.files.finished() == []
+        assert not device.files.under_way()
+        assert (await offer(device, KEY, put(2, bytes(LARGE)), bytes(LARGE))).counts
+
+
+async def test_a_staged_body_that_the_disk_does_not_let_go_is_left_for_the_leftovers(root: Path) -> None:
+    disk = FaultyDisk()
+    async with opened(root, disk=disk) as device:
+        staged = device.stage(put(1).body_id)
+        await staged.write(bytes(LARGE))
+        disk.failing = {"unlink": errno.EIO}
+        await staged.abort()
+        assert device.counters.write_errors == 1
+        disk.failing = {}
+        await leftovers.remove_leftovers(device, 2**62)
+        assert device.files.staged() == []
 
 
 async def test_a_batch_that_is_on_disk_is_never_replayed_whatever_fails_after_it(

@@ -1,6 +1,7 @@
 """The service of a device, over both transports and both stores: what is asked is done, and what is wrong is told by name."""
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from storage_node.disk import Disk
 from storage_node.errors import (
     BallotRefused,
     BodyDamaged,
@@ -260,6 +262,30 @@ async def test_a_full_device_refuses_a_large_body_before_it_is_sent(node: Node) 
     with pytest.raises(NodeFailed) as refused:
         await stream_in(node, "o", put(1, b"x"), b"x", size=1)
     assert refused.value.reply.code == Code.INSUFFICIENT_STORAGE
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(errno.ENOSPC, Code.INSUFFICIENT_STORAGE), (errno.EIO, Code.STORAGE_ERROR)],
+    ids=["full", "failing"],
+)
+async def test_a_disk_that_refuses_a_streamed_body_has_a_code_and_is_no_bug(
+    node: Node, monkeypatch: pytest.MonkeyPatch, error: int, code: Code
+) -> None:
+    if node.root is None:
+        pytest.skip("a store in memory has no disk")
+
+    def refuse(disk: Disk, fd: int, offset: int, buffers: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Disk, "write", refuse)
+        with pytest.raises(NodeFailed) as refused:
+            await stream_in(node, "o", put(1, bytes(LARGE)), bytes(LARGE))
+    assert (refused.value.reply.outcome, refused.value.reply.code) == (Outcome.ERROR, code)
+    assert node.handler_bugs() == 0
+    await until_nothing_is_left(node)
+    assert await stream_in(node, "o", put(2, bytes(LARGE)), bytes(LARGE))
 
 
 async def test_a_missing_large_body_is_filled_by_a_stream(node: Node) -> None:
