@@ -289,21 +289,28 @@ class Pay:
 
 @dataclass(slots=True)
 class SetStanding:
-    """Change the voting and the floor of a partition."""
+    """Change the voting and the floors of a partition, unless it stands otherwise than the caller has seen."""
 
     table: bytes
     partition: int
+    seen: Standing
     standing: Standing
     body_bytes: int = 0
     spends_reserve: bool = True
 
     def apply(self, change: Change, bodies: Bodies) -> None:
-        """Write it; a floor never sinks."""
+        """Write it; neither floor ever sinks, whatever was seen."""
         before = change.partition_standing(self.table, self.partition)
-        if before.floor_us > self.standing.floor_us:
+        if before != self.seen:
             raise StorageError(
-                f"the floor of partition {self.partition} cannot sink: read it again before setting it"
+                f"partition {self.partition} stands as {before} and not as {self.seen}: read it again, and decide anew"
             )
+        for floor in ("floor_us", "refusing_us"):
+            held_us, wanted_us = getattr(before, floor), getattr(self.standing, floor)
+            if held_us > wanted_us:
+                raise StorageError(
+                    f"{floor} of partition {self.partition} cannot sink from {held_us} to {wanted_us}: keep it"
+                )
         change.set_standing(self.table, self.partition, self.standing)
 
 

@@ -26,7 +26,7 @@ from storage_node.requests import MICROS_MAX, NAME_BYTES_MAX, Fields
 from storage_node.store import Offered, Store
 from swiftlike.entries import Entry, encode
 from swiftlike.limits import ITEMS_MAX, PAGE_ITEMS_MAX, PATH_BYTES_MAX, RPC_BODY_BYTES_MAX
-from swiftlike.node_calls import Code, DueKind, Method, Query, Standing, encode_version, pack_list
+from swiftlike.node_calls import SEEN, Code, DueKind, Method, Query, Standing, encode_version, pack_list
 from swiftlike.registers import encode_register
 from swiftlike.rpc.errors import CallFailed
 from swiftlike.rpc.service import Call, Service
@@ -54,6 +54,7 @@ _REPLY_SLACK_BYTES: Final = 16 * 1024
 _PLACED: Final = {"table", "epoch"}
 _KEYED: Final = _PLACED | {"path"}
 _LISTED: Final = _KEYED | {"incarnation"}
+_STANDING: Final = {lead + name for lead in ("", SEEN) for name in Standing._fields}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ class DeviceService:
             (Method.FILL, self._fill, _KEYED | {"body_id"}),
             (Method.UPSERT_ROWS, self._upsert_rows, _PLACED),
             (Method.PAY, self._pay, _PLACED),
-            (Method.SET_STANDING, self._set_standing, _PLACED | {"partition", *Standing._fields}),
+            (Method.SET_STANDING, self._set_standing, _PLACED | {"partition", *_STANDING}),
             (Method.STANDING, self._standing, _PLACED | {"partition"}),
             (Method.READ, self._read, _KEYED),
             (Method.GET, self._get, _KEYED | {"inline_bytes"}),
@@ -316,12 +317,15 @@ class DeviceService:
 
     async def _set_standing(self, call: Call, fields: Fields) -> Reply:
         table = self._table(fields)
-        standing = Standing(
-            fields.flag("votes"),
-            fields.number("floor_us", 0, MICROS_MAX, 0),
-            fields.number("refusing_us", 0, MICROS_MAX, 0),
+        seen, standing = (
+            Standing(
+                fields.flag(f"{lead}votes"),
+                fields.number(f"{lead}floor_us", 0, MICROS_MAX),
+                fields.number(f"{lead}refusing_us", 0, MICROS_MAX),
+            )
+            for lead in (SEEN, "")
         )
-        await self._store.set_standing(table, self._partition(table, fields), standing)
+        await self._store.set_standing(table, self._partition(table, fields), standing, seen=seen)
         return Reply()
 
     async def _standing(self, call: Call, fields: Fields) -> Reply:

@@ -137,8 +137,11 @@ class Store(Protocol):
     async def pay(self, debts: Sequence[tuple[Key, Version]]) -> int:
         """Clear debts, each only if that version still owes; return how many were."""
 
-    async def set_standing(self, table: bytes, partition: int, standing: Standing) -> None:
-        """Set the voting and the floor of a partition."""
+    async def set_standing(self, table: bytes, partition: int, standing: Standing, *, seen: Standing) -> None:
+        """Change the voting and the floors of a partition from what the caller has `seen`; a floor never sinks.
+
+        Raises StorageError when it stands otherwise by now: what was decided on is gone, so read and decide again.
+        """
 
     async def grant_first_votes(self, table: bytes, partitions: Sequence[int]) -> int:
         """Vote on partitions that never had other owners than the present ones, and of which this device is one.

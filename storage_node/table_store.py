@@ -102,9 +102,12 @@ class TableStore(ABC):
         answer: int = await self._submit(operations.Pay(tuple(debts)))
         return answer
 
-    async def set_standing(self, table: bytes, partition: int, standing: Standing) -> None:
-        """Set the voting and the floor of a partition."""
-        await self._submit(operations.SetStanding(table, partition, standing))
+    async def set_standing(self, table: bytes, partition: int, standing: Standing, *, seen: Standing) -> None:
+        """Change the voting and the floors of a partition from what the caller has `seen`; a floor never sinks.
+
+        Raises StorageError when it stands otherwise by now: what was decided on is gone, so read and decide again.
+        """
+        await self._submit(operations.SetStanding(table, partition, seen, standing))
 
     async def grant_first_votes(self, table: bytes, partitions: Sequence[int]) -> int:
         """Vote on partitions that never had other owners, and that never had a standing here; return how many."""

@@ -370,5 +370,8 @@ def pack_row(row: RowOffer) -> tuple[bytes, bytes, bytes]:
     return row.parent, row.name, encode(row.entry)
 
 
+SEEN: Final = "seen_"
+"""Leads the names of the fields of the standing that a caller has read, before those of the one that it wants."""
+
 OFFERS: Final = {offer.value: offer for offer in Offer}
 """How an offer is called in a header; the default is a first one."""

@@ -30,7 +30,7 @@ from storage_node.rebuilding import rebuild_index
 from storage_node.store import Offered
 from swiftlike.limits import QUEUED_OPERATIONS_MAX
 from swiftlike.node_calls import Standing
-from tests.engine.conftest import SETTINGS, opened, vote_everywhere
+from tests.engine.conftest import SETTINGS, opened, stand, vote_everywhere
 from tests.engine.samples import LARGE, LAYOUT, NOW_US, OBJECTS, ballot, delete, object_key, put
 from tests.engine.test_store_contract import body_of, offer
 
@@ -744,7 +744,7 @@ async def test_votes_taken_under_one_part_power_do_not_return_under_another(
     wider = Layout(LAYOUT.seed, {**LAYOUT.part_powers, OBJECTS: LAYOUT.part_powers[OBJECTS] + 1})
     async with opened(root) as device:
         assert await device.grant_first_votes(OBJECTS, (0, 1)) == 2
-        await device.set_standing(OBJECTS, 0, Standing(votes=False))
+        await stand(device, OBJECTS, 0, Standing(votes=False))
     with monkeypatch.context() as patch:
         patch.setattr("tests.engine.conftest.LAYOUT", wider)
         async with opened(root) as device:
@@ -758,7 +758,7 @@ async def test_votes_taken_under_one_part_power_do_not_return_under_another(
 
 async def test_the_votes_of_containers_are_taken_away_with_those_of_objects(root: Path) -> None:
     async with opened(root) as device:
-        await device.set_standing(CONTAINERS, 3, Standing(votes=True, floor_us=7))
+        await stand(device, CONTAINERS, 3, Standing(votes=True, floor_us=7))
     identity.mark_failed(root)
     async with opened(root) as device:
         assert device.standing(CONTAINERS, 3) == Standing(votes=False, floor_us=7)

@@ -18,7 +18,7 @@ from ring.device import Device, DeviceId
 from ring.file import RingFields, write_ring
 from ring.ring import CHECKSUM_BYTES
 from storage_node.formatting import format_device
-from swiftlike.node_calls import ACCOUNTS, CONTAINERS, Standing, objects
+from swiftlike.node_calls import ACCOUNTS, CONTAINERS, objects
 from swiftlike.node_client import NodeClient, NodeFailed
 from swiftlike.rpc.client import Client
 from swiftlike.rpc.network import SocketNetwork
@@ -235,4 +235,5 @@ async def vote(client: NodeClient) -> None:
     """Let a device vote on everything."""
     for table in TABLES:
         for partition in range(1 << POWER):
-            await client.set_standing(table, partition, Standing(votes=True))
+            seen = await client.standing(table, partition)
+            await client.set_standing(table, partition, seen._replace(votes=True), seen=seen)

@@ -431,11 +431,17 @@ async def test_registers_and_digests_of_a_partition_agree_with_the_store(node: N
 
 
 async def test_a_standing_is_set_and_told(node: Node) -> None:
-    await node.client.set_standing(OBJECTS, 3, Standing(votes=True, floor_us=7, refusing_us=9))
+    seen, wanted = await node.client.standing(OBJECTS, 3), Standing(votes=True, floor_us=7, refusing_us=9)
+    await node.client.set_standing(OBJECTS, 3, wanted, seen=seen)
     assert await node.client.standing(OBJECTS, 3) == Standing(True, 7, 9)
-    code, reason = await refusal(node.client.set_standing(OBJECTS, 3, Standing(votes=True, floor_us=6)))
-    assert code == Code.STORAGE_ERROR
-    assert "cannot sink" in reason
+    for refused, based_on, sentence in (
+        (wanted._replace(floor_us=6), wanted, "cannot sink"),
+        (wanted._replace(votes=False), seen, "read it again"),
+    ):
+        code, reason = await refusal(node.client.set_standing(OBJECTS, 3, refused, seen=based_on))
+        assert code == Code.STORAGE_ERROR
+        assert sentence in reason
+    assert await node.client.standing(OBJECTS, 3) == wanted
 
 
 # --- what is refused ----------------------------------------------------------------------------------------------
