@@ -206,13 +206,14 @@ class Device(TableStore):
     async def _submit_with(self, operation: Operation, content: Content) -> Any:
         """Submit, and remove the finished file of an operation that failed alone, or that nobody began."""
         try:
-            await self._writer.wait_for_room(operation.body_bytes)
+            answer = await self._writer.enqueue(operation)
         except asyncio.CancelledError:
+            # Nobody began it, and this call cannot wait for the removal.
             if isinstance(content, InFile):
                 self.remove_soon(content.file)
             raise
         try:
-            return await self._submit(operation)
+            return await answer
         except DeviceFailed:
             raise
         except Exception:
@@ -471,8 +472,10 @@ class Device(TableStore):
 
     async def remove_volume(self, volume: VolumeId) -> None:
         """Remove a volume that nothing points at."""
-        assert self.live_bytes()[volume] == 0, "bodies must be moved out first"
-        assert not self.volumes.is_active(volume), "records may still be appended to it"
+        if self.volumes.is_active(volume) or self.live_bytes()[volume] != 0:
+            raise StorageError(
+                f"device {self.name}: volume {volume} is still written to or pointed into: compact it first"
+            )
         await self._submit(RemoveVolume(volume))
         await self.on_thread(self.volumes.remove, volume)
 

@@ -300,9 +300,8 @@ class DeviceService:
         listing = fields.listing(self._table(fields))
         limit = fields.number("limit", 1, ITEMS_MAX, PAGE_ITEMS_MAX)
         after = fields.octets("after", 0, NAME_BYTES_MAX) if fields.has("after") else None
-        ranges = await self._store.scan(self._store.ranges, listing)
-        behind = [(first, tally.pack()) for first, tally in ranges if after is None or first > after]
-        return _page_of(behind, limit)
+        found = await self._store.scan(self._store.ranges, listing, after, limit + 1)
+        return _page_of([(first, tally.pack()) for first, tally in found], limit)
 
     async def _span_digest(self, call: Call, fields: Fields) -> Reply:
         listing = fields.listing(self._table(fields))

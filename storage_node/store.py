@@ -16,7 +16,7 @@ from storage_node.keys import ACCOUNTS, Due, Key, Listing
 from storage_node.tables import Held
 from swiftlike.digests import Digest
 from swiftlike.entries import Entry, Version
-from swiftlike.limits import BODY_BYTES_MAX
+from swiftlike.limits import BODY_BYTES_MAX, ITEMS_MAX
 from swiftlike.node_calls import Acceptance, Page, Promise, Query, RowRefused, Standing, Tally
 from swiftlike.timestamps import Ballot, Offer, WriteId
 
@@ -183,8 +183,10 @@ class Store(Protocol):
     def tally(self, listing: Listing) -> Tally:
         """Return what the rows of a listing add up to, exactly as of the last commit."""
 
-    def ranges(self, listing: Listing) -> list[tuple[bytes, Tally]]:
-        """Return the ranges of a listing: the names that they begin at, and tallies."""
+    def ranges(
+        self, listing: Listing, after: bytes | None = None, limit: int = ITEMS_MAX
+    ) -> list[tuple[bytes, Tally]]:
+        """Return ranges of a listing, behind the one named `after` (None: all): names that they begin at, and tallies."""
 
     def span_digest(self, listing: Listing, start: bytes, stop: bytes) -> Digest:
         """Return the digest of the rows in `[start, stop)`; an empty `stop` means to the end."""

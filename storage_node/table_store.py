@@ -156,10 +156,12 @@ class TableStore(ABC):
         with self._view() as view:
             return rows.read_tally(view, listing, self.layout.hashed(listing.parent.path))
 
-    def ranges(self, listing: Listing) -> list[tuple[bytes, Tally]]:
-        """Return the ranges of a listing: the names that they begin at, and tallies."""
+    def ranges(
+        self, listing: Listing, after: bytes | None = None, limit: int = ITEMS_MAX
+    ) -> list[tuple[bytes, Tally]]:
+        """Return ranges of a listing, behind the one named `after` (None: all): names that they begin at, and tallies."""
         with self._view() as view:
-            return rows.read_ranges(view, listing, self.layout.hashed(listing.parent.path))
+            return rows.read_ranges(view, listing, self.layout.hashed(listing.parent.path), after, limit)
 
     def span_digest(self, listing: Listing, start: bytes, stop: bytes) -> Digest:
         """Return the digest of the rows in `[start, stop)`; an empty `stop` means to the end."""

@@ -320,6 +320,20 @@ async def test_a_large_upload_stops_at_the_reserve(root: Path) -> None:
         assert device.files.staged() == []
 
 
+async def test_a_volume_that_is_pointed_into_or_written_to_is_not_removed(root: Path) -> None:
+    settings = Settings(reserve_bytes=0, index_map_bytes=1 << 30, volume_bytes_max=10_000)
+    async with opened(root, settings) as device:
+        for number in range(4):
+            await offer(device, object_key(f"n{number}"), put(1, bytes(4_000)), bytes(4_000))
+        first, last = device.volumes.ids()
+        await offer(device, object_key("n2"), delete(2))
+        await offer(device, object_key("n3"), delete(2))
+        for volume in (first, last):
+            with pytest.raises(StorageError, match="compact it first"):
+                await device.remove_volume(volume)
+        assert await body_of(device, object_key("n0")) == bytes(4_000)
+
+
 async def test_volumes_are_rolled_at_their_size(root: Path) -> None:
     settings = Settings(reserve_bytes=0, index_map_bytes=1 << 30, volume_bytes_max=10_000)
     async with opened(root, settings) as device:

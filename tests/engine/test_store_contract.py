@@ -553,6 +553,13 @@ async def test_ranges_split_as_they_fill_and_any_span_has_its_digest(
     held = dict(sorted(offered))
     assert 200 / 16 <= len(ranges) <= 200 / 8
     assert ranges[0][0] == b""
+    for limit in (1, 7, len(ranges)):
+        after, paged = None, []
+        while some := store.ranges(ROWS, after, limit):
+            assert len(some) <= limit
+            paged += some
+            after = some[-1][0]
+        assert paged == ranges
     for at, (first, tally) in enumerate(ranges):
         stop = ranges[at + 1][0] if at + 1 < len(ranges) else b"\xff"
         inside = [(name, entry) for name, entry in held.items() if first <= name < stop]

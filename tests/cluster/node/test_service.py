@@ -25,11 +25,22 @@ from storage_node.errors import (
 from storage_node.service import reply_to
 from swiftlike.entries import Entry, pack_metadata
 from swiftlike.limits import BODY_BYTES_MAX, CLOCK_AHEAD_PASSING_US, METADATA_BYTES_MAX, RPC_BODY_BYTES_MAX
-from swiftlike.node_calls import CONTAINERS, Code, DueKind, Query, RowOffer, RowRefused, RowTaken, Standing
+from swiftlike.node_calls import (
+    CONTAINERS,
+    Code,
+    DueKind,
+    Query,
+    RowOffer,
+    RowRefused,
+    RowTaken,
+    Standing,
+    unpack_list,
+)
 from swiftlike.node_client import NodeFailed
 from swiftlike.rpc.transport import Outcome
 from swiftlike.timestamps import Offer
 from tests.cluster.node.conftest import EPOCH, Node
+from tests.engine.conftest import stand
 from tests.engine.samples import (
     CONTAINER,
     CREATED,
@@ -369,7 +380,7 @@ async def test_rows_are_listed_counted_and_digested(node: Node) -> None:
 async def test_an_owner_that_does_not_vote_says_so_with_every_answer_about_rows(node: Node) -> None:
     await fill_listing(node, [b"a"])
     partition = LAYOUT.partition(CONTAINERS, LAYOUT.hashed(CONTAINER.path))
-    await node.client.set_standing(CONTAINERS, partition, Standing(votes=False))
+    await stand(node.store, CONTAINERS, partition, Standing(votes=False))
     offer = RowOffer(CONTAINER.path, b"b", row(1))
     assert await node.client.upsert_rows(CONTAINERS, [offer]) == [RowTaken(votes=False)]
     assert not (await node.client.list_rows(CONTAINERS, CONTAINER.path, Query(), CREATED))[1]
@@ -391,6 +402,29 @@ async def test_a_page_larger_than_a_frame_comes_in_parts_that_add_up(node: Node)
         pages, more = pages + 1, page.more
     assert found == names
     assert pages > 1
+
+
+async def test_ranges_come_in_pages_that_add_up(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storage_node.rows.RANGE_ROWS_MAX", 4)
+    await fill_listing(node, [b"%03d" % number for number in range(50)])
+    header = {
+        "table": CONTAINERS,
+        "epoch": EPOCH,
+        "path": CONTAINER.path,
+        "incarnation": bytes(CREATED),
+        "limit": 3,
+    }
+    firsts: list[bytes] = []
+    more: bytes | None = None
+    while not firsts or more is not None:
+        asked = header if more is None else header | {"after": more}
+        deadline = node.transport.now() + 10
+        reply = await node.transport.call(node.address, "ranges", asked, deadline=deadline)
+        page = [first for first, _ in unpack_list(reply.body)]
+        assert 1 <= len(page) <= 3
+        firsts, more = firsts + page, reply.header["more"]
+    assert firsts == [first for first, _ in node.store.ranges(ROWS)]
+    assert len(firsts) > 10
 
 
 async def test_a_row_of_a_gone_incarnation_is_refused_and_the_others_are_taken(node: Node) -> None:
