@@ -396,13 +396,17 @@ class Device(TableStore):
 
     async def open_object(self, key: Key, size_max: int = BODY_BYTES_MAX) -> tuple[Entry, OpenBody] | None:
         """Return the entry of a key and its body, held open; None unless both are here and it is no larger than that."""
+        held, body = await self.find(key, size_max)
+        entry = None if held is None else held.register.entry
+        return None if entry is None or body is None else (entry, body)
+
+    async def find(self, key: Key, size_max: int) -> tuple[Held | None, OpenBody | None]:
+        """Return what stands at a key and, where that is here and no larger than `size_max`, its body, held open."""
         for _ in range(_OPEN_TRIES):
             held = await self.look_up(key)
-            if held is None or held.register.entry is None:
-                return None
+            if held is None or held.register.entry is None or held.register.entry.size > size_max:
+                return held, None
             entry, place = held.register.entry, held.location
-            if entry.size > size_max:
-                return None
             try:
                 match place:
                     case InVolume():
@@ -411,10 +415,10 @@ class Device(TableStore):
                         opener = partial(self.files.open, place, entry.size, seed_of(entry.body_id))
                         extent = await self.on_thread(opener)
                     case _:
-                        return None
+                        return held, None
             except BodyGone:
                 continue
-            return entry, OpenBody(self, key, place, extent)
+            return held, OpenBody(self, key, place, extent)
         raise StorageError(
             f"device {self.name}: {key.path!r} was replaced {_OPEN_TRIES} times while it was opened: try again"
         )

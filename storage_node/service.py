@@ -242,21 +242,22 @@ class DeviceService:
         key = self._key(fields)
         inline_bytes = fields.number("inline_bytes", 0, RPC_BODY_BYTES_MAX, RPC_BODY_BYTES_MAX)
         for _ in range(_READ_TRIES if inline_bytes else 0):
-            opened = await self._store.open_object(key, inline_bytes)
-            if opened is None:
+            held, body = await self._store.find(key, inline_bytes)
+            entry = None if held is None else held.register.entry
+            if body is None:
                 break
-            entry, body = opened
             try:
-                content = await body.read(0, entry.size)
+                content = await body.read(0, body.size)
             except errors.BodyGone:
                 continue
             finally:
                 body.release()
             return Reply(header=_found(entry, votes=self._votes(key), inline=True), body=content)
-        held = await self._store.look_up(key)
-        entry_only = None if held is None else held.register.entry
+        else:
+            held = await self._store.look_up(key)
+            entry = None if held is None else held.register.entry
         whole = held is None or held.location.held
-        return Reply(header=_found(entry_only, votes=self._votes(key), whole=whole))
+        return Reply(header=_found(entry, votes=self._votes(key), whole=whole))
 
     # --- rows and debts -----------------------------------------------------------------------------------------
 

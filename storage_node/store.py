@@ -174,6 +174,9 @@ class Store(Protocol):
     async def open_object(self, key: Key, size_max: int = BODY_BYTES_MAX) -> tuple[Entry, Body] | None:
         """Return the entry of a key and its body, held open; None unless both are here and it is no larger than that."""
 
+    async def find(self, key: Key, size_max: int) -> tuple[Held | None, Body | None]:
+        """Return what stands at a key and, where that is here and no larger than `size_max`, its body, held open."""
+
     def stage(self, body_id: WriteId) -> Staged:
         """Begin a body that is larger than memory should hold."""
 

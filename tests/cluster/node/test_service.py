@@ -22,7 +22,9 @@ from storage_node.errors import (
     RingChanged,
     StorageError,
 )
+from storage_node.keys import Key
 from storage_node.service import reply_to
+from storage_node.tables import Held
 from swiftlike.entries import Entry, pack_metadata
 from swiftlike.limits import BODY_BYTES_MAX, CLOCK_AHEAD_PASSING_US, METADATA_BYTES_MAX, RPC_BODY_BYTES_MAX
 from swiftlike.node_calls import (
@@ -86,6 +88,22 @@ async def test_a_get_for_the_entry_alone_brings_no_body(node: Node) -> None:
     await node.client.offer(OBJECTS, path("o"), entry, b"hello")
     assert await node.client.get(OBJECTS, path("o"), 4) == (entry, True, True, None)
     assert (await node.client.get(OBJECTS, path("o"), 5)).body == b"hello"
+
+
+async def test_a_get_looks_its_key_up_once(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    await node.client.offer(OBJECTS, path("there"), put(1, b"x"), b"x")
+    await node.client.offer(OBJECTS, path("larger"), put(1, bytes(100)), bytes(100))
+    looked_up: list[Key] = []
+    read = node.store.read
+
+    def count(key: Key) -> Held | None:
+        looked_up.append(key)
+        return read(key)
+
+    monkeypatch.setattr(node.store, "read", count)
+    for name in ("there", "larger", "absent"):
+        await node.client.get(OBJECTS, path(name), 10)
+    assert [key.path for key in looked_up] == [path("there"), path("larger"), path("absent")]
 
 
 async def test_what_was_never_written_is_absent_and_the_owner_says_that_it_votes(node: Node) -> None:
