@@ -329,7 +329,7 @@ async def fill(path: Path, objects: int, callers: int) -> None:
     device = Device(path, layout, read_us, settings=Settings(reserve_bytes=0))
     device.start()
     for partition in range(1 << POWER):
-        await device.set_standing(OBJECTS, partition, Standing(votes=True))
+        await device.set_standing(OBJECTS, partition, Standing(votes=True), seen=Standing())
     body = os.urandom(100)
     paths = (path_of(number % callers, number // callers) for number in range(objects))
 

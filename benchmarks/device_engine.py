@@ -130,7 +130,7 @@ async def measure(directory: Path, seconds: float, in_flight: int) -> dict[str, 
     device = Device(directory / "device", LAYOUT, now_us, settings=Settings(reserve_bytes=0))
     device.start()
     for partition in range(1 << 10):
-        await device.set_standing(objects(0), partition, Standing(votes=True))
+        await device.set_standing(objects(0), partition, Standing(votes=True), seen=Standing())
     rates["engine put"], present = await put_rate(device, seconds, in_flight)
     rates["engine get, warm"] = await get_rate(device, seconds, present)
     await device.close()

@@ -212,7 +212,7 @@ def _made(directory: Path) -> Device:
     _commit(
         device,
         [
-            SetStanding(table, partition, votes)
+            SetStanding(table, partition, Standing(), votes)
             for table in LAYOUT.part_powers
             for partition in range(1 << POWER)
         ],

@@ -22,6 +22,7 @@ from typing import Final, TypeVar
 
 from storage_node.errors import BallotRefused, InsufficientStorage
 from storage_node.keys import Key
+from storage_node.placing import Placing
 from storage_node.requests import Fields
 from storage_node.store import Offered, Staged, Store
 from swiftlike.entries import encode
@@ -45,17 +46,20 @@ class BodyStreams:
     """The handlers of the three streams."""
 
     def __init__(
-        self, store: Store, key_of: Callable[[Fields], Key], has_room: Callable[[int], bool]
+        self,
+        store: Store,
+        placing_of: Callable[[bytes, Fields], Placing],
+        has_room: Callable[[int], bool],
     ) -> None:
-        """Take the store, what parses and places the key of a call, and whether a body of some size has room."""
+        """Take the store, what holds a call's epoch against the ring, and whether a body of some size has room."""
         self._store = store
-        self._key_of = key_of
+        self._placing_of = placing_of
         self._has_room = has_room
 
     async def offer(self, call: Call, stream: ServedStream) -> Reply:
         """Stage a body, then offer it with the entry that a commit brings, until one is accepted."""
         fields = Fields(call, _OPENED)
-        key, staged, size_max = self._open(fields)
+        key, _, staged, size_max = self._open(fields)
         try:
             await stream.send()
             commit = await _receive(stream, staged, size_max, fields)
@@ -75,11 +79,17 @@ class BodyStreams:
         """Offer a staged body; what is refused for a reason that another commit can mend is a header that says so."""
         last = Fields(call._replace(header=commit), _COMMITTED)
         try:
-            self._key_of(Fields(call._replace(header={**call.header, "epoch": commit.get("epoch")}), _OPENED))
+            placing = self._placing_of(key.table, last)
             offered = Offered(
-                key, last.entry(), last.offer(), staged, last.flag("owing"), last.flag("from_voter")
+                key,
+                last.entry(),
+                last.offer(),
+                staged,
+                last.flag("owing"),
+                last.flag("from_voter"),
+                placing.is_current,
             )
-            return Acceptance(*await undisturbed(self._store.offer(offered)))
+            return await placing.counted(undisturbed(self._store.offer(offered)))
         except CallFailed as refusal:
             if refusal.code not in _MENDABLE:
                 raise
@@ -90,11 +100,12 @@ class BodyStreams:
     async def fill(self, call: Call, stream: ServedStream) -> Reply:
         """Stage a missing body and give it to its entry."""
         fields = Fields(call, _OPENED)
-        key, staged, size_max = self._open(fields)
+        key, placing, staged, size_max = self._open(fields)
         try:
             if await _receive(stream, staged, size_max, fields):
                 fields.refuse("a message of this stream has a header")
-            whole = await undisturbed(self._store.fill(key, fields.write_id("body_id"), staged))
+            filled = self._store.fill(key, fields.write_id("body_id"), staged)
+            whole = await placing.counted(undisturbed(filled))
             return Reply(header={"whole": whole})
         finally:
             await undisturbed(staged.abort())
@@ -102,7 +113,7 @@ class BodyStreams:
     async def get(self, call: Call, stream: ServedStream) -> Reply:
         """Send the entry, then a range of its body, which stays open whatever happens to the key meanwhile."""
         fields = Fields(call, _RANGED)
-        key = self._key_of(fields)
+        key, _ = self._place(fields)
         opened = await self._store.open_object(key)
         if opened is None:
             raise CallFailed(Code.NOT_HERE, f"{key.path!r} has no body on this device: ask another owner")
@@ -123,16 +134,21 @@ class BodyStreams:
         finally:
             body.release()
 
-    def _open(self, fields: Fields) -> tuple[Key, Staged, int]:
+    def _place(self, fields: Fields) -> tuple[Key, Placing]:
+        table = fields.table()
+        placing = self._placing_of(table, fields)
+        return Key(table, fields.path(table)), placing
+
+    def _open(self, fields: Fields) -> tuple[Key, Placing, Staged, int]:
         """Return the key, where its body may go, and how large that may become; refuse before any of it is sent."""
-        key = self._key_of(fields)
+        key, placing = self._place(fields)
         body_id = fields.write_id("body_id")
         size_max = fields.number("size", 0, BODY_BYTES_MAX, BODY_BYTES_MAX)
         if not self._has_room(size_max if fields.has("size") else 0):
             raise InsufficientStorage(
                 "only the reserve of this device would be left: ask another, and add devices"
             )
-        return key, self._store.stage(body_id), size_max
+        return key, placing, self._store.stage(body_id), size_max
 
 
 async def _receive(stream: ServedStream, staged: Staged | None, size_max: int, fields: Fields) -> Header:

@@ -43,6 +43,13 @@ class _Waiting(NamedTuple):
     future: "asyncio.Future[Any]"
 
 
+class _Outside(NamedTuple):
+    """A caller that waits for room, and how much its operation needs."""
+
+    body_bytes: int
+    admitted: "asyncio.Future[None]"
+
+
 class GroupCommit:
     """The queue and its thread. `submit` belongs to the event loop that `start` was called on."""
 
@@ -56,7 +63,7 @@ class GroupCommit:
         self._queued_bytes = 0
         self._stopping = False
         self._failure: DeviceFailed | None = None
-        self._room: deque[asyncio.Future[None]] = deque()
+        self._outside: deque[_Outside] = deque()
         self._thread = Thread(target=self._run, name="writer", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -71,28 +78,55 @@ class GroupCommit:
         Raises what the operation raised, OutcomeUnknown when its sync failed, DeviceFailed when one failed before. A
         cancelled call may still happen.
         """
-        await self.wait_for_room(operation.body_bytes)
-        assert self._loop is not None
-        if self._failure is not None or self._stopping:
-            raise DeviceFailed(str(self._failure or "the device is closing: ask another replica"))
-        future = self._loop.create_future()
-        self._queued += 1
-        self._queued_bytes += operation.body_bytes
-        with self._condition:
-            self._queue.append(_Waiting(operation, future))
-            self._condition.notify()
-        return await future
+        return await (await self.enqueue(operation))
 
-    async def wait_for_room(self, body_bytes: int) -> None:
-        """Wait until so much more may be queued; a `submit` that follows at once does not wait again.
+    async def enqueue(self, operation: Operation) -> "asyncio.Future[Any]":
+        """Wait for room and queue an operation; return the future of its answer. Raises DeviceFailed.
 
         A call that is cancelled here has queued nothing.
         """
         assert self._loop is not None, "start the group commit first"
-        while self._is_full(body_bytes):
-            room = self._loop.create_future()
-            self._room.append(room)
-            await room
+        if self._outside or self._is_full(operation.body_bytes):
+            await self._wait_outside(operation.body_bytes)
+        else:
+            self._count(1, operation.body_bytes)
+        if self._failure is not None or self._stopping:
+            self._count(-1, -operation.body_bytes)
+            raise DeviceFailed(str(self._failure or "the device is closing: ask another replica"))
+        future = self._loop.create_future()
+        with self._condition:
+            self._queue.append(_Waiting(operation, future))
+            self._condition.notify()
+        return future
+
+    async def _wait_outside(self, body_bytes: int) -> None:
+        """Wait behind those who wait already, until admitted: then the room is ours."""
+        assert self._loop is not None
+        admitted: asyncio.Future[None] = self._loop.create_future()
+        self._outside.append(_Outside(body_bytes, admitted))
+        try:
+            await admitted
+        except asyncio.CancelledError:
+            if not admitted.cancelled():
+                # Admitted and cancelled within one turn of the loop: the room goes to the next one.
+                self._count(-1, -body_bytes)
+            self._admit()
+            raise
+
+    def _admit(self) -> None:
+        """Let in those who wait outside, in order, as many as fit, with their room; all of them once it is over."""
+        while self._outside:
+            body_bytes, admitted = self._outside[0]
+            if not admitted.done():
+                if self._is_full(body_bytes):
+                    return
+                self._count(1, body_bytes)
+                admitted.set_result(None)
+            self._outside.popleft()
+
+    def _count(self, operations: int, body_bytes: int) -> None:
+        self._queued += operations
+        self._queued_bytes += body_bytes
 
     async def stop(self) -> None:
         """Commit what is queued and end the thread."""
@@ -111,7 +145,7 @@ class GroupCommit:
 
     @property
     def queued(self) -> int:
-        """Operations that are queued or under way."""
+        """Operations that are queued, about to be, or under way."""
         return self._queued
 
     def _is_full(self, body_bytes: int) -> bool:
@@ -151,15 +185,14 @@ class GroupCommit:
 
     def _answer(self, batch: list[_Waiting], outcomes: list[Outcome]) -> None:
         for (operation, future), (answer, error) in zip(batch, outcomes, strict=True):
-            self._queued_bytes -= operation.body_bytes
+            self._count(-1, -operation.body_bytes)
             if future.done():
                 continue
             if error is None:
                 future.set_result(answer)
             else:
                 future.set_exception(error)
-        self._queued -= len(batch)
-        self._make_room()
+        self._admit()
 
     def _fail_batch(self, batch: list[_Waiting], failure: OutcomeUnknown) -> None:
         self._drop(batch, failure)
@@ -175,19 +208,11 @@ class GroupCommit:
             never_begun = list(self._queue)
             self._queue.clear()
         self._drop(never_begun, self._failure)
-        self._make_room()
+        self._admit()
         self._on_failure(self._failure)
 
     def _drop(self, some: list[_Waiting], error: DeviceFailed) -> None:
         for operation, future in some:
-            self._queued -= 1
-            self._queued_bytes -= operation.body_bytes
+            self._count(-1, -operation.body_bytes)
             if not future.done():
                 future.set_exception(error)
-
-    def _make_room(self) -> None:
-        """Wake those who wait for room; each looks again."""
-        while self._room:
-            room = self._room.popleft()
-            if not room.done():
-                room.set_result(None)

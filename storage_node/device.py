@@ -32,7 +32,7 @@ from storage_node.errors import (
     InsufficientStorage,
     StorageError,
 )
-from storage_node.files import Files
+from storage_node.files import Files, StagedFile
 from storage_node.index import Index
 from storage_node.index_place import check_owner, elsewhere, place_to_serve
 from storage_node.keys import Key, Layout
@@ -94,10 +94,12 @@ class Device(TableStore):
         on_failure: Callable[[DeviceFailed], None] = lambda failure: None,
         disk: Disk | None = None,
         open_index: Callable[..., Index] = Index,
+        without_votes: bool = False,
     ) -> None:
         """Open a formatted device for this process alone.
 
-        `on_failure` is told, on the loop, that a sync failed and the process must stop. Raises DeviceRefused.
+        `on_failure` is told, on the loop, that a sync failed and the process must stop. `without_votes` takes the votes
+        away first, as after a failed sync that could not be noted. Raises DeviceRefused.
         """
         settings = settings or Settings()
         device = identity.read_device_file(root)
@@ -115,17 +117,18 @@ class Device(TableStore):
             try:
                 check_owner(self._index, device, root, self.index_directory)
                 if (index := elsewhere(root, self.index_directory)) != device.index:
-                    identity.write_device_file(root, replace(device, index=index))
+                    identity.write_device_file(root, replace(device, index=index), self.disk)
                 self.volumes = Volumes(
                     root / "volumes", device.stamp, self.disk, volume_bytes_max=settings.volume_bytes_max
                 )
-                self._load_standings()
+                self._load_standings(without_votes=without_votes)
             except BaseException:
                 self._index.close()
                 raise
         except BaseException:
             identity.unlock_device(self._lock)
             raise
+        self._places = (root,) if index is None else (root, self.index_directory)
         self.files = Files(root / "files", root / "staging", device.stamp, self.disk)
         self._writer = GroupCommit(self, on_failure)
         self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="reader")
@@ -162,10 +165,10 @@ class Device(TableStore):
         content = await self._content(offered.key, offered.entry, offered.body)
         operation = self._accept(offered, content, now_us)
         if not isinstance(offered.body, StagedBody):
-            answer: Acceptance = await self._submit_with(operation, content)
-            return answer
+            answer: Acceptance | None = await self._submit_with(operation, content)
+            return self._applied(answer)
         operation.is_lent = True
-        return await offered.body.lend(self._submit_with(operation, content))
+        return self._applied(await offered.body.lend(self._submit_with(operation, content)))
 
     async def fill(self, key: Key, body_id: WriteId, body: bytes | memoryview | Staged) -> bool:
         """Bring a missing body; say whether the entry that lacked it is whole now."""
@@ -203,19 +206,20 @@ class Device(TableStore):
     async def _submit_with(self, operation: Operation, content: Content) -> Any:
         """Submit, and remove the finished file of an operation that failed alone, or that nobody began."""
         try:
-            await self._writer.wait_for_room(operation.body_bytes)
+            answer = await self._writer.enqueue(operation)
         except asyncio.CancelledError:
+            # Nobody began it, and this call cannot wait for the removal.
             if isinstance(content, InFile):
                 self.remove_soon(content.file)
             raise
         try:
-            return await self._submit(operation)
+            return await answer
         except DeviceFailed:
             raise
         except Exception:
             # Not on cancellation: the operation may still happen, and the index would point at nothing.
             if isinstance(content, InFile):
-                await self.on_thread(self.files.remove, content.file)
+                await self.on_thread(self.remove_file, content.file)
             raise
 
     async def _submit(self, operation: Operation) -> Any:
@@ -244,9 +248,9 @@ class Device(TableStore):
         return [self._commit_alone(operation) for operation in operations]
 
     def _commit_alone(self, operation: Operation) -> Outcome:
-        if not operation.spends_reserve and not self._has_room():
-            return self._refusal(self._no_room())
         try:
+            if not operation.spends_reserve and not self._has_room():
+                return self._refusal(self._no_room())
             (answer,) = self._commit_together([operation])
         except DeviceFailed:
             raise
@@ -292,15 +296,18 @@ class Device(TableStore):
 
     def _refusal(self, error: Exception) -> Outcome:
         """Turn what stopped an operation into its outcome."""
-        if isinstance(error, OSError):
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                return Outcome(None, InsufficientStorage(f"device {self.name} is full: add devices"))
-            self.counters.write_errors += 1
-            return Outcome(None, StorageError(f"device {self.name}: {error}; look at the disk"))
-        return Outcome(None, error)
+        return Outcome(None, self.refused_write(error) if isinstance(error, OSError) else error)
+
+    def refused_write(self, error: OSError) -> StorageError:
+        """Count a write that the disk refused, and say what that means."""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return InsufficientStorage(f"device {self.name} is full: add devices")
+        self.counters.write_errors += 1
+        return StorageError(f"device {self.name}: {error}; look at the disk")
 
     def _has_room(self) -> bool:
-        return self.disk.free_bytes(self.root) > self.settings.reserve_bytes
+        # An index on a disk of its own needs room there: a commit that meets a full disk ends the process.
+        return all(self.disk.free_bytes(place) > self.settings.reserve_bytes for place in self._places)
 
     def _no_room(self) -> InsufficientStorage:
         return InsufficientStorage(
@@ -320,22 +327,33 @@ class Device(TableStore):
     def _mark_failed(self, error: Exception) -> None:
         try:
             identity.mark_failed(self.root)
-        except OSError as second:
+        except DeviceFailed as second:
             _log.critical(
                 "device %s: after %s, its failure could not be noted either: %s", self.name, error, second
             )
 
+    def give_up(self, staged: StagedFile) -> None:
+        """Remove a staged file; what the disk does not let go now, the leftovers' pass removes."""
+        try:
+            staged.abort()
+        except OSError as error:
+            self.counters.write_errors += 1
+            _log.warning("device %s: %s was not removed: %s", self.name, staged.path, error)
+        self.files.settle([staged.id])
+
     def remove_soon(self, file: FileId) -> None:
         """Remove a file that nothing points at, on a thread of its own."""
-        self._remover.submit(self._remove_file, file)
+        self._remover.submit(self.remove_file, file)
 
-    def _remove_file(self, file: FileId) -> None:
+    def remove_file(self, file: FileId) -> None:
+        """Remove a finished file that nothing points at; what the disk does not let go now is a leftover."""
         try:
             self.files.remove(file)
         except FileNotFoundError:
             self.files.settle([file])  # whoever removes leftovers was quicker
         except OSError as error:
-            # It is dead either way; `check` lists it as a leftover.
+            # It is dead either way: the pass for leftovers finds it.
+            self.files.settle([file])
             _log.warning("device %s: %s was not removed: %s", self.name, self.files.path(file), error)
 
     # ---- reading -------------------------------------------------------------------------------------------
@@ -378,13 +396,17 @@ class Device(TableStore):
 
     async def open_object(self, key: Key, size_max: int = BODY_BYTES_MAX) -> tuple[Entry, OpenBody] | None:
         """Return the entry of a key and its body, held open; None unless both are here and it is no larger than that."""
+        held, body = await self.find(key, size_max)
+        entry = None if held is None else held.register.entry
+        return None if entry is None or body is None else (entry, body)
+
+    async def find(self, key: Key, size_max: int) -> tuple[Held | None, OpenBody | None]:
+        """Return what stands at a key and, where that is here and no larger than `size_max`, its body, held open."""
         for _ in range(_OPEN_TRIES):
             held = await self.look_up(key)
-            if held is None or held.register.entry is None:
-                return None
+            if held is None or held.register.entry is None or held.register.entry.size > size_max:
+                return held, None
             entry, place = held.register.entry, held.location
-            if entry.size > size_max:
-                return None
             try:
                 match place:
                     case InVolume():
@@ -393,10 +415,10 @@ class Device(TableStore):
                         opener = partial(self.files.open, place, entry.size, seed_of(entry.body_id))
                         extent = await self.on_thread(opener)
                     case _:
-                        return None
+                        return held, None
             except BodyGone:
                 continue
-            return entry, OpenBody(self, key, place, extent)
+            return held, OpenBody(self, key, place, extent)
         raise StorageError(
             f"device {self.name}: {key.path!r} was replaced {_OPEN_TRIES} times while it was opened: try again"
         )
@@ -454,15 +476,17 @@ class Device(TableStore):
 
     async def remove_volume(self, volume: VolumeId) -> None:
         """Remove a volume that nothing points at."""
-        assert self.live_bytes()[volume] == 0, "bodies must be moved out first"
-        assert not self.volumes.is_active(volume), "records may still be appended to it"
+        if self.volumes.is_active(volume) or self.live_bytes()[volume] != 0:
+            raise StorageError(
+                f"device {self.name}: volume {volume} is still written to or pointed into: compact it first"
+            )
         await self._submit(RemoveVolume(volume))
         await self.on_thread(self.volumes.remove, volume)
 
     # ---- opening -------------------------------------------------------------------------------------------
 
-    def _load_standings(self) -> None:
-        if identity.has_failed(self.root):
+    def _load_standings(self, *, without_votes: bool) -> None:
+        if without_votes or identity.has_failed(self.root):
             # The page cache may show bytes that never reached the disk: what is here may be less than was promised.
             # The mark goes last: a crash before takes the votes once more.
             change = self._index.begin()

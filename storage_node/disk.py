@@ -2,7 +2,7 @@
 
 Owns whole writes, syncs, names and shared descriptors. Never knows what the bytes mean. The crash tests stand a
 recording disk in its place, so nothing else in the storage node creates, writes, syncs, renames or removes a file once
-a device is open (the index writes through LMDB; `device.toml` and the failure mark are `identity`'s). A failed sync
+a device is open, formatted or rebuilt (the index writes through LMDB; the failure mark is `identity`'s). A failed sync
 leaves here as DeviceFailed and never as OSError, so that nobody can take it for an operation that failed alone.
 """
 
@@ -21,6 +21,10 @@ class Disk:
     def create(self, path: Path) -> int:
         """Create a file that must not exist and return its descriptor; its name is durable after `sync_directory`."""
         return os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+
+    def make_directory(self, path: Path) -> None:
+        """Make a directory; its name is durable after `sync_directory` of its parent."""
+        path.mkdir(mode=0o700)
 
     def open(self, path: Path, *, writable: bool = False) -> int:
         """Open a file that exists."""

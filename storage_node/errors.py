@@ -8,7 +8,8 @@ StorageError                    any of the below; the message names the device, 
 ├── BodyDamaged                 a checksum does not match; read another replica
 ├── BodyGone                    the file or volume was removed since the index was read; begin the read again
 ├── IndexDamaged                a value in the index is not what was written
-└── BallotRefused               a ballot too far from this device's clock; set the clock of its host
+├── BallotRefused               a ballot too far from this device's clock; set the clock of its host
+└── RingChanged                 a newer ring came while this waited its turn: nothing was kept; place it again
 """
 
 
@@ -46,3 +47,7 @@ class IndexDamaged(StorageError):
 
 class BallotRefused(StorageError):
     """A ballot that is too far from this device's clock."""
+
+
+class RingChanged(StorageError):
+    """The ring by which this was placed is no longer in use; nothing was kept."""

@@ -72,7 +72,12 @@ class Files:
         file = FileId(secrets.token_bytes(16))
         path = self._staging / file.hex()
         self._under_way.add(file)
-        return StagedFile(file, path, self._disk.create(path), seed, self._disk)
+        try:
+            fd = self._disk.create(path)
+        except OSError:
+            self.settle([file])
+            raise
+        return StagedFile(file, path, fd, seed, self._disk)
 
     def settle(self, files: Iterable[FileId]) -> None:
         """Count files as no longer under way: from now on the index alone says whether they are wanted."""

@@ -12,6 +12,8 @@ of the index). Written beside, synced, renamed, and the directory synced.
 import fcntl
 import os
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,12 +21,16 @@ from uuid import UUID
 
 import tomli_w
 
-from storage_node.errors import DeviceRefused
+from storage_node.disk import Disk
+from storage_node.errors import DeviceFailed, DeviceRefused
 
 FORMAT: Final = 1
 DEVICE_FILE: Final = "device.toml"
 FAILED_FILE: Final = "sync-failed"
 """Left by a process whose sync failed, until the votes were taken: the device returns as one that does not vote."""
+
+FORMATTING_FILE: Final = "formatting"
+"""The first name of a device, gone once it has its `device.toml`."""
 
 DIRECTORIES: Final = ("volumes", "files", "staging", "quarantine")
 
@@ -69,8 +75,8 @@ def read_device_file(root: Path) -> DeviceFile:
         ) from None
 
 
-def write_device_file(root: Path, device: DeviceFile) -> None:
-    """Write `device.toml` so that a crash leaves the old one or the new."""
+def write_device_file(root: Path, device: DeviceFile, disk: Disk) -> None:
+    """Write `device.toml` so that a crash leaves the old one or the new. Raises DeviceRefused."""
     beside = root / f"{DEVICE_FILE}.new"
     fields: dict[str, str | int] = {
         "format": FORMAT,
@@ -80,38 +86,65 @@ def write_device_file(root: Path, device: DeviceFile) -> None:
     }
     if device.index is not None:
         fields["index"] = str(device.index)
-    with beside.open("wb") as file:
-        tomli_w.dump(fields, file)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.rename(root / DEVICE_FILE)
-    sync_directory(root)
+    with refusing(root):
+        if beside.exists():
+            disk.unlink(beside)  # a crash left it
+        fd = disk.create(beside)
+        try:
+            disk.write(fd, 0, [tomli_w.dumps(fields).encode()])
+            disk.sync(fd)
+        finally:
+            os.close(fd)
+        disk.rename(beside, root / DEVICE_FILE)
+        disk.sync_directory(root)
 
 
-def make_directories(root: Path) -> None:
-    """Lay out an empty device but for its index, names durable. Raises DeviceRefused when it holds anything but lost+found."""
+def begin_format(root: Path, disk: Disk) -> None:
+    """Lay out an empty device but for its index, names durable; begin again where a crash ended it.
+
+    The mark is durable before anything else is, and while there is no `device.toml` nobody can have stored anything
+    here: so what stands beside the one and not the other is an unfinished format. Raises DeviceRefused for what holds
+    anything else but lost+found.
+    """
     if not root.is_dir():
         raise DeviceRefused(f"{root} is not a directory: create it, or mount the disk there")
-    found = sorted(path.name for path in root.iterdir() if path.name != "lost+found")
-    if found:
-        raise DeviceRefused(f"{root} is not empty (it holds {found[0]}): choose an empty directory")
-    for name in DIRECTORIES:
-        (root / name).mkdir(mode=0o700)
-    for lead in range(256):
-        (root / "files" / f"{lead:02x}").mkdir(mode=0o700)
-    sync_directory(root / "files")
-    sync_directory(root)
+    with refusing(root):
+        found = {path.name for path in root.iterdir()} - {"lost+found"}
+        begun = FORMATTING_FILE in found and DEVICE_FILE not in found
+        if found and not begun:
+            raise DeviceRefused(f"{root} is not empty (it holds {min(found)}): choose an empty directory")
+        if not begun:
+            os.close(disk.create(root / FORMATTING_FILE))
+        disk.sync_directory(root)
+        for leftover in (root / "index" / "data.mdb", root / "index" / "lock.mdb"):
+            if leftover.exists():
+                disk.unlink(leftover)
+        leads = [root / "files" / f"{lead:02x}" for lead in range(256)]
+        for directory in (*(root / name for name in DIRECTORIES), *leads):
+            if not directory.exists():
+                disk.make_directory(directory)
+        disk.sync_directory(root / "files")
+        disk.sync_directory(root)
+
+
+def end_format(root: Path, device: DeviceFile, disk: Disk) -> None:
+    """Make a whole device of it: `device.toml`, then the mark goes. Raises DeviceRefused."""
+    write_device_file(root, device, disk)
+    with refusing(root):
+        disk.unlink(root / FORMATTING_FILE)
+        disk.sync_directory(root)
 
 
 def lock_device(root: Path) -> int:
     """Lock a device for this process and return the descriptor that holds the lock. Raises DeviceRefused when taken."""
-    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise DeviceRefused(f"{root} is in use by another process: stop that one first") from None
-    return fd
+    with refusing(root):
+        fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise DeviceRefused(f"{root} is in use by another process: stop that one first") from None
+        return fd
 
 
 def unlock_device(lock: int) -> None:
@@ -120,28 +153,45 @@ def unlock_device(lock: int) -> None:
 
 
 def mark_failed(root: Path) -> None:
-    """Note durably that a sync failed, as far as a failing disk lets us."""
-    fd = os.open(root / FAILED_FILE, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    """Note durably that a sync failed. Raises DeviceFailed when the disk does not take that either."""
     try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    sync_directory(root)
+        fd = os.open(root / FAILED_FILE, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        _sync_names(root)
+    except OSError as error:
+        raise DeviceFailed(
+            f"{root / FAILED_FILE} cannot be written ({error}): start this device once --without-votes"
+        ) from error
 
 
 def has_failed(root: Path) -> bool:
-    """Say whether a sync failed since the device's votes were last taken away."""
-    return (root / FAILED_FILE).exists()
+    """Say whether a sync failed since the votes were last taken away. Raises DeviceRefused when the disk does not tell."""
+    with refusing(root):
+        return (root / FAILED_FILE).exists()
 
 
 def clear_failed(root: Path) -> None:
-    """Forget a failed sync, once the device's votes have been taken away."""
-    (root / FAILED_FILE).unlink()
-    sync_directory(root)
+    """Forget a failed sync, if one is noted, once the device's votes have been taken away. Raises DeviceRefused."""
+    with refusing(root):
+        (root / FAILED_FILE).unlink(missing_ok=True)
+        _sync_names(root)
 
 
-def sync_directory(path: Path) -> None:
-    """Put the names in a directory on stable storage."""
+@contextmanager
+def refusing(root: Path) -> Iterator[None]:
+    """Turn what a disk refuses into DeviceRefused, with the fix: nothing of the device is served then."""
+    try:
+        yield
+    except (OSError, DeviceFailed) as error:
+        raise DeviceRefused(
+            f"{root} cannot be used ({error}): look at its disk, and whether this user may write there"
+        ) from error
+
+
+def _sync_names(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -227,12 +227,17 @@ class IndexChange(IndexView):
         """Put the changes on stable storage.
 
         Raises InsufficientStorage when nothing was written for want of space, DeviceFailed when nobody knows.
+
+        Only what LMDB finds out before it writes its first page proves that nothing was written: that the map, or the
+        list of changed pages, has no room for the free list. ENOSPC proves nothing here. It may come from a page, from
+        the sync behind the pages (a disk that allocates late tells no earlier) or from the meta page that makes the
+        commit stand, and the error does not say which.
         """
         try:
             self._transaction.commit()
+        except _FULL as error:
+            raise _told(error) from None
         except lmdb.Error as error:
-            if isinstance(told := _told(error), InsufficientStorage):
-                raise told from None
             raise DeviceFailed(f"the index could not be committed: {error}") from error
 
     def abort(self) -> None:

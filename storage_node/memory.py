@@ -39,8 +39,8 @@ class MemoryStore(TableStore):
         """Offer an entry to the acceptor of its key."""
         now_us = self._check_ballot(offered.entry.ballot, offered.offer)
         content = _content(offered.entry, offered.body)
-        answer: Acceptance = await self._submit(self._accept(offered, content, now_us))
-        return answer
+        answer: Acceptance | None = await self._submit(self._accept(offered, content, now_us))
+        return self._applied(answer)
 
     async def fill(self, key: Key, body_id: WriteId, body: bytes | memoryview | Staged) -> bool:
         """Bring a missing body; say whether the entry that lacked it is whole now."""
@@ -61,12 +61,18 @@ class MemoryStore(TableStore):
         self, key: Key, size_max: int = BODY_BYTES_MAX
     ) -> "tuple[Entry, MemoryBody] | None":
         """Return the entry of a key and its body, held open; None unless both are here and it is no larger than that."""
+        held, body = await self.find(key, size_max)
+        entry = None if held is None else held.register.entry
+        return None if entry is None or body is None else (entry, body)
+
+    async def find(self, key: Key, size_max: int) -> "tuple[Held | None, MemoryBody | None]":
+        """Return what stands at a key and, where that is here and no larger than `size_max`, its body, held open."""
         held = self.read(key)
-        if held is None or held.register.entry is None or not isinstance(held.location, InVolume):
-            return None
-        if held.register.entry.size > size_max:
-            return None
-        return held.register.entry, MemoryBody(self._bodies.at(held.location))
+        if held is None or held.register.entry is None or held.register.entry.size > size_max:
+            return held, None
+        if not isinstance(held.location, InVolume):
+            return held, None
+        return held, MemoryBody(self._bodies.at(held.location))
 
     async def look_up(self, key: Key) -> Held | None:
         """Return what stands at a key."""

@@ -4,7 +4,7 @@ Owns how an acceptor's decision becomes changes of the tables and bodies to appe
 itself, so that many operations share one batch and a failing one can be replayed alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -59,6 +59,7 @@ class Accept:
     owing: bool
     from_voter: bool
     oldest_us: int
+    is_current: Callable[[], bool] = lambda: True
     is_lent: bool = False
     """The finished file goes back to whoever staged it when the offer is refused, for another offer."""
     body_bytes: int = field(init=False)
@@ -72,9 +73,13 @@ class Accept:
         """Tombstones and entries without new bytes are let in: they are how space comes back."""
         return self.entry.tombstone or self.body is None
 
-    def apply(self, change: Change, bodies: Bodies) -> Acceptance:
-        """Decide, and keep what was accepted."""
+    def apply(self, change: Change, bodies: Bodies) -> Acceptance | None:
+        """Decide, and keep what was accepted; None when the ring changed, and nothing was kept."""
         key, entry = self.key, self.entry
+        if not self.is_current():
+            if not self.is_lent:
+                _discard(change, self.body)
+            return None
         hashed = change.layout.hashed(key.path)
         raw_key = keys.register_key(key, hashed)
         held = read_held(change.view, raw_key)
@@ -121,11 +126,14 @@ class Prepare:
     ballot: Ballot
     closing: bool
     oldest_us: int
+    is_current: Callable[[], bool] = lambda: True
     body_bytes: int = 0
     spends_reserve: bool = True
 
-    def apply(self, change: Change, bodies: Bodies) -> Promise:
-        """Decide, and keep the promise."""
+    def apply(self, change: Change, bodies: Bodies) -> Promise | None:
+        """Decide, and keep the promise; None when the ring changed, and nothing was promised."""
+        if not self.is_current():
+            return None
         hashed = change.layout.hashed(self.key.path)
         raw_key = keys.register_key(self.key, hashed)
         held = read_held(change.view, raw_key)
@@ -281,21 +289,28 @@ class Pay:
 
 @dataclass(slots=True)
 class SetStanding:
-    """Change the voting and the floor of a partition."""
+    """Change the voting and the floors of a partition, unless it stands otherwise than the caller has seen."""
 
     table: bytes
     partition: int
+    seen: Standing
     standing: Standing
     body_bytes: int = 0
     spends_reserve: bool = True
 
     def apply(self, change: Change, bodies: Bodies) -> None:
-        """Write it; a floor never sinks."""
+        """Write it; neither floor ever sinks, whatever was seen."""
         before = change.partition_standing(self.table, self.partition)
-        if before.floor_us > self.standing.floor_us:
+        if before != self.seen:
             raise StorageError(
-                f"the floor of partition {self.partition} cannot sink: read it again before setting it"
+                f"partition {self.partition} stands as {before} and not as {self.seen}: read it again, and decide anew"
             )
+        for floor in ("floor_us", "refusing_us"):
+            held_us, wanted_us = getattr(before, floor), getattr(self.standing, floor)
+            if held_us > wanted_us:
+                raise StorageError(
+                    f"{floor} of partition {self.partition} cannot sink from {held_us} to {wanted_us}: keep it"
+                )
         change.set_standing(self.table, self.partition, self.standing)
 
 

@@ -3,7 +3,7 @@
 Owns the order of start and end, signals, exit codes, and what `health` and `stats` say. Never starts another process
 (the supervisor does) and never touches the engine's insides.
 
-    python -m storage_node.process --config HOST.toml --device NAME
+    python -m storage_node.process --config HOST.toml --device NAME [--without-votes]
 
 Its first line on standard output is `ready` or `refused` and a sentence; logs go to standard error. Exit codes: 0 it
 drained, 2 refused to start, 3 a sync failed (the device returns as one that does not vote), anything else is a bug.
@@ -75,6 +75,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--device", required=True)
     parser.add_argument("--parent", type=int, help="process id of the supervisor; this process ends with it")
+    parser.add_argument(
+        "--without-votes",
+        action="store_true",
+        help="take all votes away before serving, since a sync failed and that may not be noted on the disk",
+    )
     options = parser.parse_args(arguments)
     if options.parent is not None:
         end_with(options.parent)
@@ -86,7 +91,9 @@ def main(arguments: list[str] | None = None) -> int:
         storage, config = find_device(host, options.config, options.device)
         cluster = load_cluster(host.cluster_file)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            process = DeviceProcess(options.config, host, storage, config, cluster)
+            process = DeviceProcess(
+                options.config, host, storage, config, cluster, without_votes=options.without_votes
+            )
             return runner.run(process.run())
     except (ConfigError, DeviceRefused) as refusal:
         log.error("refused to start: %s", refusal)
@@ -118,9 +125,17 @@ class DeviceProcess:
     """One device being served."""
 
     def __init__(
-        self, path: Path, host: HostConfig, storage: StorageConfig, config: DeviceConfig, cluster: Cluster
+        self,
+        path: Path,
+        host: HostConfig,
+        storage: StorageConfig,
+        config: DeviceConfig,
+        cluster: Cluster,
+        *,
+        without_votes: bool = False,
     ) -> None:
         """Take the configuration; `path` is where it is read again on SIGHUP. Raises ConfigError for the files of TLS."""
+        self._without_votes = without_votes
         self._path = path
         self._host = host
         self._storage = storage
@@ -159,6 +174,7 @@ class DeviceProcess:
                 settings=settings,
                 on_failure=end_now,
                 disk=self._disk,
+                without_votes=self._without_votes,
             )
         except DeviceRefused:
             raise

@@ -10,9 +10,10 @@ Order: the new index is built in a directory of its own beside the old one, on t
 aside and the new one's takes its name; then `device.toml` names the new uuid. Interrupted anywhere, the device either opens as before or asks for a rebuild.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from uuid import uuid4
@@ -62,12 +63,19 @@ class _Found:
 
 
 def rebuild_index(
-    root: Path, layout: Layout, *, index_directory: Path | None = None, map_bytes: int = INDEX_MAP_BYTES
+    root: Path,
+    layout: Layout,
+    *,
+    index_directory: Path | None = None,
+    map_bytes: int = INDEX_MAP_BYTES,
+    disk: Disk | None = None,
+    make_index: Callable[..., Index] = Index,
 ) -> Rebuilt:
     """Build a new index for a closed device and give it a new uuid.
 
     It takes the place of the old one, or `index_directory`. Raises DeviceRefused.
     """
+    disk = disk or Disk()
     old = identity.read_device_file(root)
     place = place_to_rebuild(root, old, index_directory)
     rebuilt = Rebuilt(DeviceFile(uuid4(), old.generation + 1, old.stamp, elsewhere(root, place)))
@@ -77,13 +85,16 @@ def rebuild_index(
             _check_not_foreign(root, old, place, map_bytes)
         if rebuilt.device.index != old.index:
             # Before anything is there: should this be interrupted, the next attempt knows what is its own.
-            identity.write_device_file(root, replace(old, index=rebuilt.device.index))
-        volumes = Volumes(root / "volumes", old.stamp, Disk())
+            identity.write_device_file(root, replace(old, index=rebuilt.device.index), disk)
+        volumes = Volumes(root / "volumes", old.stamp, disk)
         parts.callback(volumes.close)
-        files = Files(root / "files", root / "staging", old.stamp, Disk())
-        place.mkdir(mode=0o700, exist_ok=True)
-        beside = _empty_directory(place / NEW_DIRECTORY)
-        index = create_index(beside, rebuilt.device, map_bytes)
+        files = Files(root / "files", root / "staging", old.stamp, disk)
+        with identity.refusing(root):
+            if not place.exists():
+                disk.make_directory(place)
+                disk.sync_directory(place.parent)
+            beside = _empty_directory(place / NEW_DIRECTORY, disk)
+        index = create_index(beside, rebuilt.device, disk, partial(make_index, map_bytes=map_bytes))
         try:
             found = _all_bodies(volumes, files, rebuilt)
             while some := list(islice(found, _BATCH)):
@@ -91,12 +102,14 @@ def rebuild_index(
                 rebuilt.entries += len(some)
         finally:
             index.close()
-        if holds_index(place):
-            (place / DATA_FILE).rename(_free_name(place, old.generation))
-        (beside / DATA_FILE).rename(place / DATA_FILE)
-        identity.sync_directory(place)
-        identity.write_device_file(root, rebuilt.device)
-        _empty_directory(beside).rmdir()
+        with identity.refusing(root):
+            if holds_index(place):
+                disk.rename(place / DATA_FILE, _free_name(place, old.generation))
+            disk.rename(beside / DATA_FILE, place / DATA_FILE)
+            disk.sync_directory(place)
+        identity.write_device_file(root, rebuilt.device, disk)
+        with identity.refusing(root):
+            disk.remove_directory(_empty_directory(beside, disk))
     return rebuilt
 
 
@@ -180,11 +193,11 @@ def _add(index: Index, layout: Layout, some: list[_Found]) -> None:
     view.commit()
 
 
-def _empty_directory(path: Path) -> Path:
+def _empty_directory(path: Path, disk: Disk) -> Path:
     """Make a directory anew; what an interrupted rebuild left in it is removed."""
     if path.exists():
         for leftover in path.iterdir():
-            leftover.unlink()
+            disk.unlink(leftover)
     else:
-        path.mkdir(mode=0o700)
+        disk.make_directory(path)
     return path

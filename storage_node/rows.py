@@ -9,6 +9,7 @@ other range goes with its last row.
 """
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
 from storage_node import keys
@@ -110,10 +111,17 @@ def read_row(view: Reading, listing: Listing, hashed: int, name: bytes) -> Entry
     return None if raw is None else _decode_row(key, raw)
 
 
-def read_ranges(view: Reading, listing: Listing, hashed: int) -> list[tuple[bytes, Tally]]:
-    """Return the ranges of a listing by the names that they begin at, each with its tally."""
+def read_ranges(
+    view: Reading, listing: Listing, hashed: int, after: bytes | None, limit: int
+) -> list[tuple[bytes, Tally]]:
+    """Return up to `limit` ranges of a listing by the names that they begin at, each with its tally.
+
+    Only those behind the range that begins at `after`; None: from the first.
+    """
     first = keys.range_key(keys.rows_prefix(listing, hashed), b"")
-    return [(key[len(first) :], Sums.decode(raw).tally) for key, raw in view.scan(first, keys.after(first))]
+    start = first if after is None else first + after + b"\0"
+    found = islice(view.scan(start, keys.after(first)), limit)
+    return [(key[len(first) :], Sums.decode(raw).tally) for key, raw in found]
 
 
 def read_span_digest(view: Reading, listing: Listing, hashed: int, start: bytes, stop: bytes) -> Digest:

@@ -14,29 +14,30 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Protocol, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from storage_node import errors
 from storage_node.begun import begin
 from storage_node.body_streams import BodyStreams
 from storage_node.errors import StorageError
 from storage_node.keys import ACCOUNTS, CONTAINERS, Due, Key, Layout
+from storage_node.placing import Placing, Rings
 from storage_node.requests import MICROS_MAX, NAME_BYTES_MAX, Fields
 from storage_node.store import Offered, Store
-from swiftlike import node_calls
 from swiftlike.entries import Entry, encode
 from swiftlike.limits import ITEMS_MAX, PAGE_ITEMS_MAX, PATH_BYTES_MAX, RPC_BODY_BYTES_MAX
-from swiftlike.node_calls import Code, DueKind, Method, Query, Standing, encode_version, pack_list
+from swiftlike.node_calls import SEEN, Code, DueKind, Method, Query, Standing, encode_version, pack_list
 from swiftlike.registers import encode_register
 from swiftlike.rpc.errors import CallFailed
 from swiftlike.rpc.service import Call, Service
 from swiftlike.rpc.stream import ServedStream
-from swiftlike.rpc.transport import Outcome, Reply
+from swiftlike.rpc.transport import Outcome, Reply, failed
 
 T = TypeVar("T")
 
 CODES: Final[Mapping[type[StorageError], Code]] = {
     errors.BallotRefused: Code.BALLOT_REFUSED,
+    errors.RingChanged: Code.RING_OLDER,
     errors.InsufficientStorage: Code.INSUFFICIENT_STORAGE,
     errors.BodyDamaged: Code.BODY_DAMAGED,
     errors.BodyGone: Code.BODY_GONE,
@@ -53,16 +54,7 @@ _REPLY_SLACK_BYTES: Final = 16 * 1024
 _PLACED: Final = {"table", "epoch"}
 _KEYED: Final = _PLACED | {"path"}
 _LISTED: Final = _KEYED | {"incarnation"}
-
-
-class Rings(Protocol):
-    """The epochs that a device knows."""
-
-    def epoch(self, table: bytes) -> int | None:
-        """Return the epoch of the ring that places a table; None when there is no such ring here."""
-
-    def look_for_newer(self, table: bytes) -> None:
-        """A caller has a newer ring: look for it soon."""
+_STANDING: Final = {lead + name for lead in ("", SEEN) for name in Standing._fields}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +109,7 @@ class DeviceService:
             (Method.FILL, self._fill, _KEYED | {"body_id"}),
             (Method.UPSERT_ROWS, self._upsert_rows, _PLACED),
             (Method.PAY, self._pay, _PLACED),
-            (Method.SET_STANDING, self._set_standing, _PLACED | {"partition", *Standing._fields}),
+            (Method.SET_STANDING, self._set_standing, _PLACED | {"partition", *_STANDING}),
             (Method.STANDING, self._standing, _PLACED | {"partition"}),
             (Method.READ, self._read, _KEYED),
             (Method.GET, self._get, _KEYED | {"inline_bytes"}),
@@ -136,7 +128,7 @@ class DeviceService:
         ):
             answer = partial(self._answer, str(method), handler, frozenset(known))
             self.service.calls(method, partial(self._begin, answer))
-        streams = BodyStreams(self._store, self._key, self._around.has_room)
+        streams = BodyStreams(self._store, self._placing, self._around.has_room)
         for method, stream_handler in (
             (Method.OFFER_STREAM, streams.offer),
             (Method.FILL_STREAM, streams.fill),
@@ -171,8 +163,9 @@ class DeviceService:
         try:
             reply = await work
         except CallFailed as refusal:
+            # Answered, not raised: out of a call that waited it would end the tasks of all others.
             self.counts[method, refusal.code] += 1
-            raise
+            return failed(refusal.code, refusal.reason, refusal.header)
         except StorageError as error:
             reply = reply_to(error)
             self.counts[method, reply.code or "unknown"] += 1
@@ -180,35 +173,27 @@ class DeviceService:
         self.counts[method, "ok"] += 1
         return reply
 
+    def _placing(self, table: bytes, fields: Fields) -> Placing:
+        """Return how a call was placed, which must be by the ring in use here."""
+        placing = Placing(self._rings, table, fields.number("epoch", 1, 2**32 - 1))
+        placing.check()
+        return placing
+
     def _table(self, fields: Fields) -> bytes:
         """Return the table of a call that was placed by the ring in use here."""
         table = fields.table()
-        ours = self._rings.epoch(table)
-        if ours is None:
-            raise CallFailed(
-                Code.UNKNOWN_TABLE,
-                f"this device has no ring for table {table!r}: give it the ring of that policy",
-            )
-        theirs = fields.number("epoch", 1, 2**32 - 1)
-        if theirs == ours:
-            return table
-        name = node_calls.ring_name(table)
-        if theirs < ours:
-            raise CallFailed(
-                Code.RING_OLDER,
-                f"the call was placed by epoch {theirs} of ring {name}: fetch epoch {ours} and place it again",
-                {"epoch": ours},
-            )
-        self._rings.look_for_newer(table)
-        raise CallFailed(
-            Code.RING_NEWER,
-            f"this device has epoch {ours} of ring {name}: give it epoch {theirs} and ask again",
-            {"epoch": ours},
-        )
+        self._placing(table, fields)
+        return table
 
     def _key(self, fields: Fields) -> Key:
         table = self._table(fields)
         return Key(table, fields.path(table))
+
+    def _place(self, fields: Fields) -> tuple[Key, Placing]:
+        """Return the key of a call whose answer counts, and how it was placed."""
+        table = fields.table()
+        placing = self._placing(table, fields)
+        return Key(table, fields.path(table)), placing
 
     def _partition(self, table: bytes, fields: Fields) -> int:
         return fields.number("partition", 0, (1 << self._layout.part_powers[table]) - 1)
@@ -220,24 +205,29 @@ class DeviceService:
     # --- registers ----------------------------------------------------------------------------------------------
 
     async def _offer(self, call: Call, fields: Fields) -> Reply:
+        key, placing = self._place(fields)
         offered = Offered(
-            self._key(fields),
+            key,
             fields.entry(),
             fields.offer(),
             _octets(call) if fields.flag("with_body") else None,
             fields.flag("owing"),
             fields.flag("from_voter"),
+            placing.is_current,
         )
-        return Reply(header=(await self._store.offer(offered)).header())
+        return Reply(header=(await placing.counted(self._store.offer(offered))).header())
 
     async def _prepare(self, call: Call, fields: Fields) -> Reply:
-        key, ballot = self._key(fields), fields.ballot()
-        answer = await self._store.prepare(key, ballot, closing=fields.flag("closing"))
-        return Reply(header=answer.header())
+        (key, placing), ballot = self._place(fields), fields.ballot()
+        promise = self._store.prepare(
+            key, ballot, closing=fields.flag("closing"), is_current=placing.is_current
+        )
+        return Reply(header=(await placing.counted(promise)).header())
 
     async def _fill(self, call: Call, fields: Fields) -> Reply:
-        key, body_id = self._key(fields), fields.write_id("body_id")
-        return Reply(header={"whole": await self._store.fill(key, body_id, _octets(call))})
+        (key, placing), body_id = self._place(fields), fields.write_id("body_id")
+        whole = await placing.counted(self._store.fill(key, body_id, _octets(call)))
+        return Reply(header={"whole": whole})
 
     async def _read(self, call: Call, fields: Fields) -> Reply:
         key = self._key(fields)
@@ -252,30 +242,32 @@ class DeviceService:
         key = self._key(fields)
         inline_bytes = fields.number("inline_bytes", 0, RPC_BODY_BYTES_MAX, RPC_BODY_BYTES_MAX)
         for _ in range(_READ_TRIES if inline_bytes else 0):
-            opened = await self._store.open_object(key, inline_bytes)
-            if opened is None:
+            held, body = await self._store.find(key, inline_bytes)
+            entry = None if held is None else held.register.entry
+            if body is None:
                 break
-            entry, body = opened
             try:
-                content = await body.read(0, entry.size)
+                content = await body.read(0, body.size)
             except errors.BodyGone:
                 continue
             finally:
                 body.release()
             return Reply(header=_found(entry, votes=self._votes(key), inline=True), body=content)
-        held = await self._store.look_up(key)
-        entry_only = None if held is None else held.register.entry
+        else:
+            held = await self._store.look_up(key)
+            entry = None if held is None else held.register.entry
         whole = held is None or held.location.held
-        return Reply(header=_found(entry_only, votes=self._votes(key), whole=whole))
+        return Reply(header=_found(entry, votes=self._votes(key), whole=whole))
 
     # --- rows and debts -----------------------------------------------------------------------------------------
 
     async def _upsert_rows(self, call: Call, fields: Fields) -> Reply:
-        table = self._table(fields)
+        table = fields.table()
+        placing = self._placing(table, fields)
         if table not in (CONTAINERS, ACCOUNTS):
             fields.refuse(f"nothing is listed under table {table!r}")
         rows = fields.rows(table)
-        answers = await self._store.upsert_rows(rows)
+        answers = await placing.counted(self._store.upsert_rows(rows))
         votes = {parent: self._votes(parent) for parent in {row.parent for row in rows}}
         return Reply(
             body=pack_list(
@@ -309,9 +301,8 @@ class DeviceService:
         listing = fields.listing(self._table(fields))
         limit = fields.number("limit", 1, ITEMS_MAX, PAGE_ITEMS_MAX)
         after = fields.octets("after", 0, NAME_BYTES_MAX) if fields.has("after") else None
-        ranges = await self._store.scan(self._store.ranges, listing)
-        behind = [(first, tally.pack()) for first, tally in ranges if after is None or first > after]
-        return _page_of(behind, limit)
+        found = await self._store.scan(self._store.ranges, listing, after, limit + 1)
+        return _page_of([(first, tally.pack()) for first, tally in found], limit)
 
     async def _span_digest(self, call: Call, fields: Fields) -> Reply:
         listing = fields.listing(self._table(fields))
@@ -326,12 +317,15 @@ class DeviceService:
 
     async def _set_standing(self, call: Call, fields: Fields) -> Reply:
         table = self._table(fields)
-        standing = Standing(
-            fields.flag("votes"),
-            fields.number("floor_us", 0, MICROS_MAX, 0),
-            fields.number("refusing_us", 0, MICROS_MAX, 0),
+        seen, standing = (
+            Standing(
+                fields.flag(f"{lead}votes"),
+                fields.number(f"{lead}floor_us", 0, MICROS_MAX),
+                fields.number(f"{lead}refusing_us", 0, MICROS_MAX),
+            )
+            for lead in (SEEN, "")
         )
-        await self._store.set_standing(table, self._partition(table, fields), standing)
+        await self._store.set_standing(table, self._partition(table, fields), standing, seen=seen)
         return Reply()
 
     async def _standing(self, call: Call, fields: Fields) -> Reply:

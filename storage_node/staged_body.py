@@ -36,6 +36,15 @@ class StagingDevice(Protocol):
     def remove_soon(self, file: FileId) -> None:
         """Remove a file that nothing points at, on a thread of its own."""
 
+    def refused_write(self, error: OSError) -> StorageError:
+        """Count a write that the disk refused, and say what that means."""
+
+    def remove_file(self, file: FileId) -> None:
+        """Remove a finished file that nothing points at."""
+
+    def give_up(self, staged: StagedFile) -> None:
+        """Remove a staged file."""
+
 
 class StagedBody:
     """A body on its way in: in memory while it is small, then in a file of its own.
@@ -70,26 +79,36 @@ class StagedBody:
         self._chunks.append(bytes(chunk))
         if self._size > SMALL_BODY_BYTES_MAX:
             chunks, self._chunks = self._chunks, []
-            await self._device.on_thread(self._spill, chunks)
+            await self._write_on_thread(self._spill, chunks)
 
     async def finish(self, key: Key, entry: Entry) -> Content:
         """Complete the body, durably if it is large, and hand over what its entry can point at."""
         check_size(entry, self._size)
         if self._size <= SMALL_BODY_BYTES_MAX:
             return b"".join(self._chunks)
-        place: InFile = await self._device.on_thread(self._finish, key, encode(entry))
+        place: InFile = await self._write_on_thread(self._finish, key, encode(entry))
         self._taken_over = True
         return place
 
-    async def lend(self, work: Coroutine[Any, Any, Acceptance]) -> Acceptance:
-        """Wait for an offer of the finished body; a refused one gives it back, and another may follow."""
+    async def _write_on_thread(self, write: Callable[..., Any], *arguments: Any) -> Any:
+        """Write on a reader's thread. Raises InsufficientStorage or StorageError for what the disk refuses."""
+        try:
+            return await self._device.on_thread(write, *arguments)
+        except OSError as error:
+            raise self._device.refused_write(error) from error
+
+    async def lend(self, work: Coroutine[Any, Any, Acceptance | None]) -> Acceptance | None:
+        """Wait for an offer of the finished body; one that is refused, or not made, gives it back for another."""
         offer = asyncio.ensure_future(work)
         # Not behind an await: the offer goes on when its caller is cancelled, and may be refused after that.
         offer.add_done_callback(self._take_back)
         return await asyncio.shield(offer)
 
-    def _take_back(self, offer: "asyncio.Future[Acceptance]") -> None:
-        if offer.cancelled() or offer.exception() is not None or offer.result().accepted:
+    def _take_back(self, offer: "asyncio.Future[Acceptance | None]") -> None:
+        if offer.cancelled() or offer.exception() is not None:
+            return
+        answer = offer.result()
+        if answer is not None and answer.accepted:
             return
         self._taken_over = False
         if self._given_up and self._finished is not None:
@@ -123,7 +142,6 @@ class StagedBody:
         with self._lock:
             self._aborted = True
             if self._finished is not None:
-                self._device.files.remove(self._finished.file)
+                self._device.remove_file(self._finished.file)
             elif self._file is not None:
-                self._file.abort()
-                self._device.files.settle([self._file.id])
+                self._device.give_up(self._file)

@@ -16,7 +16,7 @@ from storage_node.keys import ACCOUNTS, Due, Key, Listing
 from storage_node.tables import Held
 from swiftlike.digests import Digest
 from swiftlike.entries import Entry, Version
-from swiftlike.limits import BODY_BYTES_MAX
+from swiftlike.limits import BODY_BYTES_MAX, ITEMS_MAX
 from swiftlike.node_calls import Acceptance, Page, Promise, Query, RowRefused, Standing, Tally
 from swiftlike.timestamps import Ballot, Offer, WriteId
 
@@ -75,6 +75,8 @@ class Offered:
     """The entry's row is still owed to its container."""
     from_voter: bool = False
     """A copy that an owner which votes hands to one that does not."""
+    is_current: Callable[[], bool] = lambda: True
+    """Whether the ring that placed it is still in use; asked on the writer's thread, when its turn comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +111,22 @@ class Store(Protocol):
     async def offer(self, offered: Offered) -> Acceptance:
         """Offer an entry to the acceptor of its key.
 
-        Raises BallotRefused for a ballot too far from this device's clock, InsufficientStorage, StorageError for a body of
-        another size than the entry says, DeviceFailed.
+        Raises BallotRefused for a ballot too far from this device's clock, RingChanged, InsufficientStorage, StorageError
+        for a body of another size than the entry says, DeviceFailed.
         """
 
-    async def prepare(self, key: Key, ballot: Ballot, *, closing: bool = False) -> Promise:
-        """Ask the acceptor of a key to refuse everything below a ballot. Raises BallotRefused, DeviceFailed."""
+    async def prepare(
+        self,
+        key: Key,
+        ballot: Ballot,
+        *,
+        closing: bool = False,
+        is_current: Callable[[], bool] = lambda: True,
+    ) -> Promise:
+        """Ask the acceptor of a key to refuse everything below a ballot; `is_current` as for an offer.
+
+        Raises BallotRefused, RingChanged, DeviceFailed.
+        """
 
     async def fill(self, key: Key, body_id: WriteId, body: bytes | memoryview | Staged) -> bool:
         """Bring a missing body; say whether the entry that lacked it is whole now."""
@@ -125,8 +137,11 @@ class Store(Protocol):
     async def pay(self, debts: Sequence[tuple[Key, Version]]) -> int:
         """Clear debts, each only if that version still owes; return how many were."""
 
-    async def set_standing(self, table: bytes, partition: int, standing: Standing) -> None:
-        """Set the voting and the floor of a partition."""
+    async def set_standing(self, table: bytes, partition: int, standing: Standing, *, seen: Standing) -> None:
+        """Change the voting and the floors of a partition from what the caller has `seen`; a floor never sinks.
+
+        Raises StorageError when it stands otherwise by now: what was decided on is gone, so read and decide again.
+        """
 
     async def grant_first_votes(self, table: bytes, partitions: Sequence[int]) -> int:
         """Vote on partitions that never had other owners than the present ones, and of which this device is one.
@@ -159,6 +174,9 @@ class Store(Protocol):
     async def open_object(self, key: Key, size_max: int = BODY_BYTES_MAX) -> tuple[Entry, Body] | None:
         """Return the entry of a key and its body, held open; None unless both are here and it is no larger than that."""
 
+    async def find(self, key: Key, size_max: int) -> tuple[Held | None, Body | None]:
+        """Return what stands at a key and, where that is here and no larger than `size_max`, its body, held open."""
+
     def stage(self, body_id: WriteId) -> Staged:
         """Begin a body that is larger than memory should hold."""
 
@@ -168,8 +186,10 @@ class Store(Protocol):
     def tally(self, listing: Listing) -> Tally:
         """Return what the rows of a listing add up to, exactly as of the last commit."""
 
-    def ranges(self, listing: Listing) -> list[tuple[bytes, Tally]]:
-        """Return the ranges of a listing: the names that they begin at, and tallies."""
+    def ranges(
+        self, listing: Listing, after: bytes | None = None, limit: int = ITEMS_MAX
+    ) -> list[tuple[bytes, Tally]]:
+        """Return ranges of a listing, behind the one named `after` (None: all): names that they begin at, and tallies."""
 
     def span_digest(self, listing: Listing, start: bytes, stop: bytes) -> Digest:
         """Return the digest of the rows in `[start, stop)`; an empty `stop` means to the end."""

@@ -9,6 +9,7 @@ import logging
 import signal
 from collections.abc import Callable, Sequence
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -59,6 +60,8 @@ class DeviceChildren(Children):
         self._storage = storage
         self._process = process
         self._devices: dict[str, DeviceConfig] = {}
+        self._owing_votes: set[str] = set()
+        """Devices of which a sync failed, and no process has served since: the disk itself may not know of it."""
 
     def start(self) -> None:
         """Begin to keep the process of every device."""
@@ -96,10 +99,14 @@ class DeviceChildren(Children):
         storage = self._storage
 
         def arguments(last_code: int | None) -> Sequence[str]:
-            return ("-m", self._process, "--config", str(self._path), "--device", device.name)
+            if last_code == Exit.SYNC_FAILED:
+                self._owing_votes.add(device.name)
+            given = ("-m", self._process, "--config", str(self._path), "--device", device.name)
+            return (*given, "--without-votes") if device.name in self._owing_votes else given
 
         patience = Patience(storage.drain_s, storage.restart_min_s, storage.restart_max_s)
-        return Job(f"device {device.name}", arguments, patience, _cause)
+        on_served = partial(self._owing_votes.discard, device.name)
+        return Job(f"device {device.name}", arguments, patience, _cause, on_served)
 
 
 class Supervisor:

@@ -8,10 +8,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from storage_node import keys, operations, rows, tables
-from storage_node.errors import BallotRefused, StorageError
+from storage_node.errors import BallotRefused, RingChanged, StorageError
 from storage_node.keys import Due, Key, Layout, Listing
 from storage_node.keyvalues import Reading
 from storage_node.operations import Content, Operation
@@ -22,6 +22,8 @@ from swiftlike.entries import Entry, Version
 from swiftlike.limits import BODY_BYTES_MAX, ITEMS_MAX, RECLAIM_AGE_US
 from swiftlike.node_calls import Page, Promise, Query, RowRefused, Standing, Tally
 from swiftlike.timestamps import Ballot, Offer, refuse_ballot
+
+T = TypeVar("T")
 
 
 class TableStore(ABC):
@@ -49,7 +51,13 @@ class TableStore(ABC):
         """Make an offer an operation; its ballot was checked at `now_us`."""
         oldest_us = now_us - self.reclaim_age_us
         return operations.Accept(
-            offered.key, offered.entry, body, offered.owing, offered.from_voter, oldest_us
+            offered.key,
+            offered.entry,
+            body,
+            offered.owing,
+            offered.from_voter,
+            oldest_us,
+            offered.is_current,
         )
 
     def _check_ballot(self, ballot: Ballot, offer: Offer) -> int:
@@ -59,12 +67,30 @@ class TableStore(ABC):
             raise BallotRefused(f"device {self.name}: {refused}")
         return now_us
 
-    async def prepare(self, key: Key, ballot: Ballot, *, closing: bool = False) -> Promise:
-        """Ask the acceptor of a key to refuse everything below a ballot. Raises BallotRefused, DeviceFailed."""
-        now_us = self._check_ballot(ballot, Offer.PASSING)
-        operation = operations.Prepare(key, ballot, closing, now_us - self.reclaim_age_us)
-        answer: Promise = await self._submit(operation)
+    def _applied(self, answer: T | None) -> T:
+        """Return the answer of an operation that depends on its ring. Raises RingChanged when there is none."""
+        if answer is None:
+            raise RingChanged(
+                f"device {self.name}: the ring changed meanwhile: fetch it and place this again"
+            )
         return answer
+
+    async def prepare(
+        self,
+        key: Key,
+        ballot: Ballot,
+        *,
+        closing: bool = False,
+        is_current: Callable[[], bool] = lambda: True,
+    ) -> Promise:
+        """Ask the acceptor of a key to refuse everything below a ballot; `is_current` as for an offer.
+
+        Raises BallotRefused, RingChanged, DeviceFailed.
+        """
+        now_us = self._check_ballot(ballot, Offer.PASSING)
+        operation = operations.Prepare(key, ballot, closing, now_us - self.reclaim_age_us, is_current)
+        answer: Promise | None = await self._submit(operation)
+        return self._applied(answer)
 
     async def upsert_rows(self, offered: Sequence[RowOffer]) -> list[RowRefused | None]:
         """Merge rows into their listings, all in one transaction; each is taken (None) or refused."""
@@ -76,9 +102,12 @@ class TableStore(ABC):
         answer: int = await self._submit(operations.Pay(tuple(debts)))
         return answer
 
-    async def set_standing(self, table: bytes, partition: int, standing: Standing) -> None:
-        """Set the voting and the floor of a partition."""
-        await self._submit(operations.SetStanding(table, partition, standing))
+    async def set_standing(self, table: bytes, partition: int, standing: Standing, *, seen: Standing) -> None:
+        """Change the voting and the floors of a partition from what the caller has `seen`; a floor never sinks.
+
+        Raises StorageError when it stands otherwise by now: what was decided on is gone, so read and decide again.
+        """
+        await self._submit(operations.SetStanding(table, partition, seen, standing))
 
     async def grant_first_votes(self, table: bytes, partitions: Sequence[int]) -> int:
         """Vote on partitions that never had other owners, and that never had a standing here; return how many."""
@@ -127,10 +156,12 @@ class TableStore(ABC):
         with self._view() as view:
             return rows.read_tally(view, listing, self.layout.hashed(listing.parent.path))
 
-    def ranges(self, listing: Listing) -> list[tuple[bytes, Tally]]:
-        """Return the ranges of a listing: the names that they begin at, and tallies."""
+    def ranges(
+        self, listing: Listing, after: bytes | None = None, limit: int = ITEMS_MAX
+    ) -> list[tuple[bytes, Tally]]:
+        """Return ranges of a listing, behind the one named `after` (None: all): names that they begin at, and tallies."""
         with self._view() as view:
-            return rows.read_ranges(view, listing, self.layout.hashed(listing.parent.path))
+            return rows.read_ranges(view, listing, self.layout.hashed(listing.parent.path), after, limit)
 
     def span_digest(self, listing: Listing, start: bytes, stop: bytes) -> Digest:
         """Return the digest of the rows in `[start, stop)`; an empty `stop` means to the end."""

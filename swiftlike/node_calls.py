@@ -63,6 +63,8 @@ class Code(StrEnum):
     """The caller's ring is older than the device's, whose epoch is in the answer: fetch that one."""
     RING_NEWER = "ring_newer"
     """The caller's ring is newer than the device's, which has begun to look for it: give it to it, or try again."""
+    RING_CHANGED = "ring_changed"
+    """The device took a newer ring while it did what was asked: that may be kept, and must not be counted."""
     BALLOT_REFUSED = "ballot_refused"
     INSUFFICIENT_STORAGE = "insufficient_storage"
     BODY_DAMAGED = "body_damaged"
@@ -367,6 +369,9 @@ def pack_row(row: RowOffer) -> tuple[bytes, bytes, bytes]:
     """Write a row down for a list of them."""
     return row.parent, row.name, encode(row.entry)
 
+
+SEEN: Final = "seen_"
+"""Leads the names of the fields of the standing that a caller has read, before those of the one that it wants."""
 
 OFFERS: Final = {offer.value: offer for offer in Offer}
 """How an offer is called in a header; the default is a first one."""

@@ -12,6 +12,7 @@ from swiftlike.digests import Digest
 from swiftlike.entries import Entry, EntryDamaged, Version, decode, encode
 from swiftlike.limits import PAGE_ITEMS_MAX, RPC_BODY_BYTES_MAX
 from swiftlike.node_calls import (
+    SEEN,
     Acceptance,
     DueItem,
     DueKind,
@@ -208,9 +209,10 @@ class NodeClient:
 
     # --- partitions ---------------------------------------------------------------------------------------------
 
-    async def set_standing(self, table: bytes, partition: int, standing: Standing) -> None:
-        """Set the voting and the floor of a partition."""
+    async def set_standing(self, table: bytes, partition: int, standing: Standing, *, seen: Standing) -> None:
+        """Change the voting and the floors of a partition from what was `seen`; refused when it stands otherwise."""
         header = self._placed(table) | {"partition": partition, **standing._asdict()}
+        header |= {SEEN + name: value for name, value in seen._asdict().items()}
         await self._call(Method.SET_STANDING, header)
 
     async def standing(self, table: bytes, partition: int) -> Standing:

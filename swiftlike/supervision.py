@@ -96,6 +96,8 @@ class Job:
     patience: Patience
     cause: Callable[[int], str] = cause
     """What an exit code means."""
+    on_served: Callable[[], None] = lambda: None
+    """Told each time that a process says that it serves."""
 
 
 class Children:
@@ -241,6 +243,7 @@ class _Child:
         word, _, rest = line.partition(" ")
         if word == READY:
             log.info("%s serves on %s", self.job.title, rest)
+            self.job.on_served()
             return None
         return rest if word == REFUSED else f"{self.job.title} ended before it served: see its log"
 

@@ -23,7 +23,8 @@ _NOT_DONE: Final = frozenset(
         Code.INSUFFICIENT_STORAGE,
     }
 )
-"""Codes that are answered before anything is stored. A device that failed while it wrote is not among them."""
+"""Codes that say that nothing was stored. A device that failed while it wrote, or whose ring changed, is not among them."""
+_RING_IS_OLD: Final = frozenset({Code.RING_OLDER, Code.RING_CHANGED})
 
 
 class Nodes:
@@ -53,7 +54,7 @@ class Nodes:
 
     def heed(self, placement: Placement, failure: NodeFailed) -> None:
         """Take note of what a failure says about the ring."""
-        if failure.reply.code == Code.RING_OLDER:
+        if failure.reply.code in _RING_IS_OLD:
             self._rings.look_for_newer(placement.key.table)
 
 

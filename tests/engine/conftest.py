@@ -42,12 +42,13 @@ async def vote_everywhere(store: Store) -> None:
     partitions = [(table, power) for table, power in LAYOUT.part_powers.items() if power < 8]
     votes = Standing(votes=True)
     await asyncio.gather(
-        *(
-            store.set_standing(table, number, votes)
-            for table, power in partitions
-            for number in range(1 << power)
-        )
+        *(stand(store, table, number, votes) for table, power in partitions for number in range(1 << power))
     )
+
+
+async def stand(store: Store, table: bytes, partition: int, standing: Standing) -> None:
+    """Give a partition a standing, whatever it stands as now."""
+    await store.set_standing(table, partition, standing, seen=store.standing(table, partition))
 
 
 @pytest.fixture

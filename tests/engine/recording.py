@@ -8,13 +8,14 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, islice, zip_longest
 from pathlib import Path
 from random import Random
 
 from storage_node.disk import Disk
 from storage_node.index import Index, IndexChange
 from swiftlike.entries import Entry
+from swiftlike.timestamps import Ballot
 
 SECTOR_BYTES = 512
 PAGE_BYTES = 4096
@@ -38,6 +39,8 @@ class Named:
 
     old: Path | None
     new: Path | None
+    is_directory: bool = False
+    """Of a name that is made."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,16 @@ class Acknowledged:
     entry: Entry | None
 
 
-Event = Write | Named | Synced | Acknowledged
+@dataclass(frozen=True)
+class Promised:
+    """A caller was told that nothing below this ballot is accepted at a key any more."""
+
+    name: str
+    ballot: Ballot
+
+
+Told = Acknowledged | Promised
+Event = Write | Named | Synced | Told
 
 
 class RecordingDisk(Disk):
@@ -71,6 +83,10 @@ class RecordingDisk(Disk):
         self._paths[fd] = path
         self.log.append(Named(None, path))
         return fd
+
+    def make_directory(self, path: Path) -> None:
+        super().make_directory(path)
+        self.log.append(Named(None, path, is_directory=True))
 
     def open(self, path: Path, *, writable: bool = False) -> int:
         fd = super().open(path, writable=writable)
@@ -106,16 +122,19 @@ class RecordingIndex(Index):
 
     log: list[Event]
 
-    def __init__(self, path: Path, *, map_bytes: int) -> None:
-        super().__init__(path, map_bytes=map_bytes)
+    def __init__(self, path: Path, *, map_bytes: int, create: bool = False) -> None:
+        super().__init__(path, map_bytes=map_bytes, create=create)
         self.data = path / "data.mdb"
         self.image = self.data.read_bytes()
+        if create:
+            self.log += [Named(None, self.data), Named(None, path / "lock.mdb")]
+            self.log.append(Write(self.data, 0, self.image))
 
     def begin(self) -> IndexChange:
         return RecordingChange(super().begin(), self)
 
     def record_commit(self) -> None:
-        before, self.image = self.image, self.data.read_bytes()
+        self.image, before = self.data.read_bytes(), self.image
         changed = [
             at
             for at in range(0, len(self.image), PAGE_BYTES)
@@ -142,21 +161,25 @@ class RecordingChange(IndexChange):
 
 def crash_states(
     log: list[Event], start: Path, live: Path, scratch: Path, random: Random, states_max: int
-) -> Iterator[tuple[Path, list[Acknowledged]]]:
-    """Yield devices as crashes may leave them, each with what was acknowledged before; up to `states_max`.
+) -> Iterator[tuple[Path, list[Told]]]:
+    """Yield devices as crashes may leave them, each with what was told before; up to `states_max`.
 
     `start` is a copy of the device before the run, `live` the directory that the log speaks of.
     """
     points = [at for at, event in enumerate(log) if isinstance(event, Synced)] + [len(log)]
-    states = [state for point in points for state in _states_at(log[:point], random)]
-    for kept in random.sample(states, min(states_max, len(states))):
-        point, unsynced = kept
+    at_points = [_states_at(log[:point], random) for point in points]
+    random.shuffle(at_points)
+    for states in at_points:
+        random.shuffle(states)
+    # By turns: where hundreds of names wait for one sync, there are more states than at all other points together.
+    by_turns = (state for turn in zip_longest(*at_points) for state in turn if state is not None)
+    for point, unsynced in islice(by_turns, states_max):
         state = scratch / "crashed"
         if state.exists():
             shutil.rmtree(state)
         shutil.copytree(start, state)
         _replay(log[:point], unsynced, live, state, random)
-        yield state, [event for event in log[:point] if isinstance(event, Acknowledged)]
+        yield state, [event for event in log[:point] if isinstance(event, Told)]
 
 
 def _states_at(log: list[Event], random: Random) -> list[tuple[int, frozenset[int]]]:
@@ -192,7 +215,8 @@ def _later_names(log: list[Event], at: int, path: Path) -> Iterator[Path]:
 def _replay(log: list[Event], kept: frozenset[int], live: Path, state: Path, random: Random) -> None:
     """Bring a copy of the start to what is durable at the end of the log, plus what a crash kept of the rest.
 
-    A file whose name was lost keeps its bytes where nobody finds them, so writes to it go to a file outside.
+    A file whose name was lost keeps its bytes where nobody finds them, so writes to it go to a file outside. With a
+    directory whose name was lost, all is lost that is in it.
     """
 
     def here(path: Path) -> Path:
@@ -213,10 +237,13 @@ def _replay(log: list[Event], kept: frozenset[int], live: Path, state: Path, ran
                     with target.open("r+b") as file:
                         file.seek(offset)
                         file.write(torn)
-            case Named(None, Path() as new) if happened or _is_named_later(log, at, new):
-                here(new).touch()
+            case Named(None, Path() as new, is_directory) if happened or _is_named_later(log, at, new):
+                if here(new).parent.is_dir():
+                    here(new).mkdir() if is_directory else here(new).touch()
             case Named(Path() as old, Path() as new):
                 if happened and here(old).exists():
+                    if here(new).is_dir():
+                        shutil.rmtree(here(new))  # that its old name was moved away was lost
                     here(old).rename(here(new))
                 elif here(old).exists():
                     moved[new] = old

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from storage_node import compaction, identity
+from storage_node import compaction, identity, leftovers
 from storage_node.device import Device, Settings
 from storage_node.disk import Disk
 from storage_node.errors import (
@@ -23,13 +23,14 @@ from storage_node.errors import (
     StorageError,
 )
 from storage_node.formatting import format_device
+from storage_node.index import Index, IndexChange
 from storage_node.keys import CONTAINERS, Layout
 from storage_node.locations import InFile, InVolume
 from storage_node.rebuilding import rebuild_index
 from storage_node.store import Offered
 from swiftlike.limits import QUEUED_OPERATIONS_MAX
 from swiftlike.node_calls import Standing
-from tests.engine.conftest import SETTINGS, opened, vote_everywhere
+from tests.engine.conftest import SETTINGS, opened, stand, vote_everywhere
 from tests.engine.samples import LARGE, LAYOUT, NOW_US, OBJECTS, ballot, delete, object_key, put
 from tests.engine.test_store_contract import body_of, offer
 
@@ -319,6 +320,20 @@ async def test_a_large_upload_stops_at_the_reserve(root: Path) -> None:
         assert device.files.staged() == []
 
 
+async def test_a_volume_that_is_pointed_into_or_written_to_is_not_removed(root: Path) -> None:
+    settings = Settings(reserve_bytes=0, index_map_bytes=1 << 30, volume_bytes_max=10_000)
+    async with opened(root, settings) as device:
+        for number in range(4):
+            await offer(device, object_key(f"n{number}"), put(1, bytes(4_000)), bytes(4_000))
+        first, last = device.volumes.ids()
+        await offer(device, object_key("n2"), delete(2))
+        await offer(device, object_key("n3"), delete(2))
+        for volume in (first, last):
+            with pytest.raises(StorageError, match="compact it first"):
+                await device.remove_volume(volume)
+        assert await body_of(device, object_key("n0")) == bytes(4_000)
+
+
 async def test_volumes_are_rolled_at_their_size(root: Path) -> None:
     settings = Settings(reserve_bytes=0, index_map_bytes=1 << 30, volume_bytes_max=10_000)
     async with opened(root, settings) as device:
@@ -341,12 +356,31 @@ class FaultyDisk(Disk):
         self.sync_error: int | None = None
         self.directory_error: int | None = None
         self.refuse: bytes | None = None
+        self.failing: dict[str, int] = {}
+        """Effects that fail, with their error numbers."""
         self.syncs = 0
 
     def free_bytes(self, path: Path) -> int:
         return super().free_bytes(path) if self.free is None else self.free
 
+    def create(self, path: Path) -> int:
+        self._fail("create")
+        return super().create(path)
+
+    def rename(self, old: Path, new: Path) -> None:
+        self._fail("rename")
+        super().rename(old, new)
+
+    def unlink(self, path: Path) -> None:
+        self._fail("unlink")
+        super().unlink(path)
+
+    def _fail(self, effect: str) -> None:
+        if effect in self.failing:
+            raise OSError(self.failing[effect], os.strerror(self.failing[effect]))
+
     def write(self, fd: int, offset: int, buffers: Sequence[bytes | memoryview]) -> None:
+        self._fail("write")
         if self.refuse is not None and any(self.refuse in bytes(buffer) for buffer in buffers):
             raise OSError(errno.EIO, "Input/output error")
         super().write(fd, offset, buffers)
@@ -394,6 +428,46 @@ async def test_an_operation_that_fails_fails_alone(root: Path) -> None:
         for number in range(20):
             if number != 5:
                 assert await body_of(device, object_key(f"n{number}")) == bodies[number]
+
+
+@pytest.mark.parametrize("effect", ["create", "write", "rename"])
+@pytest.mark.parametrize(
+    ("error", "told", "counted"),
+    [
+        (errno.ENOSPC, InsufficientStorage, 0),
+        (errno.EDQUOT, InsufficientStorage, 0),
+        (errno.EIO, StorageError, 1),
+    ],
+    ids=["full", "over its quota", "failing"],
+)
+async def test_a_large_body_that_the_disk_refuses_is_told_counted_and_leaves_nothing(
+    root: Path, effect: str, error: int, told: type[StorageError], counted: int
+) -> None:
+    disk = FaultyDisk()
+    async with opened(root, disk=disk) as device:
+        disk.failing = {effect: error}
+        with pytest.raises(StorageError) as caught:
+            await offer(device, KEY, put(1, bytes(LARGE)), bytes(LARGE))
+        assert type(caught.value) is told
+        assert device.counters.write_errors == counted
+        disk.failing = {}
+        assert device.files.staged() == []
+        assert device.files.finished() == []
+        assert not device.files.under_way()
+        assert (await offer(device, KEY, put(2, bytes(LARGE)), bytes(LARGE))).counts
+
+
+async def test_a_staged_body_that_the_disk_does_not_let_go_is_left_for_the_leftovers(root: Path) -> None:
+    disk = FaultyDisk()
+    async with opened(root, disk=disk) as device:
+        staged = device.stage(put(1).body_id)
+        await staged.write(bytes(LARGE))
+        disk.failing = {"unlink": errno.EIO}
+        await staged.abort()
+        assert device.counters.write_errors == 1
+        disk.failing = {}
+        await leftovers.remove_leftovers(device, 2**62)
+        assert device.files.staged() == []
 
 
 async def test_a_batch_that_is_on_disk_is_never_replayed_whatever_fails_after_it(
@@ -541,7 +615,7 @@ async def test_an_index_that_was_rebuilt_gets_no_first_votes(root: Path) -> None
         assert not device.standing(OBJECTS, 0).votes
 
 
-@pytest.mark.parametrize("step", ["sync_directory", "write_device_file"])
+@pytest.mark.parametrize("step", ["sync_directory", "rename"])
 async def test_a_rebuild_that_was_interrupted_can_be_repeated(
     root: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -549,8 +623,8 @@ async def test_a_rebuild_that_was_interrupted_can_be_repeated(
         await vote_everywhere(device)
         await offer(device, KEY, put(1, b"x"), b"x")
     for _ in range(2):
-        monkeypatch.setattr(identity, step, _interrupt)
-        with pytest.raises(OSError, match="interrupted"):
+        monkeypatch.setattr(Disk, step, _interrupt)
+        with pytest.raises(DeviceRefused, match="interrupted"):
             rebuild_index(root, LAYOUT, map_bytes=SETTINGS.index_map_bytes)
         monkeypatch.undo()
     rebuild_index(root, LAYOUT, map_bytes=SETTINGS.index_map_bytes)
@@ -562,13 +636,129 @@ def _interrupt(*arguments: object) -> None:
     raise OSError("interrupted")
 
 
+@pytest.mark.parametrize("step", ["make_directory", "sync_directory", "write", "sync", "rename", "unlink"])
+def test_a_format_that_fails_is_told_with_the_fix_and_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    monkeypatch.setattr(Disk, step, _interrupt)
+    with pytest.raises(DeviceRefused, match=r"cannot be used \(interrupted\): look at its disk"):
+        format_device(tmp_path, map_bytes=SETTINGS.index_map_bytes)
+    monkeypatch.undo()
+    if step != "unlink":  # by then it was whole
+        format_device(tmp_path, map_bytes=SETTINGS.index_map_bytes)
+    with pytest.raises(DeviceRefused, match="is not empty"):
+        format_device(tmp_path, map_bytes=SETTINGS.index_map_bytes)
+    open_now(tmp_path).close_now()
+
+
+def test_what_lost_its_device_file_is_never_taken_for_an_unfinished_format(root: Path) -> None:
+    (root / "device.toml").unlink()
+    with pytest.raises(DeviceRefused, match="is not empty"):
+        format_device(root)
+
+
+async def test_a_device_whose_failed_sync_could_not_be_noted_comes_back_without_votes_when_told(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(path: Path) -> None:
+        raise DeviceFailed("read-only file system")
+
+    disk = FaultyDisk()
+    async with opened(root, disk=disk, on_failure=lambda failure: None) as device:
+        await vote_everywhere(device)
+        disk.sync_error = errno.EIO
+        monkeypatch.setattr(identity, "mark_failed", read_only)
+        with pytest.raises(OutcomeUnknown):
+            await offer(device, KEY, put(1, b"x"), b"x")
+    device = open_now(root, without_votes=True)
+    assert not device.standing(OBJECTS, 0).votes
+    device.close_now()
+    assert not open_now_and_ask(root), "the votes were taken away durably"
+
+
+def open_now_and_ask(root: Path) -> bool:
+    """Open a device as ever, and say whether it votes."""
+    device = open_now(root)
+    try:
+        return device.standing(OBJECTS, 0).votes
+    finally:
+        device.close_now()
+
+
+async def test_a_device_that_cannot_take_its_votes_away_is_not_opened(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(root) as device:
+        await vote_everywhere(device)
+
+    def fail(change: IndexChange) -> None:
+        raise DeviceFailed("the index could not be committed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(IndexChange, "commit", fail)
+        with pytest.raises(StorageError, match="could not be committed"):
+            open_now(root, without_votes=True)
+    assert open_now_and_ask(root), "nothing was done"
+
+
+async def test_a_writer_that_cannot_begin_tells_whoever_waits_and_goes_on(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(index: Index) -> IndexChange:
+        raise StorageError("the index refused: try again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Index, "begin", refuse)
+        answers = await asyncio.gather(
+            *(offer(device, object_key(f"n{n}"), put(1, b"x"), b"x") for n in range(3)),
+            return_exceptions=True,
+        )
+        assert [type(answer) for answer in answers] == [StorageError] * 3
+    assert (await offer(device, KEY, put(1, b"x"), b"x")).counts
+
+
+async def test_an_index_on_a_disk_of_its_own_needs_room_there(tmp_path: Path) -> None:
+    class FullIndexDisk(Disk):
+        def free_bytes(self, path: Path) -> int:
+            return 5 if path == tmp_path / "fast" else 1 << 40
+
+    root = tmp_path / "d1"
+    root.mkdir()
+    format_device(root, index_directory=tmp_path / "fast", map_bytes=SETTINGS.index_map_bytes)
+    settings = Settings(
+        reserve_bytes=10, index_map_bytes=SETTINGS.index_map_bytes, index_directory=tmp_path / "fast"
+    )
+    async with opened(root, settings, disk=FullIndexDisk()) as device:
+        with pytest.raises(InsufficientStorage):
+            await offer(device, KEY, put(1, b"x"), b"x")
+
+
+async def test_a_disk_that_does_not_tell_its_room_fails_operations_and_not_the_process(root: Path) -> None:
+    class MuteDisk(FaultyDisk):
+        def free_bytes(self, path: Path) -> int:
+            if self.sync_error is not None:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().free_bytes(path)
+
+    disk = MuteDisk()
+    async with opened(root, disk=disk) as device:
+        disk.sync_error = errno.EIO
+        answers = await asyncio.gather(
+            *(offer(device, object_key(f"n{n}"), put(1, b"x"), b"x") for n in range(3)),
+            return_exceptions=True,
+        )
+        assert [type(answer) for answer in answers] == [StorageError] * 3
+        disk.sync_error = None
+        assert (await offer(device, KEY, put(1, b"x"), b"x")).counts
+
+
 async def test_votes_taken_under_one_part_power_do_not_return_under_another(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wider = Layout(LAYOUT.seed, {**LAYOUT.part_powers, OBJECTS: LAYOUT.part_powers[OBJECTS] + 1})
     async with opened(root) as device:
         assert await device.grant_first_votes(OBJECTS, (0, 1)) == 2
-        await device.set_standing(OBJECTS, 0, Standing(votes=False))
+        await stand(device, OBJECTS, 0, Standing(votes=False))
     with monkeypatch.context() as patch:
         patch.setattr("tests.engine.conftest.LAYOUT", wider)
         async with opened(root) as device:
@@ -582,7 +772,7 @@ async def test_votes_taken_under_one_part_power_do_not_return_under_another(
 
 async def test_the_votes_of_containers_are_taken_away_with_those_of_objects(root: Path) -> None:
     async with opened(root) as device:
-        await device.set_standing(CONTAINERS, 3, Standing(votes=True, floor_us=7))
+        await stand(device, CONTAINERS, 3, Standing(votes=True, floor_us=7))
     identity.mark_failed(root)
     async with opened(root) as device:
         assert device.standing(CONTAINERS, 3) == Standing(votes=False, floor_us=7)

@@ -22,7 +22,7 @@ from swiftlike.entries import Entry
 from swiftlike.limits import SMALL_BODY_BYTES_MAX
 from swiftlike.node_calls import Query, Standing
 from swiftlike.timestamps import ZERO_BALLOT, Ballot
-from tests.engine.conftest import vote_everywhere
+from tests.engine.conftest import stand, vote_everywhere
 from tests.engine.samples import (
     CONTAINER,
     LAYOUT,
@@ -210,7 +210,7 @@ class DeviceLife(RuleBasedStateMachine):
 
         async def reclaim_all() -> None:
             floor = Standing(votes=True, floor_us=floor_us)
-            await asyncio.gather(*(self.device.set_standing(*partition, floor) for partition in partitions))
+            await asyncio.gather(*(stand(self.device, *partition, floor) for partition in partitions))
             await asyncio.gather(*(self.device.reclaim(*partition, 1_000) for partition in partitions))
 
         self.run(reclaim_all())

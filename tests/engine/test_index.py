@@ -1,5 +1,6 @@
 """The index at its boundary: what LMDB refuses is told in the words of the storage node, and with a code."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +99,54 @@ def test_more_readers_than_there_are_slots_are_refused_in_a_sentence(
     with pytest.raises(StorageError):
         index.get(b"")
     index.close()
+
+
+class FailingCommit(Refusing):
+    """A transaction whose commit raises a given error."""
+
+    def __init__(self, error: lmdb.Error) -> None:
+        self._raised = error
+
+    def commit(self) -> None:
+        raise self._raised
+
+
+def disk_error(code: int) -> lmdb.Error:
+    """What py-lmdb raises for an error number."""
+    error = lmdb.DiskError("mdb_txn_commit: No space left on device")
+    error.__dict__["code"] = code
+    return error
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (lmdb.MapFullError("full"), InsufficientStorage),
+        (lmdb.TxnFullError("full"), InsufficientStorage),
+        (disk_error(errno.ENOSPC), DeviceFailed),
+        (disk_error(errno.EIO), DeviceFailed),
+        (lmdb.Error("mdb_txn_commit: Input/output error"), DeviceFailed),
+        (lmdb.PanicError("panic"), DeviceFailed),
+    ],
+    ids=repr,
+)
+def test_a_commit_is_without_effect_only_where_lmdb_found_out_before_its_first_page(
+    raised: lmdb.Error, told: type[StorageError]
+) -> None:
+    transaction: Any = FailingCommit(raised)
+    change = IndexChange(transaction)
+    with pytest.raises(StorageError) as caught:
+        change.commit()
+    assert type(caught.value) is told
+
+
+def test_a_put_that_meets_a_full_disk_is_without_effect() -> None:
+    transaction: Any = Refusing(lmdb.DiskError)
+    transaction.put = transaction.set_range = lambda *arguments: raise_it(disk_error(errno.ENOSPC))
+    with pytest.raises(InsufficientStorage, match="free space or add devices"):
+        IndexChange(transaction).put(b"k", b"v")
+
+
+def raise_it(error: Exception) -> None:
+    """Raise, in an expression."""
+    raise error

@@ -4,6 +4,7 @@ import asyncio
 import os
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from storage_node.device import Device, Settings
 from storage_node.keys import Layout
 from storage_node.leftovers import Removed, remove_leftovers
 from storage_node.locations import InFile
+from storage_node.operations import Operation
 from storage_node.rebuilding import rebuild_index
 from storage_node.store import Offered
 from swiftlike.limits import LEFTOVER_AGE_US, OLD_INDEX_AGE_US
@@ -70,14 +72,17 @@ async def test_an_upload_under_way_is_left_alone_however_old_it_looks(
 ) -> None:
     finished_but_not_committed: list[Removed] = []
 
-    async def remove_meanwhile(body_bytes: int) -> None:
+    enqueue = device._writer.enqueue
+
+    async def remove_first(operation: Operation) -> "asyncio.Future[Any]":
         finished_but_not_committed.append(await remove_leftovers(device, FAR_FUTURE_US))
+        return await enqueue(operation)
 
     entry = put(1, bytes(LARGE))
     staged = device.stage(entry.body_id)
     await staged.write(bytes(LARGE))
     assert await remove_leftovers(device, FAR_FUTURE_US) == Removed()
-    monkeypatch.setattr(device._writer, "wait_for_room", remove_meanwhile)
+    monkeypatch.setattr(device._writer, "enqueue", remove_first)
     answer = await device.offer(Offered(KEY, entry, body=staged))
     assert answer.counts
     assert finished_but_not_committed

@@ -1,5 +1,7 @@
 """The store's contract, held against the real device and the in-memory store alike."""
 
+import asyncio
+
 import pytest
 
 from storage_node.errors import BallotRefused, StorageError
@@ -9,6 +11,7 @@ from swiftlike.digests import EMPTY, Digest, digest_of
 from swiftlike.entries import Entry
 from swiftlike.node_calls import Acceptance, Query, RowRefused, Standing
 from swiftlike.timestamps import ZERO_BALLOT, Ballot, Offer, Timestamp
+from tests.engine.conftest import stand
 from tests.engine.samples import (
     CONTAINER,
     CREATED,
@@ -214,7 +217,7 @@ async def test_a_ballot_from_a_bad_clock_is_refused(
 
 
 async def test_an_owner_that_does_not_vote_says_so_and_claims_no_memory(store: Store) -> None:
-    await store.set_standing(OBJECTS, partition_of(KEY), Standing(votes=False))
+    await stand(store, OBJECTS, partition_of(KEY), Standing(votes=False))
     promise = await store.prepare(KEY, ballot(1))
     assert not promise.votes
     assert promise.register is not None
@@ -225,7 +228,7 @@ async def test_below_the_floor_an_absent_key_is_not_written_but_a_held_one_is(st
     held = object_key("held")
     await offer(store, held, put(-9_000, b"x"), b"x")
     for key in (KEY, held):
-        await store.set_standing(OBJECTS, partition_of(key), Standing(votes=True, floor_us=NOW_US - 100))
+        await stand(store, OBJECTS, partition_of(key), Standing(votes=True, floor_us=NOW_US - 100))
     refused = await offer(store, KEY, put(-101, b"late"), b"late")
     assert refused.above == Ballot.of(NOW_US - 100, 0)
     assert (await store.prepare(KEY, ballot(-101))).above == Ballot.of(NOW_US - 100, 0)
@@ -236,7 +239,7 @@ async def test_below_the_floor_an_absent_key_is_not_written_but_a_held_one_is(st
 
 
 async def test_an_owner_that_catches_up_takes_old_entries_from_voters_only(store: Store) -> None:
-    await store.set_standing(OBJECTS, partition_of(KEY), Standing(votes=False))
+    await stand(store, OBJECTS, partition_of(KEY), Standing(votes=False))
     old = put(-8 * DAY_US, b"x")
     copy = {"offer": Offer.COPY}
     assert not (await offer(store, KEY, old, b"x", **copy)).accepted
@@ -251,17 +254,45 @@ async def test_first_votes_are_granted_once_and_never_where_a_vote_was_taken_awa
     assert await store.grant_first_votes(table, (1, 2)) == 2
     assert store.standing(table, 1) == store.standing(table, 2) == Standing(votes=True)
     assert not store.standing(table, 3).votes
-    await store.set_standing(table, 1, Standing(votes=False, floor_us=5))
+    await stand(store, table, 1, Standing(votes=False, floor_us=5))
     assert await store.grant_first_votes(table, (1, 2, 3)) == 1
     assert store.standing(table, 1) == Standing(votes=False, floor_us=5)
     assert store.standing(table, 3).votes
 
 
-async def test_a_floor_never_sinks(store: Store) -> None:
-    await store.set_standing(OBJECTS, 3, Standing(votes=True, floor_us=100))
-    with pytest.raises(StorageError, match="cannot sink"):
-        await store.set_standing(OBJECTS, 3, Standing(votes=True, floor_us=99))
-    assert store.standing(OBJECTS, 3) == Standing(votes=True, floor_us=100)
+@pytest.mark.parametrize(
+    ("floor", "high"),
+    [
+        ("floor_us", Standing(votes=True, floor_us=100)),
+        ("refusing_us", Standing(votes=True, refusing_us=100)),
+    ],
+)
+@pytest.mark.parametrize("to_us", [99, 0])
+async def test_a_floor_never_sinks(store: Store, floor: str, high: Standing, to_us: int) -> None:
+    lower = high._replace(floor_us=min(high.floor_us, to_us), refusing_us=min(high.refusing_us, to_us))
+    await stand(store, OBJECTS, 3, high)
+    with pytest.raises(StorageError, match=f"{floor} of partition 3 cannot sink from 100 to {to_us}"):
+        await stand(store, OBJECTS, 3, lower)
+    assert store.standing(OBJECTS, 3) == high
+
+
+async def test_a_standing_that_was_changed_meanwhile_is_not_overwritten(store: Store) -> None:
+    seen = store.standing(OBJECTS, 3)
+    assert seen.votes
+    await store.set_standing(OBJECTS, 3, seen._replace(votes=False), seen=seen)
+    with pytest.raises(StorageError, match="read it again, and decide anew"):
+        await store.set_standing(OBJECTS, 3, seen._replace(refusing_us=5), seen=seen)
+    assert store.standing(OBJECTS, 3) == Standing(votes=False)
+
+
+async def test_of_changes_that_were_decided_on_one_standing_only_one_is_made(store: Store) -> None:
+    seen = store.standing(OBJECTS, 3)
+    answers = await asyncio.gather(
+        *(store.set_standing(OBJECTS, 3, seen._replace(floor_us=at), seen=seen) for at in range(1, 9)),
+        return_exceptions=True,
+    )
+    assert sum(answer is None for answer in answers) == 1
+    assert store.standing(OBJECTS, 3).floor_us == answers.index(None) + 1
 
 
 async def test_reclaim_forgets_tombstones_and_lone_promises_below_the_floor_and_nothing_else(
@@ -273,7 +304,7 @@ async def test_reclaim_forgets_tombstones_and_lone_promises_below_the_floor_and_
     await store.prepare(object_key("promised"), ballot(-8_000))
     await store.prepare(object_key("live"), ballot(-8_000))
     for partition in range(16):
-        await store.set_standing(OBJECTS, partition, Standing(votes=True, floor_us=NOW_US - 100))
+        await stand(store, OBJECTS, partition, Standing(votes=True, floor_us=NOW_US - 100))
     done = [await store.reclaim(OBJECTS, partition, 10) for partition in range(16)]
     assert sum(each.registers for each in done) == 2
     present = [name for name in ("dead", "fresh", "live", "promised") if store.read(object_key(name))]
@@ -283,7 +314,7 @@ async def test_reclaim_forgets_tombstones_and_lone_promises_below_the_floor_and_
 async def test_a_tombstone_is_not_forgotten_before_its_row_is_paid(store: Store) -> None:
     gone = delete(-9_000)
     await offer(store, KEY, gone, owing=True)
-    await store.set_standing(OBJECTS, partition_of(KEY), Standing(votes=True, floor_us=NOW_US - 100))
+    await stand(store, OBJECTS, partition_of(KEY), Standing(votes=True, floor_us=NOW_US - 100))
     assert (await store.reclaim(OBJECTS, partition_of(KEY), 10)).registers == 0
     assert store.due(Due.DEBT, NOW_US, 5) == [(KEY, gone.version)]
     assert await store.pay([(KEY, gone.version)]) == 1
@@ -293,7 +324,7 @@ async def test_a_tombstone_is_not_forgotten_before_its_row_is_paid(store: Store)
 
 async def test_the_floor_stands_for_a_key_that_holds_but_a_promise(store: Store) -> None:
     await store.prepare(KEY, ballot(-500))
-    await store.set_standing(OBJECTS, partition_of(KEY), Standing(votes=True, floor_us=NOW_US - 100))
+    await stand(store, OBJECTS, partition_of(KEY), Standing(votes=True, floor_us=NOW_US - 100))
     assert (await offer(store, KEY, put(-400, b"late"), b"late")).above == Ballot.of(NOW_US - 100, 0)
     assert (await store.prepare(KEY, ballot(-300))).above == Ballot.of(NOW_US - 100, 0)
     assert (await offer(store, KEY, put(-50, b"x"), b"x")).counts
@@ -440,7 +471,7 @@ async def test_a_row_that_its_owners_forgot_is_not_brought_back_by_a_late_copy(s
     await offer(store, CONTAINER, container())
     await rows(store, (b"a", row(-9_000, tombstone=True)), (b"held", row(-9_000)))
     floor = Standing(votes=True, floor_us=NOW_US - 100)
-    await store.set_standing(CONTAINERS, partition_of(CONTAINER), floor)
+    await stand(store, CONTAINERS, partition_of(CONTAINER), floor)
     assert (await store.reclaim(CONTAINERS, partition_of(CONTAINER), 10)).rows == 1
     refused, taken = await rows(store, (b"a", row(-9_500)), (b"held", row(-8_000)))
     assert refused is not None
@@ -522,6 +553,13 @@ async def test_ranges_split_as_they_fill_and_any_span_has_its_digest(
     held = dict(sorted(offered))
     assert 200 / 16 <= len(ranges) <= 200 / 8
     assert ranges[0][0] == b""
+    for limit in (1, 7, len(ranges)):
+        after, paged = None, []
+        while some := store.ranges(ROWS, after, limit):
+            assert len(some) <= limit
+            paged += some
+            after = some[-1][0]
+        assert paged == ranges
     for at, (first, tally) in enumerate(ranges):
         stop = ranges[at + 1][0] if at + 1 < len(ranges) else b"\xff"
         inside = [(name, entry) for name, entry in held.items() if first <= name < stop]
@@ -549,7 +587,7 @@ async def test_an_emptied_range_is_forgotten(store: Store, monkeypatch: pytest.M
     await offer(store, CONTAINER, container())
     await rows(store, *((f"{n:02d}".encode(), row(-9_000, tombstone=True)) for n in range(20)))
     assert len(store.ranges(ROWS)) > 3
-    await store.set_standing(CONTAINERS, partition_of(CONTAINER), Standing(votes=True, floor_us=NOW_US - 100))
+    await stand(store, CONTAINERS, partition_of(CONTAINER), Standing(votes=True, floor_us=NOW_US - 100))
     while (await store.reclaim(CONTAINERS, partition_of(CONTAINER), 3)).more:
         pass
     assert [first for first, _ in store.ranges(ROWS)] == [b""]

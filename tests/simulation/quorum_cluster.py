@@ -39,6 +39,7 @@ from swiftlike.rpc.transport import (
     Transport,
 )
 from swiftlike.timestamps import Clock, Offer
+from tests.engine.conftest import stand
 from tests.unit.ring.rings import SEED, fields, ring_of, successor_of
 
 SECRET = b"the secret of the simulated cluster"
@@ -129,7 +130,7 @@ class Cluster:
         """Start all devices; the owners vote, since the ring never had others."""
         for number, device in enumerate(self.devices):
             for table in self.layout.part_powers if number in self.owners else ():
-                await device.store.set_standing(table, 0, Standing(votes=True))
+                await stand(device.store, table, 0, Standing(votes=True))
             self.network.host(device.name, device.boot)
 
     async def proxy(

@@ -20,6 +20,7 @@ from swiftlike.node_calls import Standing
 from swiftlike.rpc.simulated import SimulatedNetwork
 from swiftlike.rpc.virtual_time import run_in_virtual_time
 from swiftlike.timestamps import ZERO_BALLOT, Ballot, WriteId
+from tests.engine.conftest import stand
 from tests.simulation.linearizability import Call, Ended, Kind, Value
 from tests.simulation.quorum_cluster import KEY, STEP_S, TABLE, Cluster, next_ring, ring_fields
 
@@ -321,4 +322,4 @@ async def _catch_up(cluster: Cluster, mover: Registers, before: Sequence[int], n
         settled = (await mover.settle(KEY, deadline=loop.time() + DEADLINE_S)).outcome is Outcome.REFUSED
     for source in cluster.random.sample(before, quorum(len(before))):
         await cluster.copy(source, newcomer, from_voter=True)
-    await cluster.devices[newcomer].store.set_standing(TABLE, 0, Standing(votes=True))
+    await stand(cluster.devices[newcomer].store, TABLE, 0, Standing(votes=True))

@@ -26,6 +26,7 @@ from swiftlike.node_calls import Acceptance, Standing
 from swiftlike.rpc.simulated import SimulatedNetwork, Weather
 from swiftlike.rpc.virtual_time import run_in_virtual_time
 from swiftlike.timestamps import ZERO_BALLOT, Ballot, Offer, Timestamp
+from tests.engine.conftest import stand
 from tests.simulation.quorum_cluster import KEY, TABLE, Cluster, next_ring, ring_fields
 from tests.simulation.shortcuts import Shortcut, taken
 
@@ -477,7 +478,7 @@ def test_a_proxy_with_an_older_ring_learns_of_the_newer_one_and_writes_under_tha
 
 def test_an_owner_that_does_not_vote_takes_writes_and_is_never_part_of_a_majority() -> None:
     async def scenario(cluster: Cluster, registers: Registers) -> None:
-        await cluster.devices[2].store.set_standing(TABLE, 0, Standing(votes=False))
+        await stand(cluster.devices[2].store, TABLE, 0, Standing(votes=False))
         assert await put(registers, b"one") is Outcome.DONE
         await asyncio.sleep(1.0)
         assert versions(cluster) == [0, 1, 2]
@@ -533,7 +534,7 @@ async def swap_across_a_move(cluster: Cluster, registers: Registers) -> tuple[Ou
     second = await other.write_if(KEY, swapping(value, others, lambda: None), b"", deadline=soon())
     for newcomer in (3, 4):
         await cluster.copy(1, newcomer, from_voter=True)
-        await cluster.devices[newcomer].store.set_standing(TABLE, 0, Standing(votes=True))
+        await stand(cluster.devices[newcomer].store, TABLE, 0, Standing(votes=True))
     adopt(next_ring(moving, ring_fields((0, 3, 4), 5)))
     return (await stalled).outcome, second.outcome
 

@@ -18,7 +18,7 @@ from ring.device import Device, DeviceId
 from ring.file import RingFields, write_ring
 from ring.ring import CHECKSUM_BYTES
 from storage_node.formatting import format_device
-from swiftlike.node_calls import ACCOUNTS, CONTAINERS, Standing, objects
+from swiftlike.node_calls import ACCOUNTS, CONTAINERS, objects
 from swiftlike.node_client import NodeClient, NodeFailed
 from swiftlike.rpc.client import Client
 from swiftlike.rpc.network import SocketNetwork
@@ -190,10 +190,10 @@ def start_supervisor(host: Host) -> Running:
     return Running([*command, "storage", "--config", str(host.config)], host.root / "supervisor.log")
 
 
-def start_device(host: Host, name: str = "d1", prelude: str = "") -> Running:
+def start_device(host: Host, name: str = "d1", prelude: str = "", options: Sequence[str] = ()) -> Running:
     """Run one device's process alone, after some code of the test's own."""
     code = f"import sys; {prelude}\nfrom storage_node.process import main\nsys.exit(main())"
-    command = [sys.executable, "-c", code, "--config", str(host.config), "--device", name]
+    command = [sys.executable, "-c", code, "--config", str(host.config), "--device", name, *options]
     return Running(command, host.root / f"{name}.log")
 
 
@@ -235,4 +235,5 @@ async def vote(client: NodeClient) -> None:
     """Let a device vote on everything."""
     for table in TABLES:
         for partition in range(1 << POWER):
-            await client.set_standing(table, partition, Standing(votes=True))
+            seen = await client.standing(table, partition)
+            await client.set_standing(table, partition, seen._replace(votes=True), seen=seen)

@@ -199,6 +199,30 @@ async def test_a_failed_sync_ends_the_process_with_its_own_exit_code_and_the_dev
         assert not (await client.get(OBJECTS, path_of("o"))).votes
 
 
+async def test_a_process_that_is_told_so_takes_all_votes_away_before_it_serves_or_does_not_serve(
+    host: Host, run: Run
+) -> None:
+    first = run(start_device(host))
+    async with client_of(host) as client:
+        await wait_serving(client)
+        await vote(client)
+    first.end()
+    no_commit = (
+        "from storage_node.errors import DeviceFailed; from storage_node.index import IndexChange\n"
+        "def commit(self): raise DeviceFailed('the index could not be committed')\n"
+        "IndexChange.commit = commit\n"
+    )
+    refused = run(start_device(host, prelude=no_commit, options=["--without-votes"]))
+    assert await refused.wait() == Exit.REFUSED
+    assert "could not be committed" in refused.log()
+    for options in (["--without-votes"], []):
+        process = run(start_device(host, options=options))
+        async with client_of(host) as client:
+            await wait_serving(client)
+            assert await votes_of(client) == {False}
+        process.end()
+
+
 async def votes_of(client: NodeClient) -> set[bool]:
     """Say whether a device votes, on each partition of each table."""
     return {(await client.standing(table, number)).votes for table in TABLES for number in range(1 << POWER)}

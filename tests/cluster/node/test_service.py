@@ -1,12 +1,15 @@
 """The service of a device, over both transports and both stores: what is asked is done, and what is wrong is told by name."""
 
 import asyncio
+import errno
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from storage_node.disk import Disk
 from storage_node.errors import (
     BallotRefused,
     BodyDamaged,
@@ -16,16 +19,30 @@ from storage_node.errors import (
     IndexDamaged,
     InsufficientStorage,
     OutcomeUnknown,
+    RingChanged,
     StorageError,
 )
+from storage_node.keys import Key
 from storage_node.service import reply_to
+from storage_node.tables import Held
 from swiftlike.entries import Entry, pack_metadata
 from swiftlike.limits import BODY_BYTES_MAX, CLOCK_AHEAD_PASSING_US, METADATA_BYTES_MAX, RPC_BODY_BYTES_MAX
-from swiftlike.node_calls import CONTAINERS, Code, DueKind, Query, RowOffer, RowRefused, RowTaken, Standing
+from swiftlike.node_calls import (
+    CONTAINERS,
+    Code,
+    DueKind,
+    Query,
+    RowOffer,
+    RowRefused,
+    RowTaken,
+    Standing,
+    unpack_list,
+)
 from swiftlike.node_client import NodeFailed
 from swiftlike.rpc.transport import Outcome
 from swiftlike.timestamps import Offer
 from tests.cluster.node.conftest import EPOCH, Node
+from tests.engine.conftest import stand
 from tests.engine.samples import (
     CONTAINER,
     CREATED,
@@ -33,6 +50,7 @@ from tests.engine.samples import (
     LAYOUT,
     NOW_US,
     OBJECTS,
+    ROWS,
     ballot,
     container,
     delete,
@@ -70,6 +88,22 @@ async def test_a_get_for_the_entry_alone_brings_no_body(node: Node) -> None:
     await node.client.offer(OBJECTS, path("o"), entry, b"hello")
     assert await node.client.get(OBJECTS, path("o"), 4) == (entry, True, True, None)
     assert (await node.client.get(OBJECTS, path("o"), 5)).body == b"hello"
+
+
+async def test_a_get_looks_its_key_up_once(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    await node.client.offer(OBJECTS, path("there"), put(1, b"x"), b"x")
+    await node.client.offer(OBJECTS, path("larger"), put(1, bytes(100)), bytes(100))
+    looked_up: list[Key] = []
+    read = node.store.read
+
+    def count(key: Key) -> Held | None:
+        looked_up.append(key)
+        return read(key)
+
+    monkeypatch.setattr(node.store, "read", count)
+    for name in ("there", "larger", "absent"):
+        await node.client.get(OBJECTS, path(name), 10)
+    assert [key.path for key in looked_up] == [path("there"), path("larger"), path("absent")]
 
 
 async def test_what_was_never_written_is_absent_and_the_owner_says_that_it_votes(node: Node) -> None:
@@ -259,6 +293,30 @@ async def test_a_full_device_refuses_a_large_body_before_it_is_sent(node: Node) 
     assert refused.value.reply.code == Code.INSUFFICIENT_STORAGE
 
 
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(errno.ENOSPC, Code.INSUFFICIENT_STORAGE), (errno.EIO, Code.STORAGE_ERROR)],
+    ids=["full", "failing"],
+)
+async def test_a_disk_that_refuses_a_streamed_body_has_a_code_and_is_no_bug(
+    node: Node, monkeypatch: pytest.MonkeyPatch, error: int, code: Code
+) -> None:
+    if node.root is None:
+        pytest.skip("a store in memory has no disk")
+
+    def refuse(disk: Disk, fd: int, offset: int, buffers: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Disk, "write", refuse)
+        with pytest.raises(NodeFailed) as refused:
+            await stream_in(node, "o", put(1, bytes(LARGE)), bytes(LARGE))
+    assert (refused.value.reply.outcome, refused.value.reply.code) == (Outcome.ERROR, code)
+    assert node.handler_bugs() == 0
+    await until_nothing_is_left(node)
+    assert await stream_in(node, "o", put(2, bytes(LARGE)), bytes(LARGE))
+
+
 async def test_a_missing_large_body_is_filled_by_a_stream(node: Node) -> None:
     body = os.urandom(LARGE)
     entry = put(1, body)
@@ -340,7 +398,7 @@ async def test_rows_are_listed_counted_and_digested(node: Node) -> None:
 async def test_an_owner_that_does_not_vote_says_so_with_every_answer_about_rows(node: Node) -> None:
     await fill_listing(node, [b"a"])
     partition = LAYOUT.partition(CONTAINERS, LAYOUT.hashed(CONTAINER.path))
-    await node.client.set_standing(CONTAINERS, partition, Standing(votes=False))
+    await stand(node.store, CONTAINERS, partition, Standing(votes=False))
     offer = RowOffer(CONTAINER.path, b"b", row(1))
     assert await node.client.upsert_rows(CONTAINERS, [offer]) == [RowTaken(votes=False)]
     assert not (await node.client.list_rows(CONTAINERS, CONTAINER.path, Query(), CREATED))[1]
@@ -362,6 +420,29 @@ async def test_a_page_larger_than_a_frame_comes_in_parts_that_add_up(node: Node)
         pages, more = pages + 1, page.more
     assert found == names
     assert pages > 1
+
+
+async def test_ranges_come_in_pages_that_add_up(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storage_node.rows.RANGE_ROWS_MAX", 4)
+    await fill_listing(node, [b"%03d" % number for number in range(50)])
+    header = {
+        "table": CONTAINERS,
+        "epoch": EPOCH,
+        "path": CONTAINER.path,
+        "incarnation": bytes(CREATED),
+        "limit": 3,
+    }
+    firsts: list[bytes] = []
+    more: bytes | None = None
+    while not firsts or more is not None:
+        asked = header if more is None else header | {"after": more}
+        deadline = node.transport.now() + 10
+        reply = await node.transport.call(node.address, "ranges", asked, deadline=deadline)
+        page = [first for first, _ in unpack_list(reply.body)]
+        assert 1 <= len(page) <= 3
+        firsts, more = firsts + page, reply.header["more"]
+    assert firsts == [first for first, _ in node.store.ranges(ROWS)]
+    assert len(firsts) > 10
 
 
 async def test_a_row_of_a_gone_incarnation_is_refused_and_the_others_are_taken(node: Node) -> None:
@@ -402,11 +483,17 @@ async def test_registers_and_digests_of_a_partition_agree_with_the_store(node: N
 
 
 async def test_a_standing_is_set_and_told(node: Node) -> None:
-    await node.client.set_standing(OBJECTS, 3, Standing(votes=True, floor_us=7, refusing_us=9))
+    seen, wanted = await node.client.standing(OBJECTS, 3), Standing(votes=True, floor_us=7, refusing_us=9)
+    await node.client.set_standing(OBJECTS, 3, wanted, seen=seen)
     assert await node.client.standing(OBJECTS, 3) == Standing(True, 7, 9)
-    code, reason = await refusal(node.client.set_standing(OBJECTS, 3, Standing(votes=True, floor_us=6)))
-    assert code == Code.STORAGE_ERROR
-    assert "cannot sink" in reason
+    for refused, based_on, sentence in (
+        (wanted._replace(floor_us=6), wanted, "cannot sink"),
+        (wanted._replace(votes=False), seen, "read it again"),
+    ):
+        code, reason = await refusal(node.client.set_standing(OBJECTS, 3, refused, seen=based_on))
+        assert code == Code.STORAGE_ERROR
+        assert sentence in reason
+    assert await node.client.standing(OBJECTS, 3) == wanted
 
 
 # --- what is refused ----------------------------------------------------------------------------------------------
@@ -419,6 +506,91 @@ async def test_an_older_ring_is_refused_and_a_newer_one_looked_for(node: Node) -
         reply = await node.transport.call(node.address, "get", {**header, "epoch": epoch}, deadline=deadline)
         assert (reply.outcome, reply.code, reply.header) == (Outcome.ERROR, code, {"epoch": EPOCH})
     assert node.rings.looked_for == [OBJECTS]
+
+
+async def test_a_body_whose_commit_is_placed_by_another_epoch_than_the_devices_leaves_nothing(
+    node: Node,
+) -> None:
+    entry = put(1, bytes(LARGE))
+    for epoch, code in ((EPOCH, Code.RING_OLDER), (EPOCH + 2, Code.RING_NEWER)):
+        node.rings.current = EPOCH
+        async with node.client.put_stream(OBJECTS, path("o"), entry.body_id) as stream:
+            await stream.send(bytes(LARGE))
+            node.rings.current = EPOCH + 1
+            assert (await refusal(stream.commit(entry, epoch=epoch)))[0] == code
+        assert node.store.read(object_key("o")) is None
+        await until_nothing_is_left(node)
+
+
+async def test_a_body_that_was_sent_before_the_ring_changed_is_committed_under_the_newer_one(
+    node: Node,
+) -> None:
+    entry = put(1, bytes(LARGE))
+    async with node.client.put_stream(OBJECTS, path("o"), entry.body_id) as stream:
+        await stream.send(bytes(LARGE))
+        node.rings.current = EPOCH + 1
+        assert (await stream.commit(entry, epoch=EPOCH + 1)).counts
+
+
+def files_of(node: Node) -> list[Path]:
+    """Return the large files of a device, staged ones too; a store in memory has none."""
+    root = node.root
+    return [] if root is None else [*(root / "staging").iterdir(), *(root / "files").glob("??/*")]
+
+
+async def prepare_o(node: Node) -> None:
+    await node.client.prepare(OBJECTS, path("o"), ballot(9))
+
+
+async def offer_o(node: Node) -> None:
+    await node.client.offer(OBJECTS, path("o"), put(1, b"x"), b"x")
+
+
+async def offer_a_large_o(node: Node) -> None:
+    await stream_in(node, "o", put(1, bytes(LARGE)), bytes(LARGE))
+
+
+async def upsert_a_row(node: Node) -> None:
+    await node.client.upsert_rows(CONTAINERS, [RowOffer(CONTAINER.path, b"o", row(1))])
+
+
+@pytest.mark.parametrize("ask", [prepare_o, offer_o, offer_a_large_o])
+async def test_what_waits_its_turn_while_the_ring_changes_is_refused_and_nothing_is_kept(
+    node: Node, ask: Callable[[Node], Awaitable[None]]
+) -> None:
+    # The ring is looked at at the door (of a stream: at its opening and at its commit), then on the writer's thread.
+    node.rings.looks_until_newer = 2 if ask is offer_a_large_o else 1
+    assert (await refusal(ask(node)))[0] == Code.RING_OLDER
+    assert node.store.read(object_key("o")) is None
+    if node.root is not None:
+        await until_nothing_is_left(node)
+
+
+async def until_nothing_is_left(node: Node) -> None:
+    """Wait until the remover has done its work."""
+    async with asyncio.timeout(10):
+        while files_of(node):  # noqa: ASYNC110 (a thread's doing)
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("ask", [prepare_o, offer_o, offer_a_large_o, upsert_a_row])
+async def test_what_is_done_while_the_ring_changes_does_not_count_and_is_not_called_without_effect(
+    node: Node, ask: Callable[[Node], Awaitable[None]]
+) -> None:
+    node.rings.looks_until_newer = 1 if ask is upsert_a_row else 3 if ask is offer_a_large_o else 2
+    assert (await refusal(ask(node)))[0] == Code.RING_CHANGED
+    if ask is upsert_a_row:
+        assert node.store.tally(ROWS).rows == 1
+    else:
+        assert node.store.read(object_key("o")) is not None
+
+
+async def test_a_fill_that_is_done_while_the_ring_changes_does_not_count(node: Node) -> None:
+    entry = put(1, b"hello")
+    await node.client.offer(OBJECTS, path("o"), entry)
+    node.rings.looks_until_newer = 1
+    code, _ = await refusal(node.client.fill(OBJECTS, path("o"), entry.body_id, b"hello"))
+    assert code == Code.RING_CHANGED
 
 
 async def test_a_table_without_a_ring_is_refused_by_name(node: Node) -> None:
@@ -470,6 +642,7 @@ async def test_a_wrong_field_is_refused_by_method_and_name(
     ("error", "code"),
     [
         (BallotRefused("x"), Code.BALLOT_REFUSED),
+        (RingChanged("x"), Code.RING_OLDER),
         (InsufficientStorage("x"), Code.INSUFFICIENT_STORAGE),
         (BodyDamaged("x"), Code.BODY_DAMAGED),
         (BodyGone("x"), Code.BODY_GONE),
