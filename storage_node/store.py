@@ -183,8 +183,13 @@ class Store(Protocol):
     def registers(self, table: bytes, bucket: bytes, after: bytes, limit: int) -> list[tuple[Key, Held]]:
         """Return registers of a bucket in order of their paths, from behind the path `after`."""
 
-    def due(self, kind: Due, before_us: int, limit: int) -> list[tuple[Key, Version | None]]:
-        """Return objects that are to be deleted, or that owe a row (with the version that owes), earliest first."""
+    def due(
+        self, kind: Due, before_us: int, limit: int, from_us: int = 0
+    ) -> list[tuple[Key, Version | None]]:
+        """Return objects that are to be deleted, or that owe a row (with the version that owes), earliest first.
+
+        Only of those due in `[from_us, before_us)`.
+        """
 
     def missing(self, after: Key | None, limit: int) -> list[Key]:
         """Return keys whose body is missing here, in order, from behind `after`."""

@@ -152,13 +152,16 @@ class TableStore(ABC):
         with self._view() as view:
             return list(islice(tables.scan_registers(view, table, bucket, after), limit))
 
-    def due(self, kind: Due, before_us: int, limit: int) -> list[tuple[Key, Version | None]]:
+    def due(
+        self, kind: Due, before_us: int, limit: int, from_us: int = 0
+    ) -> list[tuple[Key, Version | None]]:
         """Return objects that are to be deleted, or that owe a row (with the version that owes), earliest first."""
         if kind is Due.RECLAIM:
             raise ValueError("what is to be reclaimed is kept by bucket: call reclaim")
         with self._view() as view:
             return [
-                (keys.key_of(key), version) for key, version in tables.read_due(view, kind, before_us, limit)
+                (keys.key_of(key), version)
+                for key, version in tables.read_due(view, kind, before_us, limit, from_us)
             ]
 
     def missing(self, after: Key | None, limit: int) -> list[Key]:

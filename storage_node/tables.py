@@ -104,10 +104,12 @@ def read_partition_digest(view: Reading, layout: Layout, table: bytes, partition
     return whole
 
 
-def read_due(view: Reading, kind: Due, before_us: int, limit: int) -> list[tuple[bytes, Version | None]]:
-    """Return register keys that fall due before `before_us`, earliest first; a debt with the version that owes it."""
+def read_due(
+    view: Reading, kind: Due, before_us: int, limit: int, from_us: int = 0
+) -> list[tuple[bytes, Version | None]]:
+    """Return register keys that fall due in `[from_us, before_us)`, earliest first; a debt with the version that owes it."""
     due: list[tuple[bytes, Version | None]] = []
-    for raw_key, raw in view.scan(keys.due_key(kind, 0, b""), keys.due_key(kind, before_us, b"")):
+    for raw_key, raw in view.scan(keys.due_key(kind, from_us, b""), keys.due_key(kind, before_us, b"")):
         due.append((keys.due_of(raw_key)[1], decode_version(raw) if kind is Due.DEBT else None))
         if len(due) == limit:
             break

@@ -101,6 +101,12 @@ SWEPT_ROWS_MAX: Final = 1_000
 LEFTOVERS_MAX: Final = 10_000
 """Files that one pass of the removal takes, whose ids it remembers meanwhile."""
 
+DEBTS_AT_ONCE: Final = 8
+"""Debts that a device's updater pays at the same time: whoever puts and gets has the right of way."""
+
+DEBTS_PER_S: Final = 500
+"""Debts that a device's updater pays, at most: what a thousand writers leave when they die is paid within minutes."""
+
 OLD_INDEX_AGE_US: Final = 7 * 86_400 * 1_000_000
 """How long the index that a rebuild set aside is kept, for a second thought."""
 

@@ -14,6 +14,7 @@ A container that is deleted and made anew has t above the old incarnation and be
 old one is ever shown again.
 """
 
+from enum import Enum
 from typing import Final, NamedTuple
 
 from swiftlike.entries import NO_METADATA, Entry, pack_metadata, unpack_metadata
@@ -22,6 +23,14 @@ from swiftlike.timestamps import Ballot, Timestamp, WriteId
 
 ROW_ATTRIBUTES: Final = ("etag", "type")
 """What a row repeats of its object's metadata."""
+
+
+class Payment(Enum):
+    """What became of a debt."""
+
+    PAID = "its row stands, and the debt is cleared at all owners that answered"
+    DROPPED = "the container is gone, and the object with it"
+    LATER = "too few owners answered"
 
 
 class Parts(NamedTuple):

@@ -8,10 +8,10 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from proxy.cluster.decisions import Judge, is_present
+from proxy.cluster.placement import Placement
 from proxy.cluster.register import Registers, Written
 from proxy.store.accounts import Accounts
 from proxy.store.cache import ContainerCache
-from proxy.store.closing import Closing
 from proxy.store.debts import Debts
 from proxy.store.errors import (
     ContainerNotEmpty,
@@ -57,7 +57,6 @@ class Containers:
         rows: Rows,
         debts: Debts,
         cache: ContainerCache,
-        closing: Closing,
     ) -> None:
         """Take what containers stand on."""
         self._registers: Final = registers
@@ -68,7 +67,6 @@ class Containers:
         self._rows: Final = rows
         self._debts: Final = debts
         self._cache: Final = cache
-        self._closing: Final = closing
 
     # --- reading ------------------------------------------------------------------------------------------------
 
@@ -188,13 +186,13 @@ class Containers:
                 ballot, write_id, modified, tombstone=True, objects=0, incarnation=newest.incarnation
             )
 
-        async def is_empty(promised: Collection[DeviceId]) -> bool:
+        async def is_empty(placement: Placement, promised: Collection[DeviceId]) -> bool:
             nonlocal has_objects
-            has_objects = await self._listings.has_rows(info, promised, deadline=deadline)
+            has_objects = await self._listings.has_rows(info, placement, promised, deadline=deadline)
             return not has_objects
 
         self._cache.forget(name)
-        written = await self._closing.write_if(name.key, judge, is_empty, deadline=deadline)
+        written = await self._registers.write_closing(name.key, judge, is_empty, deadline=deadline)
         self._cache.forget(name)
         if not is_done(written):
             if has_objects:

@@ -101,12 +101,14 @@ class Listings:
         pages = await self._pages(self._nodes.place(listing.key), listing, query, deadline)
         return next((entry for found, entry in merge_pages(pages).rows if found == name), None)
 
-    async def has_rows(self, info: ContainerInfo, promised: Collection[DeviceId], *, deadline: float) -> bool:
+    async def has_rows(
+        self, info: ContainerInfo, placement: Placement, promised: Collection[DeviceId], *, deadline: float
+    ) -> bool:
         """Say whether a container has a row that is neither deleted nor due, among owners that take no rows now.
 
         Only answers of owners that promised to take none count: what they have is all there will be. Raises Unavailable.
         """
-        listing, placement = listing_of(info), self._nodes.place(info.name.key)
+        listing = listing_of(info)
         query = Query(tombstones=True, now_us=self._now_us(), limit=ITEMS_MAX)
         while True:
             pages = await self._pages(placement, listing, query, deadline, among=promised)

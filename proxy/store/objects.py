@@ -5,7 +5,6 @@ row at a majority of the container's, then the answer; what the owners are owed 
 write whose container went away meanwhile. Never sees a header, never touches a device.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Final, TypeVar
@@ -18,14 +17,13 @@ from proxy.store.debts import Debts
 from proxy.store.errors import (
     BodyGone,
     ConditionFailed,
-    NoSuchContainer,
     NoSuchObject,
     OutcomeUnknown,
     Unavailable,
 )
 from proxy.store.names import ContainerName, ObjectName
+from proxy.store.object_listing import ListedEnd, ObjectListing, micros_of, tombstone_of
 from proxy.store.outcomes import is_done, known
-from proxy.store.rows import Rows, Upserted
 from proxy.store.uploads import Arriving, Copy
 from proxy.store.usage import UsageCarrier
 from proxy.store.values import (
@@ -40,17 +38,12 @@ from proxy.store.values import (
 )
 from swiftlike.entries import Entry, pack_metadata
 from swiftlike.limits import RPC_BODY_BYTES_MAX
-from swiftlike.listed import row_of
 from swiftlike.timestamps import ZERO_BALLOT, Ballot, WriteId
 
 T = TypeVar("T")
 
 TRIES_MAX: Final = 4
 """Times that an operation begins again because its container was made anew, or its body replaced, meanwhile."""
-ROW_TRIES_MAX: Final = 6
-"""Times that a refused row is offered again while its container is still there."""
-PAUSE_S: Final = 0.01
-"""Before the second of those; twice as long before each further one."""
 
 
 class _OtherIncarnation(Exception):
@@ -61,12 +54,17 @@ class Objects:
     """The objects of the cluster."""
 
     def __init__(
-        self, registers: Registers, containers: Containers, rows: Rows, debts: Debts, usage: UsageCarrier
+        self,
+        registers: Registers,
+        containers: Containers,
+        listing: ObjectListing,
+        debts: Debts,
+        usage: UsageCarrier,
     ) -> None:
         """Take what objects stand on."""
         self._registers: Final = registers
         self._containers: Final = containers
-        self._rows: Final = rows
+        self._listing: Final = listing
         self._debts: Final = debts
         self._usage: Final = usage
 
@@ -180,7 +178,7 @@ class Objects:
                 description = describe(current)
                 described = current.entry._replace(
                     write_id=write_id,
-                    modified=_micros(write_id),
+                    modified=micros_of(write_id),
                     metadata=pack_metadata(dict(description.attributes)),
                     delete_at=description.delete_at_us,
                 )
@@ -212,7 +210,7 @@ class Objects:
 
         async def delete(container: ContainerInfo) -> bool | None:
             write_id = self._registers.new_write_id()
-            tombstone = _tombstone(write_id, container.policy)
+            tombstone = tombstone_of(write_id, container.policy)
             key = name.key(container.policy, container.incarnation)
             if condition is None:
                 written = await self._registers.write(key, tombstone, deadline=deadline)
@@ -284,35 +282,15 @@ class Objects:
         if entry is None:  # it is forgotten already what was chosen; what stands now has been judged on it
             entry = known(await self._registers.read(key, deadline=deadline, inline_bytes=0)).entry
             assert entry is not None, "what was written leaves a tombstone at least"
-        listed = row_of(key.table, key.path, entry)
-        for attempt in range(ROW_TRIES_MAX):
-            upserted = await self._rows.upsert(listed, deadline=deadline)
-            if upserted is Upserted.TAKEN:
+        match await self._listing.list(key, name.parent, entry, write_id, deadline=deadline):
+            case ListedEnd.LISTED:
                 self._debts.pay_later(key, entry.version)
                 self._usage.mark(container)
                 return entry
-            if upserted is Upserted.UNAVAILABLE:
-                break
-            if not await self._is_still_there(container, upserted, attempt, deadline):
-                await self._registers.write_if(
-                    key._replace(owes=False), _removing(write_id, self._registers), deadline=deadline
-                )
+            case ListedEnd.GONE:
                 raise _OtherIncarnation
-            await asyncio.sleep(PAUSE_S * 2**attempt)
-        raise OutcomeUnknown("the object is written, and its container may not list it yet")
-
-    async def _is_still_there(
-        self, container: ContainerInfo, upserted: Upserted, attempt: int, deadline: float
-    ) -> bool:
-        """Look again at a container that refused a row. A delete that came to nothing is lifted at the second time."""
-        try:
-            if upserted is Upserted.CLOSING and attempt:
-                again = await self._containers.settle(container.name, deadline=deadline)
-            else:
-                again = await self._containers.read(container.name, deadline=deadline, max_age_s=0)
-        except NoSuchContainer:
-            return False
-        return again.incarnation == container.incarnation
+            case ListedEnd.UNKNOWN:
+                raise OutcomeUnknown("the object is written, and its container may not list it yet")
 
     async def _in_container(
         self, name: ContainerName, operation: Callable[[ContainerInfo], Awaitable[T | None]], deadline: float
@@ -349,7 +327,7 @@ class Objects:
         return Entry(
             ZERO_BALLOT,
             write_id,
-            _micros(write_id),
+            micros_of(write_id),
             body_id=write_id,
             size=size,
             metadata=pack_metadata(dict(description.attributes)),
@@ -387,21 +365,3 @@ def _judging(
         return None if condition is not None and not condition(current) else make(current)
 
     return judge
-
-
-def _removing(write_id: WriteId, registers: Registers) -> Judge:
-    """Delete what this very write left behind."""
-    tombstone = _tombstone(registers.new_write_id(), 0)
-
-    def judge(newest: Entry | None, ballot: Ballot) -> Entry | None:
-        return tombstone if newest is not None and newest.write_id == write_id else None
-
-    return judge
-
-
-def _tombstone(write_id: WriteId, policy: int) -> Entry:
-    return Entry(ZERO_BALLOT, write_id, _micros(write_id), tombstone=True, policy=policy)
-
-
-def _micros(write_id: WriteId) -> int:
-    return int.from_bytes(write_id[:8], "big")

@@ -14,11 +14,12 @@ from proxy.cluster.register import Registers
 from proxy.cluster.rounds import Stragglers
 from proxy.store.accounts import Accounts
 from proxy.store.cache import ContainerCache
-from proxy.store.closing import Closing
 from proxy.store.containers import Containers
 from proxy.store.debts import Debts
 from proxy.store.listings import Listings
+from proxy.store.object_listing import ObjectListing
 from proxy.store.objects import Objects
+from proxy.store.payer import Payer
 from proxy.store.rows import Rows
 from proxy.store.usage import UsageCarrier
 from swiftlike.config import PolicyConfig
@@ -48,9 +49,10 @@ class Store:
             self._rows,
             self.debts,
             ContainerCache(CONTAINERS_CACHED_MAX),
-            Closing(registers, self._stragglers, random),
         )
-        self.objects: Final = Objects(registers, self.containers, self._rows, self.debts, self.usage)
+        listing = ObjectListing(registers, self.containers, self._rows)
+        self.objects: Final = Objects(registers, self.containers, listing, self.debts, self.usage)
+        self.payer: Final = Payer(registers, listing, self._rows)
         self._jobs: list[asyncio.Task[None]] = []
         self._tasks = asyncio.TaskGroup()
 
