@@ -44,7 +44,7 @@ class StoredBody:
                 self.read.placement, self.entry, self.read.holders, at, stop, self.now() + STALL_S
             )
             try:
-                async with aclosing(chunks):  # type: ignore[type-var]  # a generator, called an iterator
+                async with aclosing(chunks):
                     async for chunk in chunks:
                         at += len(chunk)
                         yield chunk
