@@ -11,14 +11,17 @@ from typing import Final, TypeVar
 
 from proxy.cluster.decisions import Judge, Outcome, is_present
 from proxy.cluster.register import Registers, Written
+from proxy.cluster.uploads import TooFewOwners
 from proxy.store.bodies import StoredBody
 from proxy.store.containers import Containers
 from proxy.store.debts import Debts
 from proxy.store.errors import (
     BodyGone,
     ConditionFailed,
+    NoSuchContainer,
     NoSuchObject,
     OutcomeUnknown,
+    OutOfSpace,
     Unavailable,
 )
 from proxy.store.names import ContainerName, ObjectName
@@ -136,7 +139,32 @@ class Objects:
         condition: Condition | None,
         allowed_s: float,
     ) -> ObjectInfo:
-        raise Unavailable("bodies above 1 MiB are not streamed yet")
+        """Store a body that is larger than memory should hold: it goes to all owners as it comes.
+
+        It cannot begin again, so the container is looked at as it stands now; one that goes away meanwhile is gone.
+        """
+        now = self._registers.nodes.now
+        container = await self._containers.read(name.parent, deadline=now() + allowed_s, max_age_s=0)
+        key, write_id = name.key(container.policy, container.incarnation), self._registers.new_write_id()
+        try:
+            async with self._registers.open_upload(key, write_id, upload.size) as streamed:
+                async with aclosing(arriving.stream()) as chunks:
+                    async for chunk in chunks:
+                        await streamed.send(chunk)
+                received = arriving.received()
+                description = upload.finish(received)
+                deadline = now() + allowed_s
+                entry = self._entry(write_id, container, received.size, description)
+                if condition is None:
+                    written = await self._registers.write(key, entry, streamed, deadline=deadline)
+                else:
+                    judge = _judging(name, container, condition, lambda current: entry)
+                    written = await self._registers.write_if(key, judge, streamed, deadline=deadline)
+            return await self._finish_put(name, container, entry, written, description, deadline)
+        except TooFewOwners as few:
+            raise (OutOfSpace if few.is_full else Unavailable)(str(few)) from few
+        except _OtherIncarnation:
+            raise NoSuchContainer from None
 
     async def _finish_put(
         self,
@@ -327,7 +355,7 @@ class Objects:
         return Entry(
             ZERO_BALLOT,
             write_id,
-            micros_of(write_id),
+            self._registers.clock.now_us(),  # a large body came long after its write began
             body_id=write_id,
             size=size,
             metadata=pack_metadata(dict(description.attributes)),

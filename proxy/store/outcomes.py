@@ -7,7 +7,7 @@ from typing import assert_never
 
 from proxy.cluster.decisions import Outcome
 from proxy.cluster.register import Read, Written
-from proxy.store.errors import OutcomeUnknown, Unavailable
+from proxy.store.errors import OutcomeUnknown, OutOfSpace, Unavailable
 
 
 def is_done(written: Written) -> bool:
@@ -17,6 +17,8 @@ def is_done(written: Written) -> bool:
             return True
         case Outcome.REFUSED:
             return False
+        case Outcome.CONFLICT if written.is_full:
+            raise OutOfSpace("too many owners have only their reserve of space left; provably without effect")
         case Outcome.CONFLICT:
             raise Unavailable(
                 "too few owners took the write, or others stood in its way; provably without effect"

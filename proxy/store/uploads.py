@@ -4,7 +4,7 @@ Owns the MD5 that clients are promised; devices have checksums of their own. A b
 is kept whole, and a longer one is handed on as it comes.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from hashlib import md5
 from typing import Final
@@ -36,7 +36,7 @@ class Arriving:
                 return None
         return self._head[0] if len(self._head) == 1 else b"".join(self._head)
 
-    async def stream(self) -> AsyncIterator[Body]:
+    async def stream(self) -> AsyncGenerator[Body, None]:
         """Yield the body from its beginning."""
         head, self._head = self._head, []
         for chunk in head:

@@ -528,3 +528,97 @@ def test_pages_follow_one_another_and_roll_names_up() -> None:
                 assert found == (expected[::-1] if reverse else expected)
 
     play(scenario)
+
+
+# --- large bodies -----------------------------------------------------------------------------------------------
+
+LARGE = bytes(range(256)) * 4096 * 3
+"""Three frames."""
+
+
+@pytest.mark.parametrize("is_size_known", [True, False])
+@pytest.mark.parametrize("policy", [0, 1])
+def test_a_large_body_is_streamed_in_and_out(is_size_known: bool, policy: int) -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store, policy=policy)
+        etag = await put(store, b"a", LARGE, pieces=50, is_size_known=is_size_known)
+        assert etag == md5(LARGE).hexdigest()
+        info, body = await store.objects.read(named(b"a"), deadline=soon())
+        assert (info.size, body.whole) == (len(LARGE), None)
+        assert await get(store, b"a") == LARGE
+        assert await names(store) == [b"a"]
+        await asyncio.sleep(1)
+        assert await counted(store) == (1, 1, len(LARGE))
+        assert world.debts() == 0
+
+        def describe(source: ObjectInfo, received: Received) -> Description:
+            return Description({**source.attributes, "etag": received.md5})
+
+        await store.objects.copy(named(b"a"), named(b"b"), describe, deadline=soon())
+        assert await get(store, b"b") == LARGE
+
+    play(scenario)
+
+
+def test_a_body_of_unknown_size_that_turns_out_small_is_stored_at_once() -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        await put(store, b"a", b"one two three", pieces=3, is_size_known=False)
+        assert await get(store, b"a") == b"one two three"
+
+    play(scenario)
+
+
+class Spoiled(Sent):
+    """A body that its client promised to be another."""
+
+    def finish(self, received: Received) -> Description:
+        """Refuse it."""
+        raise ValueError("not what was promised")
+
+
+@pytest.mark.parametrize("size", [10, len(LARGE)])
+def test_a_body_that_is_not_what_was_promised_leaves_nothing(size: int) -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        await put(store, b"a", b"before")
+        with pytest.raises(ValueError, match="promised"):
+            await store.objects.put(named(b"a"), Spoiled(LARGE[:size], pieces=9), deadline=soon())
+        assert await get(store, b"a") == b"before"
+
+    play(scenario)
+
+
+def test_a_large_body_arrives_while_its_container_is_made_anew_and_leaves_nothing() -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        other = await world.proxy("other")
+        await create(store)
+        putting = asyncio.ensure_future(put(other, b"a", LARGE, pieces=20, pause_s=0.5))
+        await asyncio.sleep(3)
+        await store.containers.delete(CONTAINER, deadline=soon())
+        await create(store)
+        with pytest.raises(NoSuchContainer):
+            await putting
+        assert await names(store) == []
+        with pytest.raises(NoSuchObject):
+            await get(store, b"a")
+
+    play(scenario)
+
+
+def test_a_condition_holds_for_a_large_body_too() -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+
+        async def put_if_absent() -> None:
+            upload = Sent(LARGE, pieces=9)
+            await store.objects.put(
+                named(b"a"), upload, deadline=soon(), condition=lambda current: current is None
+            )
+
+        await put_if_absent()
+        with pytest.raises(ConditionFailed):
+            await put_if_absent()
+        assert await get(store, b"a") == LARGE
+
+    play(scenario)
