@@ -21,6 +21,7 @@ from storage_node.errors import InsufficientStorage
 from storage_node.keys import Due
 from storage_node.keys import Key as StoredKey
 from storage_node.store import Offered
+from storage_node.tables import Held
 from swiftlike.entries import Entry, pack_metadata
 from swiftlike.node_calls import Acceptance, Standing
 from swiftlike.rpc.simulated import SimulatedNetwork, Weather
@@ -312,11 +313,13 @@ def test_a_post_does_not_count_where_the_body_cannot_be_had() -> None:
         cluster.network.restart("device-2")
         await cluster.network.crash("device-1")
         await cluster.copy(0, 2, with_body=False)
-        cluster.devices[0].store.open_object = nothing_open  # type: ignore[method-assign]
-        assert await post(registers) is Outcome.UNKNOWN
+        store = cluster.devices[0].store
 
-    async def nothing_open(key: StoredKey, size_max: int = 0) -> None:
-        return None
+        async def nothing_open(key: StoredKey, size_max: int) -> tuple[Held | None, None]:
+            return store.read(key), None
+
+        store.find = nothing_open  # type: ignore[method-assign]
+        assert await post(registers) is Outcome.UNKNOWN
 
     play(scenario)
 
