@@ -143,8 +143,9 @@ class RpcLimits:
     """Bounds of one process on the internal RPC; tests pass smaller ones."""
 
     # Either end.
-    handshake_s: float = 5.0
-    """From the connection's first byte to its last proof; a peer that takes longer is disconnected."""
+    handshake_s: float = 10.0
+    """From the connection's first byte to its last proof; a peer that takes longer is disconnected. It is two round trips, and
+    a loop that moves a hundred megabytes a turn, for hundreds of uploads at once, takes a second for each half of one."""
     goodbye_s: float = 1.0
     """At the end of a process: for peers to take what was sent to them, and to close their connections themselves."""
     write_buffer_bytes: int = 256 * 1024
@@ -163,7 +164,7 @@ class RpcLimits:
     connections_max: int = 2048
     """Connections that this process opens; above it the one unused longest closes, or the caller waits. Each takes about 50
     KB and a descriptor; 400 uploads at once to three devices each take 1,200."""
-    connecting_per_peer_max: int = 16
+    connecting_per_peer_max: int = 64
     """Connections for streams that are being opened to one peer; the others wait, so that a burst of uploads does not fill
     what that peer keeps for strangers."""
     idle_s: float = 60.0
@@ -185,7 +186,7 @@ class RpcLimits:
     # The serving end.
     served_connections_max: int = 4096
     """Connections that a process serves; above it a newcomer is told "full"."""
-    strangers_max: int = 256
+    strangers_max: int = 512
     """Connections whose handshake has not ended; above it the one that has taken longest is dropped."""
     served_idle_factor: float = 1.5
     """The serving end closes unused connections later than the calling end, so that no call meets a closing door."""

@@ -35,8 +35,10 @@ class Patience:
     """Devices that are tried in the place of one owner."""
     stall_s: float = 10.0
     """How much longer than enough others an owner may need for one chunk of an upload before it is dropped."""
+    open_s: float = 60.0
+    """For all that opening a stream takes; most of it is waiting for a turn, when hundreds are opened at once."""
     join_s: float = 1.0
-    """The same for opening its stream: nothing of the body is kept for those that come later."""
+    """How much longer than enough others an owner may need for that: nothing of the body is kept for later ones."""
     keep_alive_s: float = 10.0
     """Between two signs of life to a device that waits for more of a body: well below the stall of a stream."""
     upload_s: float = 86_400.0

@@ -127,7 +127,7 @@ class Lane:
         key = placement.key
         try:
             async with AsyncExitStack() as stack:
-                async with asyncio.timeout(patience.round_s):
+                async with asyncio.timeout(patience.open_s):
                     self._stream = await stack.enter_async_context(
                         self._client.put_stream(key.table, key.path, body_id, size)
                     )
@@ -217,7 +217,8 @@ class StreamedUpload:
             if owner not in asked.answers:
                 self._lanes[owner].drop("stalled", f"it needed {patience_s:g} s longer than the others")
         if self._verdict({**gone, **asked.answers}) is not Verdict.REACHED:
-            raise TooFewOwners(is_full=self._is_full())
+            failures = (self._lanes[owner].failure for owner in self._lanes)
+            raise TooFewOwners(is_full=self._is_full()) from next(filter(None, failures), None)
 
     def lane(self, device: Device) -> Lane | None:
         """Return the open lane to a device, if it is still the one to which it was opened."""

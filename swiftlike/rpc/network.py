@@ -55,13 +55,27 @@ class SocketNetwork:
     async def connect(self, address: Address, make: Callable[[], ConnectionT]) -> ConnectionT:
         """Open a socket to `address`."""
         loop = asyncio.get_running_loop()
-        match address:
-            case TcpAddress(host, port):
-                _, connection = await loop.create_connection(make, host, port, **_tls(self._client_tls))
-            case UnixAddress(path):
-                _, connection = await loop.create_unix_connection(make, path)
-            case _:
-                assert_never(address)
+        made: list[ConnectionT] = []
+
+        def make_and_know() -> ConnectionT:
+            made.append(make())
+            return made[-1]
+
+        try:
+            match address:
+                case TcpAddress(host, port):
+                    tls = _tls(self._client_tls)
+                    _, connection = await loop.create_connection(make_and_know, host, port, **tls)
+                case UnixAddress(path):
+                    _, connection = await loop.create_unix_connection(make_and_know, path)
+                case _:
+                    assert_never(address)
+        except BaseException:
+            # uvloop closes the wire of an attempt that is cancelled, and does not tell its connection, for which the end of
+            # the process would wait.
+            for lost in made:
+                lost.connection_lost(None)
+            raise
         return connection
 
     async def listen(self, address: Address, make: Callable[[], Connection]) -> Listener:

@@ -56,6 +56,7 @@ PATIENCE: Final = Patience(
     hedge_s=2 * STEP_S,
     back_off_s=STEP_S,
     stall_s=10 * STEP_S,
+    open_s=30 * STEP_S,
     join_s=5 * STEP_S,
     keep_alive_s=20 * STEP_S,
     commit_s=30 * STEP_S,

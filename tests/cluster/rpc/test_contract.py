@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 
@@ -481,6 +481,52 @@ async def test_streams_above_the_cap_per_peer_wait_their_turn(world: World) -> N
         await first.finish()
     async with client.open_stream(peer, "mirror", deadline=soon(client)) as second:
         assert (await second.finish()).outcome is Outcome.OK
+
+
+async def test_a_stream_opened_beside_many_others_gets_a_smaller_window_and_smaller_messages(
+    world: World,
+) -> None:
+    least, share = 256 * 1024, RpcLimits(stream_windows_bytes=1024 * 1024)
+    _, [peer] = await world.serve(Probe(), limits=share)
+    client = await world.client(limits=share)
+    async with AsyncExitStack() as stack:
+        windows = []
+        for _ in range(6):
+            stream = await stack.enter_async_context(
+                client.open_stream(peer, "mirror", deadline=soon(client))
+            )
+            assert stream.message_bytes <= least // 4, "before the peer has spoken, the least"
+            await stream.send(b"x")
+            await stream.receive()
+            windows.append((stream.window_bytes, 4 * stream.message_bytes))  # type: ignore[attr-defined]
+            chunk = bytes(stream.message_bytes)
+            for _ in range(8):
+                await stream.send(chunk)
+                message = await stream.receive()
+                assert message is not None
+                assert len(message.body) == len(chunk)
+    assert windows[0] == (1024 * 1024, 1024 * 1024)
+    assert windows[1] == (512 * 1024, 512 * 1024)
+    assert windows[-1] == (least, least)
+
+
+async def test_a_client_closes_although_connections_were_given_up_while_they_were_made(world: World) -> None:
+    _, [peer] = await world.serve(Probe())
+    client = await world.client()
+
+    async def mirror() -> None:
+        async with client.open_stream(peer, "mirror", deadline=soon(client)) as stream:
+            await stream.send(b"x")
+
+    for turns in range(12):
+        tasks = [asyncio.create_task(mirror()) for _ in range(8)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    async with asyncio.timeout(15):
+        await client.__aexit__(None, None, None)
 
 
 async def test_a_server_full_of_connections_says_so(world: World) -> None:
