@@ -1,7 +1,7 @@
 # Everything a newcomer types. `make test` builds its own environment in .venv and passes on a clean machine.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help test laws lint format types lock clean bench-ring bench-device bench-crash bench-compare
+.PHONY: help test serve laws lint format types lock clean bench-ring bench-device bench-crash bench-compare
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 BIN := .venv/bin
@@ -18,6 +18,9 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $(READY)
+
+serve: $(READY) ## a whole cluster on this machine, in ./swiftlike-data, on port 8080 (SERVE="--port 9000 --devices 4")
+	@$(BIN)/swiftlike serve $(SERVE)
 
 test: $(READY) ## run the test suite (builds .venv first)
 	$(BIN)/pytest -n 2 --dist worksteal

@@ -1,9 +1,9 @@
 """From a host's files to the domain: how its devices are reached, and the registers and the store over them.
 
-Owns how the parts are put together, one for a worker and for whatever tool speaks to the cluster directly. Never follows
-files, and never listens.
+Owns how the parts are put together, one for a worker and for whatever tool speaks to the cluster directly. Never listens.
 """
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,11 +11,15 @@ from random import Random, SystemRandom
 
 from proxy.cluster.placement import Rings, tcp_address
 from proxy.cluster.register import Registers
+from proxy.cluster.rings import FollowedRings
+from proxy.store.payer import Payer
 from proxy.store.store import Store
 from ring.device import Device
 from swiftlike.config import Cluster, HostConfig
+from swiftlike.rpc.client import Client
 from swiftlike.rpc.transport import Address, Transport, UnixAddress
 from swiftlike.timestamps import Clock
+from swiftlike.tls import calling_network
 
 
 def addresses(host: HostConfig) -> Callable[[Device], Address]:
@@ -55,3 +59,42 @@ async def open_store(
         Store(registers, cluster.policies) as store,
     ):
         yield store
+
+
+@asynccontextmanager
+async def following(
+    rings: FollowedRings, when_ended: Callable[[BaseException | None], None]
+) -> AsyncIterator[None]:
+    """Follow the files of the rings; should that ever end by itself, `when_ended` hears of it."""
+
+    def tell(task: "asyncio.Task[None]") -> None:
+        if not task.cancelled():
+            when_ended(task.exception())
+
+    task = asyncio.create_task(rings.run())
+    task.add_done_callback(tell)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+
+
+@asynccontextmanager
+async def open_payer(
+    host: HostConfig,
+    cluster: Cluster,
+    now_us: Callable[[], int],
+    when_ended: Callable[[BaseException | None], None],
+) -> AsyncIterator[Payer]:
+    """Open the quorum client of a process that serves no clients, such as a device's, for the debts that others left.
+
+    Raises RingError, and ConfigError for the files of TLS.
+    """
+    rings = FollowedRings(host.ring_directory, cluster)
+    async with (
+        Client(calling_network(host.tls), cluster.secret) as transport,
+        following(rings, when_ended),
+        open_store(transport, rings, host, cluster, now_us) as store,
+    ):
+        yield store.payer

@@ -13,37 +13,30 @@ import argparse
 import asyncio
 import gc
 import logging
-import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
-from random import Random, SystemRandom
 from types import FrameType
 from typing import Final
 
 import uvloop
 from prometheus_client import start_http_server
 
-from proxy.cluster.placement import tcp_address
-from proxy.cluster.register import Registers
 from proxy.cluster.rings import FollowedRings
 from proxy.dialects import Seeding, answering
 from proxy.metrics import MeasuredLog, WorkerMetrics
+from proxy.opening import following, registers_of
 from proxy.server import Server
-from ring.device import Device
 from ring.errors import RingError
 from swiftlike import logs
 from swiftlike.config import Cluster, ConfigError, HostConfig, ProxyConfig, load_cluster, load_host
 from swiftlike.limits import HttpLimits
 from swiftlike.rpc.client import Client
-from swiftlike.rpc.network import SocketNetwork
-from swiftlike.rpc.transport import Address, Transport, UnixAddress
 from swiftlike.supervision import DRAINED_CODE, READY, REFUSED, REFUSED_CODE, end_with, tell
-from swiftlike.timestamps import Clock
+from swiftlike.tls import calling_network
 
 log: Final = logging.getLogger("proxy.process")
 
@@ -106,12 +99,15 @@ class Worker:
         self._stop = asyncio.Event()
 
     async def run(self) -> int:
-        """Open, serve, drain, close; return the exit code. Raises RingError."""
+        """Open, serve, drain, close; return the exit code. Raises RingError, and ConfigError for the files of TLS."""
         rings = FollowedRings(self._host.ring_directory, self._cluster)
         async with AsyncExitStack() as held:
-            transport = await held.enter_async_context(Client(SocketNetwork(), self._cluster.secret))
-            await held.enter_async_context(self._following(rings))
-            registers = await held.enter_async_context(self._registers(transport, rings))
+            network = calling_network(self._host.tls)
+            transport = await held.enter_async_context(Client(network, self._cluster.secret))
+            await held.enter_async_context(following(rings, self._end_unfollowed))
+            registers = await held.enter_async_context(
+                registers_of(transport, rings, self._host, self._now_us)
+            )
             answer = await held.enter_async_context(answering(self._cluster, registers))
             access_log = self._access_log()
             server = Server(answer, access_log, self._limits(), self._now_s)
@@ -133,28 +129,6 @@ class Worker:
             log.info("draining")
         log.info("closed")
         return DRAINED_CODE
-
-    def _registers(self, transport: Transport, rings: FollowedRings) -> Registers:
-        clock = Clock(self._now_us, int.from_bytes(os.urandom(8), "big"))
-        return Registers(
-            transport, rings, clock, Random(SystemRandom().getrandbits(64)), address_of=self._address_of()
-        )
-
-    def _address_of(self) -> Callable[[Device], Address]:
-        """Return how devices are reached: those of this host by their Unix sockets, which cost less and need no port."""
-        storage = self._host.storage
-        if storage is None:
-            return tcp_address
-        directory = self._host.socket_directory
-        own: dict[tuple[str, int, str], Address] = {
-            (storage.bind_host, device.port, device.name): UnixAddress(str(directory / f"{device.name}.sock"))
-            for device in storage.devices
-        }
-
-        def address_of(device: Device) -> Address:
-            return own.get((device.host, device.port, device.name)) or tcp_address(device)
-
-        return address_of
 
     def _limits(self) -> HttpLimits:
         proxy = self._proxy
@@ -209,21 +183,9 @@ class Worker:
 
         return end
 
-    @asynccontextmanager
-    async def _following(self, rings: FollowedRings) -> AsyncIterator[None]:
-        """Follow the rings; should that ever end by itself, so must the process."""
-        following = asyncio.create_task(rings.run())
-        following.add_done_callback(partial(self._ended, "the rings are not followed any more"))
-        try:
-            yield
-        finally:
-            following.cancel()
-            await asyncio.wait((following,))
-
-    def _ended(self, sentence: str, task: "asyncio.Task[None]") -> None:
-        if not task.cancelled():
-            log.critical(sentence, exc_info=task.exception())
-            self._stop.set()
+    def _end_unfollowed(self, error: BaseException | None) -> None:
+        log.critical("the rings are not followed any more", exc_info=error)
+        self._stop.set()
 
     # --- signals ------------------------------------------------------------------------------------------------
 

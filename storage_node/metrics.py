@@ -3,7 +3,7 @@
 Owns names and help texts. Counts nothing itself: it reads, at each scrape, what others count anyway.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Final
 
@@ -36,13 +36,19 @@ class DeviceMetrics(Collector):
     """The metrics of one device process."""
 
     def __init__(
-        self, device: Device, service: DeviceService, server: Server, free_bytes: Callable[[], int]
+        self,
+        device: Device,
+        service: DeviceService,
+        server: Server,
+        free_bytes: Callable[[], int],
+        debts: Callable[[], Mapping[str, int]],
     ) -> None:
         """Take who counts."""
         self._device = device
         self._service = service
         self._server = server
         self._free_bytes = free_bytes
+        self._debts = debts
         self.registry: Final = CollectorRegistry()
         self.registry.register(self)
 
@@ -66,7 +72,15 @@ class DeviceMetrics(Collector):
             yield CounterMetricFamily(f"swiftlike_device_{name}", _HELP.get(name, name), value=value)
         for name, value in asdict(self._server.counters).items():
             yield CounterMetricFamily(f"swiftlike_device_rpc_{name}", _HELP.get(name, name), value=value)
+        debts = CounterMetricFamily(
+            "swiftlike_device_debts", "Debts that writers left, by what became of them", labels=("ended",)
+        )
+        for ended, count in self._debts().items():
+            if ended not in ("walks", "left"):
+                debts.add_metric((ended,), count)
+        yield debts
         for name, text, value in (
+            ("debts_left", "Debts that the last walk could not pay", self._debts().get("left", 0)),
             ("free_bytes", "Free space of the device", self._free_bytes()),
             ("reserve_bytes", "Free space that new bodies leave alone", self._device.settings.reserve_bytes),
             ("volumes", "Volumes of the device", len(self._device.volumes.ids())),

@@ -19,12 +19,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from enum import IntEnum
 from functools import partial
 from pathlib import Path
+from random import Random, SystemRandom
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import uvloop
 from prometheus_client import start_http_server
@@ -37,6 +39,7 @@ from storage_node.housekeeping import keep_house
 from storage_node.metrics import DeviceMetrics
 from storage_node.rings import RingSet
 from storage_node.service import DeviceService, Surroundings
+from storage_node.updater import Payer, Updater
 from storage_node.voting import founding_partitions
 from swiftlike import logs
 from swiftlike.config import (
@@ -48,6 +51,7 @@ from swiftlike.config import (
     load_cluster,
     load_host,
 )
+from swiftlike.listed import Payment
 from swiftlike.rpc.network import SocketNetwork
 from swiftlike.rpc.server import Server
 from swiftlike.rpc.transport import Address, TcpAddress, UnixAddress
@@ -69,8 +73,19 @@ class Exit(IntEnum):
     SYNC_FAILED = 3
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Serve one device until told to stop; return the exit code."""
+OpenPayer: TypeAlias = Callable[
+    [HostConfig, Cluster, Callable[[], int], Callable[[BaseException | None], None]],
+    AbstractAsyncContextManager[Payer],
+]
+"""Opens the quorum client that pays debts: with the host's and the cluster's settings, the host's clock, and who hears of it
+when it cannot go on."""
+
+
+def main(arguments: list[str] | None = None, open_payer: OpenPayer | None = None) -> int:
+    """Serve one device until told to stop; return the exit code.
+
+    A storage node knows no quorum client: whoever starts it with one lets it pay debts.
+    """
     parser = argparse.ArgumentParser(prog="storage_node.process", description="serve one device of this host")
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--device", required=True)
@@ -92,7 +107,13 @@ def main(arguments: list[str] | None = None) -> int:
         cluster = load_cluster(host.cluster_file)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             process = DeviceProcess(
-                options.config, host, storage, config, cluster, without_votes=options.without_votes
+                options.config,
+                host,
+                storage,
+                config,
+                cluster,
+                without_votes=options.without_votes,
+                open_payer=open_payer,
             )
             return runner.run(process.run())
     except (ConfigError, DeviceRefused) as refusal:
@@ -133,9 +154,12 @@ class DeviceProcess:
         cluster: Cluster,
         *,
         without_votes: bool = False,
+        open_payer: OpenPayer | None = None,
     ) -> None:
         """Take the configuration; `path` is where it is read again on SIGHUP. Raises ConfigError for the files of TLS."""
         self._without_votes = without_votes
+        self._open_payer = open_payer
+        self._updater: Updater | None = None
         self._path = path
         self._host = host
         self._storage = storage
@@ -197,13 +221,15 @@ class DeviceProcess:
             server = Server(
                 SocketNetwork(server_tls=self._tls), service.service, self._cluster.secret, limits=limits
             )
-            metrics = DeviceMetrics(device, service, server, self._free_bytes)
+            metrics = DeviceMetrics(device, service, server, self._free_bytes, self._debts)
             async with server:
                 end_scrapes = self._serve_scrapes(metrics)
                 following = asyncio.create_task(rings.run(partial(self._take_ring, device)))
                 following.add_done_callback(partial(self._ended, "the rings are not followed any more"))
                 keeping = asyncio.create_task(keep_house(device, read_us))
                 keeping.add_done_callback(partial(self._ended, "the device is not kept in order any more"))
+                paying = asyncio.create_task(self._pay_debts(device))
+                paying.add_done_callback(partial(self._ended, "debts are not paid any more"))
                 try:
                     places = [await self._listen(server, address) for address in self._addresses()]
                     self._take_signals(loop, rings)
@@ -216,8 +242,23 @@ class DeviceProcess:
                 finally:
                     following.cancel()
                     keeping.cancel()
-                    await asyncio.wait((following, keeping))
+                    paying.cancel()
+                    await asyncio.wait((following, keeping, paying))
                     end_scrapes()
+
+    async def _pay_debts(self, device: Device) -> None:
+        """Pay what writers left unpaid, until cancelled; nothing, where no quorum client was handed in."""
+        if self._open_payer is None:
+            await asyncio.Event().wait()
+            return
+
+        def end(error: BaseException | None) -> None:
+            log.critical("the quorum client of the updater does not go on", exc_info=error)
+            self._stop.set()
+
+        async with self._open_payer(self._host, self._cluster, read_us, end) as payer:
+            self._updater = Updater(device, payer, read_us, Random(SystemRandom().getrandbits(64)))
+            await self._updater.run()
 
     async def _take_ring(self, device: Device, table: bytes, ring: Ring) -> None:
         """Vote at once where the ring says that nothing can have been missed; elsewhere only catch-up gives a vote."""
@@ -335,10 +376,19 @@ class DeviceProcess:
             "free_bytes": self._free_bytes(),
             "device": asdict(device.counters),
             "rpc": asdict(server.counters),
+            "debts": self._debts(),
             "answers": {
                 f"{method} {ended}": count for (method, ended), count in sorted(service.counts.items())
             },
         }
+
+    def _debts(self) -> dict[str, int]:
+        """Return what became of debts that writers left, by word, and how many the last walk could not pay."""
+        updater = self._updater
+        if updater is None:
+            return {}
+        ended = {payment.name.lower(): updater.ended[payment] for payment in Payment}
+        return {**ended, "walks": updater.walks, "left": updater.left}
 
 
 def read_us() -> int:
@@ -352,10 +402,10 @@ def end_now(failure: DeviceFailed) -> None:
     os._exit(Exit.SYNC_FAILED)
 
 
-def _ignore(number: int, frame: FrameType | None) -> None:
+def ignore(number: int, frame: FrameType | None) -> None:
     """Until the loop takes signals, a reload is nothing to die of."""
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGHUP, _ignore)
+    signal.signal(signal.SIGHUP, ignore)
     sys.exit(main())

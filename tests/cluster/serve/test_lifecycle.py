@@ -9,6 +9,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from swiftlike.config import load_host
 from tests.cluster.serve.clusters import COMMAND, Program, Serve, processes_of, wait_for
 
 REFUSED_S = 30
@@ -58,7 +59,8 @@ def test_all_processes_are_of_one_group_and_ctrl_c_leaves_none_of_them(tmp_path:
         assert len(commands) == 7
         assert serve.interrupt() == 0
         assert processes_of(serve.group) == []
-    assert list((tmp_path / "data" / "run").iterdir()) == []
+    sockets = load_host(tmp_path / "data" / "host.toml").socket_directory
+    assert not sockets.exists() or list(sockets.iterdir()) == []
 
 
 def test_started_again_it_has_the_same_users(tmp_path: Path) -> None:

@@ -1,0 +1,27 @@
+"""The process of one device with all that it needs: the device, and the quorum client that its updater pays debts by.
+
+Owns nothing but the two being brought together, which neither package may do: a storage node and a proxy know each other
+only by what travels between them.
+
+    python -m tools.device_process --config HOST.toml --device NAME
+"""
+
+import signal
+import sys
+from typing import Final
+
+from proxy.opening import open_payer
+from storage_node import process
+
+MODULE: Final = "tools.device_process"
+"""What a supervisor starts."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve one device until told to stop; return the exit code."""
+    return process.main(arguments, open_payer)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGHUP, process.ignore)
+    sys.exit(main())
