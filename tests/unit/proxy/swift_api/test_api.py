@@ -413,6 +413,14 @@ async def test_a_type_is_guessed_when_none_is_given_or_when_asked(serving: Servi
     assert found == ["text/html", "text/html", "text/x"]
 
 
+async def test_headers_that_no_entry_has_room_for_are_refused(serving: Serving) -> None:
+    long = dict.fromkeys(("Cache_Control", "Content_Language", "Expires", "Content_Encoding"), "x" * 8192)
+    assert (await serving.ask("PUT", O, b"hello", "owner", **long)).status == 201
+    more = long | {"Content_Disposition": "x" * 8192, "X_Robots_Tag": "x" * 8192, "X_Object_Meta_A": "1"}
+    assert (await serving.ask("PUT", O, b"hello", "owner", **more)).status == 400
+    assert (await serving.ask("PUT", O, b"hello", Expires="x" * 8193)).status == 400
+
+
 async def test_a_put_without_a_length_is_411(serving: Serving) -> None:
     async with serving.client() as client:
         await client.send(f"PUT {O} HTTP/1.1\r\nHost: h\r\nX-Auth-Token: owner\r\n\r\n".encode())
