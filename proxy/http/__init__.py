@@ -10,5 +10,5 @@
     body        its body, as it arrives
     response    one answer, and how its head is written
 
-Everything but `body` is pure. Only `proxy/server.py` knows the HTTP library, and nobody here knows what is stored.
+Everything but `body` is pure. Only `proxy/connections.py` knows the HTTP library, and nobody here knows what is stored.
 """

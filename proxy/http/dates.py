@@ -12,6 +12,7 @@ from typing import Final
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _MICROS: Final = 1_000_000
+_DAY_S: Final = 86_400
 
 
 def seconds_up(micros: int) -> int:
@@ -30,8 +31,16 @@ def format_date(seconds: int) -> str:
 
 
 @lru_cache(1024)
+def _iso_day(day: int) -> str:
+    return datetime.fromtimestamp(day * _DAY_S, UTC).strftime("%Y-%m-%dT")
+
+
+@lru_cache(16_384)
 def _iso_second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    # A page of a listing may have thousands of seconds that were never met: only its days are worth a datetime.
+    day, second = divmod(seconds, _DAY_S)
+    minute, second = divmod(second, 60)
+    return f"{_iso_day(day)}{minute // 60:02d}:{minute % 60:02d}:{second:02d}"
 
 
 def format_iso(micros: int) -> str:

@@ -25,6 +25,8 @@ KEPT_HEADERS: Final = (
 """Given back as they came."""
 _KEPT: Final = {f"header:{name.lower()}": name for name in KEPT_HEADERS}
 _ACLS: Final = (("Container-Read", "sys:read-acl", False), ("Container-Write", "sys:write-acl", True))
+KEPT_BYTES_MAX: Final = 48 * 1024
+"""All headers that are kept of one object: with metadata and what S3 keeps beside it, an entry has room for 64 KiB."""
 _TRUE: Final = frozenset({"true", "1", "yes", "on", "t", "y"})
 _DIGITS_MAX: Final = 10
 _MICROS: Final = 1_000_000
@@ -95,6 +97,8 @@ def _describe(headers: CIMultiDictProxy[str]) -> dict[str, str]:
         value = headers.get(header)
         if value:
             attributes[attribute] = text_of(header, value)
+    if sum(len(value.encode()) for value in attributes.values()) > KEPT_BYTES_MAX:
+        raise Refusal(400, f"The headers that describe the object are over {KEPT_BYTES_MAX} bytes in all")
     return attributes
 
 

@@ -5,6 +5,7 @@ of the domain's may be shorter than asked for, and a client takes a short page f
 this one is full.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum
 from json.encoder import encode_basestring_ascii as quote_json  # the C one, where there is one
@@ -225,9 +226,12 @@ _XML_ESCAPES: Final = {code: f"&#{code};" for code in range(32)} | {
     ord('"'): "&quot;",
 }
 
+_XML_ODD: Final = re.compile(r'[&<>"\x00-\x1f]')
+
 
 def _xml(name: bytes | str) -> str:
-    return (name.decode() if isinstance(name, bytes) else name).translate(_XML_ESCAPES)
+    text = name.decode() if isinstance(name, bytes) else name
+    return text.translate(_XML_ESCAPES) if _XML_ODD.search(text) else text
 
 
 def _xml_object(item: ListedObject | ListedPrefix) -> str:

@@ -222,8 +222,11 @@ class FakeContainers:
 
     async def delete(self, name: ContainerName, *, deadline: float) -> None:
         self._store.container(name)
-        if any(one.parent == name for one in self._store.object_infos):
+        inside = [one for one in self._store.object_infos if one.parent == name]
+        if any(self._store.object(one) is not None for one in inside):
             raise ContainerNotEmpty
+        for one in inside:  # what is due goes with it
+            del self._store.object_infos[one], self._store.bodies[one]
         del self._store.container_infos[name]
 
     async def list(self, name: ContainerName, query: Query, *, deadline: float) -> ObjectPage:
@@ -256,9 +259,10 @@ class FakeObjects:
         return self._store.write(name, described, raw)
 
     def _there(self, name: ObjectName, condition: Condition | None) -> ObjectInfo:
-        found = self._judge(name, condition)
-        if found is None:
+        if self._store.object(name) is None:
             raise NoSuchObject
+        found = self._judge(name, condition)
+        assert found is not None
         return found
 
     async def read(
@@ -279,10 +283,9 @@ class FakeObjects:
 
     async def delete(self, name: ObjectName, *, deadline: float, condition: Condition | None = None) -> bool:
         found = self._judge(name, condition)
-        if found is None:
-            return False
-        del self._store.object_infos[name], self._store.bodies[name]
-        return True
+        self._store.object_infos.pop(name, None)  # one that is due goes, too, and was not there
+        self._store.bodies.pop(name, None)
+        return found is not None
 
     async def copy(
         self,

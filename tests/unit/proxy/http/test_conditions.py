@@ -1,5 +1,7 @@
 """If-Match and its kin: the order of RFC 9110 §13.2.2, case by case."""
 
+from datetime import datetime, timedelta
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +14,7 @@ from proxy.http.conditions import (
     parse_tags,
     range_still_holds,
 )
-from proxy.http.dates import format_date, parse_date
+from proxy.http.dates import format_date, format_iso, parse_date
 
 GO, FAILED, NOT_MODIFIED = Verdict.GO, Verdict.FAILED, Verdict.NOT_MODIFIED
 BEFORE, AT, AFTER = (format_date(seconds) for seconds in (999, 1000, 1001))
@@ -119,6 +121,12 @@ def test_if_range_holds_for_exactly_what_is_there(header: str | None, holds: boo
 def test_a_date_is_read_in_its_three_forms(text: str) -> None:
     assert parse_date(text) == 784_111_777
     assert format_date(784_111_777) == "Sun, 06 Nov 1994 08:49:37 GMT"
+
+
+@given(st.integers(0, 2**53))
+def test_a_time_of_a_listing_is_iso_8601_to_the_microsecond(micros: int) -> None:
+    then = datetime(1970, 1, 1) + timedelta(microseconds=micros)
+    assert format_iso(micros) == then.isoformat(timespec="microseconds")
 
 
 @given(st.text(max_size=40))

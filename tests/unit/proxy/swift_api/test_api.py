@@ -69,7 +69,7 @@ async def test_signing_in_gives_a_token_and_where_to_go(serving: Serving) -> Non
 async def test_signing_in_without_the_right_key_is_401_with_a_realm(
     serving: Serving, fields: dict[str, str]
 ) -> None:
-    answer = await serving.ask("GET", "/auth/v1.0", token="", **fields)
+    answer = await serving.ask("GET", "/auth/v1.0", b"", "", **fields)
     assert answer.status == 401
     assert answer.headers["www-authenticate"].startswith('Swift realm="')
 
@@ -413,6 +413,14 @@ async def test_a_type_is_guessed_when_none_is_given_or_when_asked(serving: Servi
     assert found == ["text/html", "text/html", "text/x"]
 
 
+async def test_headers_that_no_entry_has_room_for_are_refused(serving: Serving) -> None:
+    long = dict.fromkeys(("Cache_Control", "Content_Language", "Expires", "Content_Encoding"), "x" * 8192)
+    assert (await serving.ask("PUT", O, b"hello", "owner", **long)).status == 201
+    more = long | {"Content_Disposition": "x" * 8192, "X_Robots_Tag": "x" * 8192, "X_Object_Meta_A": "1"}
+    assert (await serving.ask("PUT", O, b"hello", "owner", **more)).status == 400
+    assert (await serving.ask("PUT", O, b"hello", Expires="x" * 8193)).status == 400
+
+
 async def test_a_put_without_a_length_is_411(serving: Serving) -> None:
     async with serving.client() as client:
         await client.send(f"PUT {O} HTTP/1.1\r\nHost: h\r\nX-Auth-Token: owner\r\n\r\n".encode())
@@ -497,7 +505,7 @@ async def test_reads_obey_conditions(serving: Serving) -> None:
         ({"If_Unmodified_Since": "Tue, 14 Nov 2023 22:13:20 GMT"}, 412),
     ):
         for method in ("GET", "HEAD"):
-            answer = await serving.ask(method, O, **fields)
+            answer = await serving.ask(method, O, b"", "owner", **fields)
             assert (answer.status, answer.headers["etag"]) == (status, MD5_HELLO)
     whole = await serving.ask("GET", O, Range="bytes=0-0", If_Range='"other"')
     assert (whole.status, whole.body) == (200, b"hello")
@@ -580,7 +588,7 @@ async def test_copies_that_cannot_be_made(
 ) -> None:
     await serving.ask("PUT", O, b"hello")
     path = O if method == "COPY" else f"{C}/target"
-    assert (await serving.ask(method, path, body, **fields)).status == status
+    assert (await serving.ask(method, path, body, "owner", **fields)).status == status
 
 
 # --- what is not there yet, and what goes wrong -------------------------------------------------------------------
@@ -606,7 +614,7 @@ async def test_copies_that_cannot_be_made(
 async def test_what_is_not_there_yet_is_501_and_never_stored(
     serving: Serving, method: str, path: str, fields: dict[str, str]
 ) -> None:
-    assert (await serving.ask(method, path, **fields)).status == 501
+    assert (await serving.ask(method, path, b"", "owner", **fields)).status == 501
     assert not serving.store.bodies
     assert len(serving.store.container_infos) == 1
 

@@ -197,7 +197,9 @@ names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=
 
 @given(st.lists(names, max_size=5))
 def test_json_holds_every_name_as_it_is(listed: list[bytes]) -> None:
-    objects = [ListedObject(name, 3, "e", "t/x", NOW_US) for name in listed]
+    objects: list[ListedObject | ListedPrefix] = [
+        ListedObject(name, 3, "e", "t/x", NOW_US) for name in listed
+    ]
     found = json.loads(write_objects(Format.JSON, b"c", [*objects, *map(ListedPrefix, listed)]))
     assert [item["name"].encode() for item in found[: len(listed)]] == listed
     assert [item["subdir"].encode() for item in found[len(listed) :]] == listed
@@ -220,7 +222,9 @@ writable = st.text(
 
 @given(st.lists(writable, max_size=5))
 def test_xml_holds_every_name_that_xml_can_hold(listed: list[bytes]) -> None:
-    objects = [ListedObject(name, 3, "e", "t/x", NOW_US) for name in listed]
+    objects: list[ListedObject | ListedPrefix] = [
+        ListedObject(name, 3, "e", "t/x", NOW_US) for name in listed
+    ]
     root = ElementTree.fromstring(write_objects(Format.XML, b"<c>", [*objects, *map(ListedPrefix, listed)]))
     assert root.attrib["name"] == "<c>"
     assert [(node.text or "").encode() for node in root.findall("object/name")] == listed
@@ -228,7 +232,10 @@ def test_xml_holds_every_name_that_xml_can_hold(listed: list[bytes]) -> None:
 
 
 def test_listings_are_written_as_swift_does() -> None:
-    objects = [ListedObject(b"a&b", 3, "abc", "text/plain", 1_700_000_000_123_456), ListedPrefix(b"d/")]
+    objects: list[ListedObject | ListedPrefix] = [
+        ListedObject(b"a&b", 3, "abc", "text/plain", 1_700_000_000_123_456),
+        ListedPrefix(b"d/"),
+    ]
     assert write_objects(Format.PLAIN, b"c", objects) == b"a&b\nd/\n"
     assert json.loads(write_objects(Format.JSON, b"c", objects)) == [
         {
