@@ -158,6 +158,23 @@ def test_pages_that_follow_one_another_are_the_whole_listing(
     assert found == whole
 
 
+@pytest.mark.parametrize(
+    ("query", "more", "span"),
+    [
+        (Query(marker=b"a"), b"b", Span(b"a\0", b"b\0")),
+        (Query(delimiter=b"/"), b"b/", Span(b"", b"b0")),
+        (Query(prefix=b"b/"), b"b/c", Span(b"b/", b"b/c\0")),
+        (Query(prefix=b"b/"), None, Span(b"b/", b"b0")),
+        (Query(delimiter=b"/", reverse=True, marker=b"c"), b"b/", Span(b"b/", b"c")),
+        (Query(end_marker=b"c", delimiter=b"/"), b"b/", Span(b"", b"b0")),
+    ],
+)
+def test_the_span_of_a_page_ends_behind_all_that_its_last_prefix_stands_for(
+    query: Query, more: bytes | None, span: Span
+) -> None:
+    assert span_of(query, more) == span
+
+
 @settings(max_examples=300)
 @given(st.dictionaries(names, rows, max_size=12), queries, st.data())
 def test_the_span_of_a_page_holds_all_that_the_page_speaks_of_and_nothing_else(
