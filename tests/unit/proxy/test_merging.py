@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.store.merging import (
@@ -29,7 +29,7 @@ from swiftlike.timestamps import Ballot, WriteId
 NOW_US = 1_000
 Rows = Mapping[bytes, Entry]
 
-names = st.lists(st.sampled_from(["a", "b", "/", "//", "é", "z"]), min_size=1, max_size=5).map(
+names = st.lists(st.sampled_from(["a", "/", "é"]), min_size=1, max_size=3).map(
     lambda parts: "".join(parts).encode()
 )
 
@@ -57,10 +57,10 @@ rows = st.builds(
 owners = st.lists(st.dictionaries(names, rows, max_size=12), min_size=1, max_size=4)
 queries = st.builds(
     Query,
-    prefix=st.just(b"") | names,
+    prefix=st.just(b"") | st.just(b"") | names,
     marker=st.just(b"") | names,
     end_marker=st.just(b"") | names,
-    delimiter=st.sampled_from([b"", b"/", b"//", b"a"]),
+    delimiter=st.sampled_from([b"", b"/", b"/", b"//", b"a"]),
     reverse=st.booleans(),
     limit=st.integers(1, 6),
     now_us=st.just(NOW_US),
@@ -109,6 +109,7 @@ def listed(held: Rows, query: Query) -> tuple[list[tuple[bytes, bool]], bool]:
     return found[: query.limit], len(found) > query.limit
 
 
+@settings(max_examples=300)
 @given(owners, queries, st.data())
 def test_a_merged_page_is_the_page_of_the_newest_rows(
     held: list[dict[bytes, Entry]], query: Query, data: st.DataObject
@@ -131,6 +132,17 @@ def test_a_merged_page_is_the_page_of_the_newest_rows(
     assert collector.more == (expected[-1][0] if has_more else None)
 
 
+@pytest.mark.parametrize(("reverse", "marker"), [(False, b"a/\xff"), (True, b"a/")])
+def test_what_is_rolled_up_already_is_not_asked_for_again(reverse: bool, marker: bytes) -> None:
+    held = {b"a/%d" % number: row(1) for number in range(9)}
+    query = Query(delimiter=b"/", reverse=reverse, limit=3)
+    asked = query._replace(delimiter=b"", tombstones=True)
+    collector = Collector(query)
+    assert collector.add(merge_pages([page_of(held, asked)], reverse=reverse)) == asked._replace(
+        marker=marker
+    )
+
+
 @given(owners, queries)
 def test_pages_that_follow_one_another_are_the_whole_listing(
     held: list[dict[bytes, Entry]], query: Query
@@ -146,6 +158,24 @@ def test_pages_that_follow_one_another_are_the_whole_listing(
     assert found == whole
 
 
+@pytest.mark.parametrize(
+    ("query", "more", "span"),
+    [
+        (Query(marker=b"a"), b"b", Span(b"a\0", b"b\0")),
+        (Query(delimiter=b"/"), b"b/", Span(b"", b"b0")),
+        (Query(prefix=b"b/"), b"b/c", Span(b"b/", b"b/c\0")),
+        (Query(prefix=b"b/"), None, Span(b"b/", b"b0")),
+        (Query(delimiter=b"/", reverse=True, marker=b"c"), b"b/", Span(b"b/", b"c")),
+        (Query(end_marker=b"c", delimiter=b"/"), b"b/", Span(b"", b"b0")),
+    ],
+)
+def test_the_span_of_a_page_ends_behind_all_that_its_last_prefix_stands_for(
+    query: Query, more: bytes | None, span: Span
+) -> None:
+    assert span_of(query, more) == span
+
+
+@settings(max_examples=300)
 @given(st.dictionaries(names, rows, max_size=12), queries, st.data())
 def test_the_span_of_a_page_holds_all_that_the_page_speaks_of_and_nothing_else(
     held: dict[bytes, Entry], query: Query, data: st.DataObject
