@@ -237,7 +237,7 @@ def _in_key_order(count: int) -> Iterator[int]:
 
     buckets = np.fromiter(
         (int.from_bytes(bucket_of(LAYOUT.hashed(key_of(number).path)), "big") for number in range(count)),
-        dtype=np.uint16,
+        dtype=np.uint32,
         count=count,
     )
     for some in np.array_split(np.argsort(buckets, kind="stable"), max(1, count // _FILL_BATCH)):

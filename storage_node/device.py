@@ -40,6 +40,7 @@ from storage_node.keyvalues import Reading
 from storage_node.locations import FileId, InFile, InVolume, Location, VolumeId
 from storage_node.open_body import OpenBody
 from storage_node.operations import Content, Disown, Fill, Operation, Relocate, RemoveVolume
+from storage_node.powers import carry_standings
 from storage_node.staged_body import StagedBody
 from storage_node.store import Offered, P, Staged, T
 from storage_node.table_store import TableStore, check_size
@@ -500,6 +501,8 @@ class Device(TableStore):
             _log.warning(
                 "device %s: its last sync failed; it does not vote until it has caught up", self.name
             )
+        if carried := carry_standings(self._index, self.layout):
+            _log.info("device %s: %d partitions were divided as a part power was raised", self.name, carried)
         with self._index.reading() as view:
             self._standings = tables.read_standings(view, self.layout)
 

@@ -197,11 +197,19 @@ class Store(Protocol):
     def partition_digest(self, table: bytes, partition: int) -> Digest:
         """Return the digest of a partition's registers."""
 
-    def digests(self, table: bytes, first: int, stop: int) -> list[Digest]:
-        """Return the digests `[first, stop)` of a table, each of one value of the leading `layout.digest_bits` bits."""
+    def digests(self, table: bytes, bits: int, first: int, stop: int) -> list[Digest]:
+        """Return a digest for each number in `[first, stop)`: of the registers whose path hash begins with its `bits` bits.
 
-    def registers(self, table: bytes, bucket: bytes, after: bytes, limit: int) -> list[tuple[Key, Held]]:
-        """Return registers of a bucket in order of their paths, from behind the path `after`."""
+        With the part power for `bits` they are those of partitions.
+        """
+
+    def registers(
+        self, table: bytes, bits: int, number: int, after: bytes, limit: int
+    ) -> list[tuple[Key, Held]]:
+        """Return registers whose path hash begins with the `bits` bits of a number, in their order.
+
+        Those behind the path `after`, if it is not empty: the last one of the answer before.
+        """
 
     def due(
         self, kind: Due, before_us: int, limit: int, from_us: int = 0

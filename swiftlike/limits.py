@@ -98,6 +98,9 @@ COMPACTION_BYTES_PER_S: Final = 16 * 1024**2
 SWEPT_ROWS_MAX: Final = 1_000
 """Rows of containers that are gone, removed in one commit beside everybody else's."""
 
+STANDINGS_MOVED_MAX: Final = 10_000
+"""Standings of partitions written in one commit when a part power was raised, before the device serves."""
+
 LEFTOVERS_MAX: Final = 10_000
 """Files that one pass of the removal takes, whose ids it remembers meanwhile."""
 

@@ -473,12 +473,16 @@ async def test_registers_and_digests_of_a_partition_agree_with_the_store(node: N
     count = 1 << LAYOUT.part_powers[OBJECTS]
     whole = [await node.client.partition_digest(OBJECTS, partition) for partition in range(count)]
     assert sum(digest.entries for digest in whole) == 40
-    assert await node.client.digests(OBJECTS, 0, 4096) == node.store.digests(OBJECTS, 0, 4096)
+    assert await node.client.digests(OBJECTS, LAYOUT.part_powers[OBJECTS], 0, count) == whole
+    assert await node.client.digests(OBJECTS, 20, 0, 4096) == node.store.digests(OBJECTS, 20, 0, 4096)
     seen: dict[bytes, Entry] = {}
-    for bucket in {(LAYOUT.hashed(each) >> 112).to_bytes(2, "big") for each in entries}:
-        held, more = await node.client.registers(OBJECTS, bucket)
-        assert more is None
-        seen |= {found.path: found.register.entry for found in held if found.register.entry is not None}
+    for partition in range(count):
+        after: bytes | None = b""
+        while after is not None:
+            held, after = await node.client.registers(
+                OBJECTS, LAYOUT.part_powers[OBJECTS], partition, after, limit=2
+            )
+            seen |= {found.path: found.register.entry for found in held if found.register.entry is not None}
     assert seen == entries
 
 
