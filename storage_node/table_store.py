@@ -170,9 +170,7 @@ class TableStore(ABC):
 
     def partition_digest(self, table: bytes, partition: int) -> Digest:
         """Return the digest of a partition's registers."""
-        with self._view() as view:
-            power = self.layout.part_powers[table]
-            return tables.read_digests(view, self.layout, table, power, partition, partition + 1)[0]
+        return self.digests(table, self.layout.part_powers[table], partition, partition + 1)[0]
 
     def digests(self, table: bytes, bits: int, first: int, stop: int) -> list[Digest]:
         """Return a digest for each number in `[first, stop)`: of the registers whose path hash begins with its bits."""

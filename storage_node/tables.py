@@ -206,6 +206,8 @@ class Change:
         """Files that an entry points at once this is committed."""
         self.tallies: dict[bytes, Sums] = {}
         """Tallies read so far, by their key; all are written back."""
+        self.digests_moved: dict[PartitionKey, list[int]] = {}
+        """By how much the digest of each partition changes: an XOR, and a difference of counts."""
         self._standings = standings
         self._heads: dict[bytes, list[int]] = {}
         self._live: dict[VolumeId, int] = {}
@@ -255,7 +257,7 @@ class Change:
         old_entry = before.register.entry if before is not None else None
         new_entry = after.register.entry if after is not None else None
         if old_entry is not new_entry:
-            self._move_digest(key, path, old_entry, new_entry)
+            self._move_digest(key, path, hashed, old_entry, new_entry)
             self._move_due(key, Due.DELETE, _delete_time(old_entry), _delete_time(new_entry))
             if old_entry is not None:
                 self.view.delete(keys.due_key(Due.DEBT, old_entry.ballot.micros, key))
@@ -323,18 +325,24 @@ class Change:
         """Remove the count of a volume that is about to be removed."""
         self.view.delete(keys.volume_key(volume))
 
-    def _move_digest(self, key: bytes, path: bytes, old: Entry | None, new: Entry | None) -> None:
+    def _move_digest(
+        self, key: bytes, path: bytes, hashed: int, old: Entry | None, new: Entry | None
+    ) -> None:
         head_key = key[:HEAD_KEY_BYTES]
         head = self._heads.get(head_key)
         if head is None:
             raw = self.view.get(head_key)
             head = self._heads[head_key] = [0, 0] if raw is None else list(decode_head(head_key, raw))
-        if old is not None:
-            head[0] ^= fingerprint(path, old)
-            head[1] -= 1
-        if new is not None:
-            head[0] ^= fingerprint(path, new)
-            head[1] += 1
+        xor = (0 if old is None else fingerprint(path, old)) ^ (0 if new is None else fingerprint(path, new))
+        entries = (new is not None) - (old is not None)
+        head[0] ^= xor
+        head[1] += entries
+        table = key[:2]
+        if table in self.layout.part_powers:  # a rebuild knows no ring
+            partition = (table, self.layout.partition(table, hashed))
+            moved = self.digests_moved.setdefault(partition, [0, 0])
+            moved[0] ^= xor
+            moved[1] += entries
 
     def _move_due(self, key: bytes, kind: Due, old_us: int | None, new_us: int | None) -> None:
         if old_us != new_us:
