@@ -39,7 +39,7 @@ from storage_node.errors import BodyDamaged, BodyGone
 from storage_node.keys import Key
 from storage_node.locations import FileId, InFile
 from swiftlike.entries import Entry, EntryDamaged, decode
-from swiftlike.limits import BLOCK_BYTES, BODY_BYTES_MAX
+from swiftlike.limits import BLOCK_BYTES, BODY_BYTES_MAX, WRITEBACK_BYTES
 
 _TRAILER: Final = Struct(">4sB3x16sQII16s8s")
 assert _TRAILER.size == 64, "the table and the code must agree"
@@ -201,6 +201,7 @@ class StagedFile:
         self.sums: list[bytes] = []
         self._seed = seed
         self._tail = b""
+        self._begun = 0
         self._disk = disk
 
     def write(self, chunk: bytes | memoryview) -> None:
@@ -232,3 +233,6 @@ class StagedFile:
             self.sums.append(block_sums(data, self._seed, self.size // BLOCK_BYTES))
             self._disk.write(self.fd, self.size, [data])
             self.size += len(data)
+            if self.size - self._begun >= WRITEBACK_BYTES:
+                self._disk.begin_writeback(self.fd, self._begun, self.size - self._begun)
+                self._begun = self.size

@@ -104,6 +104,9 @@ STANDINGS_MOVED_MAX: Final = 10_000
 FOLLOWED_PARTITIONS_MAX: Final = 65_536
 """Partitions whose digest a device keeps in memory, about 300 bytes each: more than any device should own."""
 
+WRITEBACK_BYTES: Final = 8 * 1024**2
+"""Bytes of a streamed body after which the disk begins to write them, beside the arrival of the next."""
+
 LEFTOVERS_MAX: Final = 10_000
 """Files that one pass of the removal takes, whose ids it remembers meanwhile."""
 
