@@ -18,6 +18,7 @@ from swiftlike.digests import Digest
 from swiftlike.entries import Entry, Version
 from swiftlike.limits import BODY_BYTES_MAX, ITEMS_MAX
 from swiftlike.node_calls import Acceptance, Page, Promise, Query, RowRefused, Standing, Tally
+from swiftlike.rpc.transport import Body as Octets
 from swiftlike.timestamps import Ballot, Offer, WriteId
 
 P = ParamSpec("P")
@@ -34,8 +35,8 @@ class Staged(Protocol):
     def size(self) -> int:
         """Bytes written so far."""
 
-    async def write(self, chunk: bytes | memoryview) -> None:
-        """Append to the body; waits while the disk is slower than the sender."""
+    async def write(self, *chunks: Octets) -> None:
+        """Append to the body chunks that do not change any more; waits while the disk is slower than the sender."""
 
     async def abort(self) -> None:
         """Give the body up. Does nothing after an offer took it over."""

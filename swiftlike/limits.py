@@ -230,7 +230,8 @@ STREAM_MESSAGE_BYTES: Final = 256 * 1024
 """Body bytes of one message of a stream, at most: a quarter of its window is, so that four are on their way."""
 
 WRITE_RUN_BYTES: Final = 1024 * 1024
-"""Bytes of a streamed body that are handed to the disk in one step, so that a thread hop costs little of it."""
+"""Bytes of a streamed body that are handed to the disk in one step, so that a thread hop costs little of it. While they are
+written the next run arrives: an incoming stream holds two of them, and a window of the RPC."""
 
 ROWS_BATCH_MAX: Final = 1_000
 """Rows of one call; as many again are in the next."""
