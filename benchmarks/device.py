@@ -1,7 +1,6 @@
 """One device process under load over its Unix socket, strict fsync, beside the machine's raw rates in the same run.
 
     python -m benchmarks.device [--seconds 5] [--callers 2] [--in-flight 64] [--directory DIR] [--only put,get,read,write]
-    python -m benchmarks.device --objects 10000000
 
 Rates of the raw disk come from the same directory, right before and after ours, so that a noisy neighbour meets both;
 each pair is repeated and the median ratio counts.
@@ -32,13 +31,8 @@ import uvloop
 
 from benchmarks.lean_reader import LeanReader
 from benchmarks.tables import table
-from storage_node.device import Device, Settings
-from storage_node.keys import Key, Layout
-from storage_node.process import read_us
-from storage_node.store import Offered
 from swiftlike.entries import Entry
-from swiftlike.limits import BATCH_OPERATIONS_MAX
-from swiftlike.node_calls import ACCOUNTS, CONTAINERS, Method, Standing
+from swiftlike.node_calls import Method
 from swiftlike.node_client import NodeClient
 from swiftlike.rpc.client import Client
 from swiftlike.rpc.network import SocketNetwork
@@ -46,9 +40,7 @@ from swiftlike.rpc.transport import UnixAddress
 from swiftlike.timestamps import Ballot, Timestamp, WriteId
 from tests.cluster.device.hosts import (
     OBJECTS,
-    POWER,
     SECRET,
-    SEED,
     Host,
     Running,
     client_of,
@@ -75,7 +67,6 @@ class Load:
     seconds: float
     known: int = 0
     """Objects that were put before by each caller, for gets."""
-    body_bytes: int = SMALL_BYTES
 
 
 @dataclass(frozen=True)
@@ -109,16 +100,8 @@ def main() -> None:
         "--directory", type=Path, help="where to put the device; default: the temporary directory"
     )
     parser.add_argument("--only", default="put,get,read,write")
-    parser.add_argument(
-        "--objects",
-        type=int,
-        help="instead: fill a device with so many objects of 100 bytes, and with 100,000",
-    )
     parser.add_argument("--profile", help="pass the device's process to py-spy, and write its profile here")
     options = parser.parse_args()
-    if options.objects is not None:
-        print_counts(options.directory, options.objects, options.callers, options.in_flight, options.seconds)
-        return
     wanted = options.only.split(",")
     rows: list[tuple[str, ...]] = []
     with tempfile.TemporaryDirectory(dir=options.directory) as name, a_device(Path(name)) as (host, device):
@@ -136,9 +119,9 @@ def main() -> None:
 
 
 @contextmanager
-def a_device(root: Path, host: Host | None = None) -> Iterator[tuple[Host, Running]]:
+def a_device(root: Path) -> Iterator[tuple[Host, Running]]:
     """Run a device's process that votes on everything."""
-    host = host or Host.make(root)
+    host = Host.make(root)
     device = start_device(host)
 
     async def prepare() -> None:
@@ -180,7 +163,6 @@ class Bench:
     in_flight: int
     seconds: float
     known: int = 0
-    body_bytes: int = SMALL_BYTES
 
     def puts(self) -> list[tuple[str, ...]]:
         """4 KiB puts, beside one file per object and beside batches without RPC."""
@@ -277,9 +259,7 @@ class Bench:
         ready = context.Semaphore(0)
         processes: list[BaseProcess] = []
         for caller in range(callers):
-            load = Load(
-                what, self.host.unix("d1").path, caller, each, self.seconds, self.known, self.body_bytes
-            )
+            load = Load(what, self.host.unix("d1").path, caller, each, self.seconds, self.known)
             processes.append(context.Process(target=run_load, args=(load, ready, go, results)))
         for process in processes:
             process.start()
@@ -293,52 +273,6 @@ class Bench:
             process.join()
         batch = (batches[1] - began_batches[1]) // max(1, batches[0] - began_batches[0])
         return Result(sum(done for done, _ in found), max(seconds for _, seconds in found), spent_s, batch)
-
-
-def print_counts(directory: Path | None, objects: int, callers: int, in_flight: int, seconds: float) -> None:
-    """Compare a device that holds many objects with one that holds 100,000."""
-    rows: list[tuple[str, ...]] = []
-    for held in (100_000, objects):
-        with tempfile.TemporaryDirectory(dir=directory) as name:
-            host = Host.make(Path(name))
-            asyncio.run(fill(host.device_path("d1"), held, callers))
-            began = time.perf_counter()
-            with a_device(host.root, host) as (_, device):
-                start_s = time.perf_counter() - began
-                bench = Bench(host.root, host, device, callers, in_flight, seconds, held // callers, 100)
-                puts, gets = bench.load("put"), bench.load("get")
-                status = Path(f"/proc/{device.pid}/status").read_text()
-                private = next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon"))
-                disk = sum(path.stat().st_blocks * 512 for path in host.root.rglob("*") if path.is_file())
-            rows.append(
-                (
-                    f"{held:,}",
-                    f"{puts.rate:,.0f}/s",
-                    f"{gets.per_core:,.0f}/s",
-                    f"{int(private) / 1024:,.0f} MB",
-                    f"{start_s:.2f} s",
-                    f"{disk / 1e9:.2f} GB",
-                )
-            )
-    print(table(("objects", "put", "get per CPU second", "RssAnon", "start, with python", "disk"), rows))
-
-
-async def fill(path: Path, objects: int, callers: int) -> None:
-    """Put objects of 100 bytes into a device by its engine, in the largest batches."""
-    layout = Layout(SEED, dict.fromkeys((ACCOUNTS, CONTAINERS, OBJECTS), POWER))
-    device = Device(path, layout, read_us, settings=Settings(reserve_bytes=0))
-    device.start()
-    for partition in range(1 << POWER):
-        await device.set_standing(OBJECTS, partition, Standing(votes=True), seen=Standing())
-    body = os.urandom(100)
-    paths = (path_of(number % callers, number // callers) for number in range(objects))
-
-    async def lane() -> None:
-        for path in paths:
-            await device.offer(Offered(Key(OBJECTS, path), entry_of(100), body=body))
-
-    await asyncio.gather(*(lane() for _ in range(BATCH_OPERATIONS_MAX * 2)))
-    await device.close()
 
 
 def _speeds(title: str, pairs: list[tuple[float, float]], goal: str) -> tuple[str, ...]:
@@ -371,7 +305,7 @@ def run_load(load: Load, ready: Any, go: Any, results: Any) -> None:
 async def load_puts(client: NodeClient, load: Load, until: float) -> int:
     """Put new objects, or newer versions of those of an earlier round."""
     numbers = count()
-    body = os.urandom(load.body_bytes)
+    body = os.urandom(SMALL_BYTES)
 
     async def lane() -> int:
         done = 0

@@ -31,7 +31,7 @@ from swiftlike.node_calls import Acceptance, Code
 from swiftlike.rpc.errors import CallFailed
 from swiftlike.rpc.service import Call
 from swiftlike.rpc.stream import ServedStream
-from swiftlike.rpc.transport import Header, Reply
+from swiftlike.rpc.transport import Body, Header, Reply
 
 T = TypeVar("T")
 
@@ -152,30 +152,37 @@ class BodyStreams:
 
 
 async def _receive(stream: ServedStream, staged: Staged | None, size_max: int, fields: Fields) -> Header:
-    """Stage the body and return the header of the message that ended it; empty when the caller will send no more."""
-    run: list[bytes | memoryview] = []
-    run_bytes = 0
+    """Stage the body and return the header of the message that ended it; empty when the caller will send no more.
+
+    One run is written while the next arrives: two of them, and a window, is what a stream holds in memory.
+    """
+    run: list[Body] = []
+    run_bytes = received = 0
     run_bytes_max = min(WRITE_RUN_BYTES, stream.window_bytes)
     commit: Header = {}
-    async for message in stream:
-        run_bytes += len(message.body)
-        if (staged.size if staged is not None else 0) + run_bytes > size_max:
-            fields.refuse(f"the body passes {size_max} bytes" if staged else "a body after a commit")
-        if message.body:
-            run.append(memoryview(message.body))
-        commit = message.header
-        if commit:
-            break
-        if run_bytes >= run_bytes_max and staged is not None:
-            await undisturbed(_write(staged, run))
-            run, run_bytes = [], 0
+    writing: asyncio.Task[None] | None = None
+    try:
+        async for message in stream:
+            run_bytes += len(message.body)
+            received += len(message.body)
+            if received > size_max:
+                fields.refuse(f"the body passes {size_max} bytes" if staged else "a body after a commit")
+            if message.body:
+                run.append(message.body)
+            commit = message.header
+            if commit:
+                break
+            if run_bytes >= run_bytes_max and staged is not None:
+                if writing is not None:
+                    await undisturbed(writing)
+                writing = asyncio.ensure_future(staged.write(*run))
+                run, run_bytes = [], 0
+    finally:
+        if writing is not None:
+            await undisturbed(writing)
     if run and staged is not None:
-        await undisturbed(_write(staged, run))
+        await undisturbed(staged.write(*run))
     return commit
-
-
-async def _write(staged: Staged, run: list[bytes | memoryview]) -> None:
-    await staged.write(run[0] if len(run) == 1 else b"".join(run))
 
 
 async def undisturbed(work: Awaitable[T]) -> T:

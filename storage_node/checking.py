@@ -20,7 +20,7 @@ from storage_node.files import Files
 from storage_node.identity import DeviceFile
 from storage_node.index import Index
 from storage_node.index_place import check_owner, place_to_read
-from storage_node.keys import Due, Key
+from storage_node.keys import Due
 from storage_node.keyvalues import Reading
 from storage_node.locations import InFile, InVolume, VolumeId
 from storage_node.tables import Held, decode_held
@@ -104,12 +104,11 @@ def _registers(view: Reading, report: Report) -> Iterator[tuple[bytes, Held]]:
     for letter in tables.REGISTER_TABLES:
         head_key, stored, counted = b"", EMPTY, EMPTY
         for key, raw in view.scan(letter, keys.after(letter)):
-            if key[:4] != head_key:
+            if key[: keys.HEAD_KEY_BYTES] != head_key:
                 _compare_digest(report, head_key, stored, counted)
-                head_key, stored, counted = key[:4], EMPTY, EMPTY
+                head_key, stored, counted = key[: keys.HEAD_KEY_BYTES], EMPTY, EMPTY
             if len(key) == len(head_key):
-                for digest in tables.decode_head(raw):
-                    stored = stored.joined(digest)
+                stored = tables.decode_head(key, raw)
                 continue
             held = decode_held(key, raw)
             if held.register.entry is not None:
@@ -228,4 +227,4 @@ def _under(view: Reading, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def _named(key: bytes) -> str:
     """Write a key for a message: its table and path."""
-    return f"{key[:2]!r} {Key(key[:2], key[4:]).path.decode('utf-8', 'backslashreplace')!r}"
+    return f"{key[:2]!r} {keys.key_of(key).path.decode('utf-8', 'backslashreplace')!r}"

@@ -33,19 +33,22 @@ from storage_node.errors import (
     StorageError,
 )
 from storage_node.files import Files, StagedFile
-from storage_node.index import Index
+from storage_node.followed import FollowedDigests
+from storage_node.index import Index, IndexView
 from storage_node.index_place import check_owner, elsewhere, place_to_serve
 from storage_node.keys import Key, Layout
 from storage_node.keyvalues import Reading
 from storage_node.locations import FileId, InFile, InVolume, Location, VolumeId
 from storage_node.open_body import OpenBody
 from storage_node.operations import Content, Disown, Fill, Operation, Relocate, RemoveVolume
+from storage_node.powers import carry_standings
 from storage_node.staged_body import StagedBody
 from storage_node.store import Offered, P, Staged, T
 from storage_node.table_store import TableStore, check_size
 from storage_node.tables import Change, Held
 from storage_node.volumes import Volumes
 from storage_node.warmth import Warmth
+from swiftlike.digests import Digest
 from swiftlike.entries import Entry
 from swiftlike.limits import (
     BODY_BYTES_MAX,
@@ -131,6 +134,7 @@ class Device(TableStore):
         self._places = (root,) if index is None else (root, self.index_directory)
         self.files = Files(root / "files", root / "staging", device.stamp, self.disk)
         self._writer = GroupCommit(self, on_failure)
+        self._digests = FollowedDigests()
         self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="reader")
         self._scanners = ThreadPoolExecutor(SCAN_THREADS, thread_name_prefix="scanner")
         self._remover = ThreadPoolExecutor(1, thread_name_prefix="remover")
@@ -271,12 +275,13 @@ class Device(TableStore):
             raise
         try:
             self.volumes.sync()
+            transaction = view.transaction
             view.commit()
         except BaseException:
             view.abort()
             raise
         try:
-            self._follow(change)
+            self._follow(change, transaction)
         except (
             Exception
         ) as error:  # what is on disk must not be replayed: a second offer would free its own body
@@ -287,8 +292,10 @@ class Device(TableStore):
         self.counters.operations += len(operations)
         return answers
 
-    def _follow(self, change: Change) -> None:
+    def _follow(self, change: Change, transaction: int) -> None:
         """Let what is kept in memory follow a commit, and give back what it freed."""
+        moves = {partition: Digest(*moved) for partition, moved in change.digests_moved.items()}
+        self._digests.follow(transaction, moves)
         self._standings.update(change.standings_changed)
         self.files.settle(change.adopted)
         for file in change.freed:
@@ -393,6 +400,15 @@ class Device(TableStore):
         """Call one of the plain reads on a thread, where it may wait for the disk."""
         call = partial(read, *arguments, **options)
         return await asyncio.get_running_loop().run_in_executor(self._scanners, call)
+
+    def partition_digest(self, table: bytes, partition: int) -> Digest:
+        """Return the digest of a partition's registers: kept since it was first asked for."""
+
+        def read(view: IndexView) -> Digest:
+            power = self.layout.part_powers[table]
+            return tables.read_digests(view, self.layout, table, power, partition, partition + 1)[0]
+
+        return self._digests.digest((table, partition), self._index.reading, read)
 
     async def open_object(self, key: Key, size_max: int = BODY_BYTES_MAX) -> tuple[Entry, OpenBody] | None:
         """Return the entry of a key and its body, held open; None unless both are here and it is no larger than that."""
@@ -500,6 +516,8 @@ class Device(TableStore):
             _log.warning(
                 "device %s: its last sync failed; it does not vote until it has caught up", self.name
             )
+        if carried := carry_standings(self._index, self.layout):
+            _log.info("device %s: %d partitions were divided as a part power was raised", self.name, carried)
         with self._index.reading() as view:
             self._standings = tables.read_standings(view, self.layout)
 

@@ -39,7 +39,8 @@ from storage_node.errors import BodyDamaged, BodyGone
 from storage_node.keys import Key
 from storage_node.locations import FileId, InFile
 from swiftlike.entries import Entry, EntryDamaged, decode
-from swiftlike.limits import BLOCK_BYTES, BODY_BYTES_MAX
+from swiftlike.limits import BLOCK_BYTES, BODY_BYTES_MAX, WRITEBACK_BYTES
+from swiftlike.rpc.transport import Body
 
 _TRAILER: Final = Struct(">4sB3x16sQII16s8s")
 assert _TRAILER.size == 64, "the table and the code must agree"
@@ -201,18 +202,24 @@ class StagedFile:
         self.sums: list[bytes] = []
         self._seed = seed
         self._tail = b""
+        self._begun = 0
         self._disk = disk
 
-    def write(self, chunk: bytes | memoryview) -> None:
-        """Append to the body; whole blocks are written, the rest waits for more."""
-        data = memoryview(self._tail + chunk) if self._tail else memoryview(chunk)
-        whole = len(data) - len(data) % BLOCK_BYTES
-        self._append(data[:whole])
-        self._tail = bytes(data[whole:])
+    def write(self, chunks: Iterable[Body]) -> None:
+        """Append to the body, by one system call; whole blocks are written, the rest waits for more."""
+        pieces: list[memoryview] = []
+        for chunk in chunks:
+            data = memoryview(self._tail + chunk) if self._tail else memoryview(chunk)
+            whole = len(data) - len(data) % BLOCK_BYTES
+            if whole:
+                pieces.append(data[:whole])
+            self._tail = bytes(data[whole:])
+        self._append(pieces)
 
     def flush(self) -> None:
         """Write the last, shorter block: the body is complete."""
-        self._append(memoryview(self._tail))
+        if self._tail:
+            self._append([memoryview(self._tail)])
         self._tail = b""
 
     def close(self) -> None:
@@ -227,8 +234,13 @@ class StagedFile:
             self.close()
             self._disk.unlink(self.path)
 
-    def _append(self, data: memoryview) -> None:
-        if data:
-            self.sums.append(block_sums(data, self._seed, self.size // BLOCK_BYTES))
-            self._disk.write(self.fd, self.size, [data])
-            self.size += len(data)
+    def _append(self, pieces: list[memoryview]) -> None:
+        at = self.size
+        for piece in pieces:
+            self.sums.append(block_sums(piece, self._seed, at // BLOCK_BYTES))
+            at += len(piece)
+        self._disk.write(self.fd, self.size, pieces)
+        self.size = at
+        if self.size - self._begun >= WRITEBACK_BYTES:
+            self._disk.begin_writeback(self.fd, self._begun, self.size - self._begun)
+            self._begun = self.size

@@ -5,23 +5,24 @@ Owns the names of the tables and the order of keys within them. Never reads or w
     key, version 1:    size  field
                           2  table: a letter, and a policy or a kind
                              then, by table:
-    o policy, c 0, a 0       bucket(2) path                           registers: objects of a policy, containers, accounts
-                             bucket(2)                                ... and, first of each bucket, its digests
-    r kind                   bucket(2) path NUL incarnation(16) name  rows of a container (kind 0) or an account (kind 1)
-    s kind                   bucket(2) path NUL incarnation(16)       tally of all rows of one incarnation
-    g kind                   bucket(2) path NUL incarnation(16) name  tally of the rows from this name to the next range
-    w kind                   bucket(2) path NUL incarnation(16)       rows of an incarnation that is gone, to be swept
+    o policy, c 0, a 0       bucket(3) path                           registers: objects of a policy, containers, accounts
+                             bucket(3)                                ... and, first of each bucket, its digest
+    r kind                   bucket(3) path NUL incarnation(16) name  rows of a container (kind 0) or an account (kind 1)
+    s kind                   bucket(3) path NUL incarnation(16)       tally of all rows of one incarnation
+    g kind                   bucket(3) path NUL incarnation(16) name  tally of the rows from this name to the next range
+    w kind                   bucket(3) path NUL incarnation(16)       rows of an incarnation that is gone, to be swept
     t 0                      due(8) register key                      objects by the time at which they are to be deleted
     t 1                      ballot's time(8) register key            debts: objects whose row is still owed
-    t 2                      key's first four bytes, time(8), rest    tombstones and promises, by bucket and then time
+    t 2                      key's first four bytes, time(8), rest    tombstones and promises, by reclaim group, then time
     m 0                      register key                             entries whose body is missing here
     v 0                      volume(4)                                live bytes of a volume
     f 0                      table(2) part power(1) partition(4)      voting and floor
     f 1                                                               set by format: first votes may still be granted
     # 0                                                               identity of the index
 
-The bucket is the first 16 bits of the path hash, so that a partition is a few runs of keys and a change of part power
-moves none. Rows carry their incarnation, so that those of a deleted container are out of sight at once, however many.
+The bucket is the first three bytes of the path hash, at any part power: a partition is one run of keys (part of a bucket
+where the power is above 24), and a change of power moves none. A reclaim group is a table and two bytes of the hash. Rows
+carry their incarnation, so that those of a deleted container are out of sight at once, however many.
 """
 
 from collections.abc import Mapping
@@ -33,7 +34,13 @@ from typing import Final, NamedTuple
 from ring.hashing import HASH_BITS, path_hash
 from swiftlike.timestamps import NO_INCARNATION, Timestamp
 
-BUCKET_BITS: Final = 16
+BUCKET_BYTES: Final = 3
+BUCKET_BITS: Final = 8 * BUCKET_BYTES
+HEAD_KEY_BYTES: Final = 2 + BUCKET_BYTES
+"""Table and bucket: the key of a bucket's digest, and what leads the path in the key of a register."""
+
+_RECLAIM_BITS: Final = 16
+_RECLAIM_GROUP_BYTES: Final = 4
 CONTAINERS: Final = b"c\0"
 ACCOUNTS: Final = b"a\0"
 MISSING: Final = b"m\0"
@@ -95,22 +102,38 @@ class Layout:
         """Return the partition of a path hash in a table's ring."""
         return hashed >> (HASH_BITS - self.part_powers[table])
 
-    def digest_bits(self, table: bytes) -> int:
-        """Return how many leading bits of the path hash share a digest: a bucket's, or a partition's if that is smaller."""
-        return max(BUCKET_BITS, self.part_powers[table])
+    def reclaim_groups(self, table: bytes, ring: bytes, partition: int) -> list[bytes]:
+        """Return the groups in which a table's reclaimable keys of a partition stand; above 2^16 with others' keys."""
+        numbers = _cut(self.part_powers[ring], partition, partition + 1, _RECLAIM_BITS)
+        return [table + number.to_bytes(2, "big") for number in numbers]
 
-    def buckets(self, table: bytes, partition: int) -> list[bytes]:
-        """Return the buckets that a partition lies in: many, or part of one above a part power of BUCKET_BITS."""
-        power = self.part_powers[table]
-        if power > BUCKET_BITS:
-            return [(partition >> (power - BUCKET_BITS)).to_bytes(2, "big")]
-        each = 1 << (BUCKET_BITS - power)
-        return [bucket.to_bytes(2, "big") for bucket in range(partition * each, (partition + 1) * each)]
+
+def buckets_of(bits: int, first: int, stop: int) -> range:
+    """Return the buckets that hold the path hashes whose leading `bits` bits are `[first, stop)`."""
+    return _cut(bits, first, stop, BUCKET_BITS)
+
+
+def _cut(bits: int, first: int, stop: int, cells_bits: int) -> range:
+    if bits <= cells_bits:
+        return range(first << (cells_bits - bits), stop << (cells_bits - bits))
+    return range(first >> (bits - cells_bits), ((stop - 1) >> (bits - cells_bits)) + 1)
+
+
+def bucket_key(table: bytes, bucket: int) -> bytes:
+    """Return where a bucket begins, and its digest stands; of one behind the last, where the table ends."""
+    if bucket >> BUCKET_BITS:
+        return after(table)
+    return table + bucket.to_bytes(BUCKET_BYTES, "big")
+
+
+def bucket_in(key: bytes) -> int:
+    """Return the bucket that a key of a register table lies in."""
+    return int.from_bytes(key[2:HEAD_KEY_BYTES], "big")
 
 
 def bucket_of(hashed: int) -> bytes:
-    """Return the bucket of a path hash, two bytes."""
-    return (hashed >> (HASH_BITS - BUCKET_BITS)).to_bytes(2, "big")
+    """Return the bucket of a path hash, as it stands in a key."""
+    return (hashed >> (HASH_BITS - BUCKET_BITS)).to_bytes(BUCKET_BYTES, "big")
 
 
 def register_key(key: Key, hashed: int) -> bytes:
@@ -120,7 +143,7 @@ def register_key(key: Key, hashed: int) -> bytes:
 
 def key_of(raw: bytes) -> Key:
     """Return the register that stands at an index key of a register table."""
-    return Key(raw[:2], raw[4:])
+    return Key(raw[:2], raw[HEAD_KEY_BYTES:])
 
 
 def rows_prefix(listing: Listing, hashed: int) -> bytes:
@@ -131,7 +154,7 @@ def rows_prefix(listing: Listing, hashed: int) -> bytes:
 
 def parent_path(row_key: bytes) -> bytes:
     """Return the path of the container or account that the key of a row belongs to."""
-    path = row_key[4:]
+    path = row_key[HEAD_KEY_BYTES:]
     end = path.index(b"\0", 1)
     if row_key[:2] == b"r\0":
         # account NUL container NUL: a hidden container's name begins with NUL itself, so one byte is passed over.
@@ -142,7 +165,7 @@ def parent_path(row_key: bytes) -> bytes:
 def split_row_key(row_key: bytes) -> tuple[Listing, bytes]:
     """Return the listing and the name that the key of a row was made of."""
     path = parent_path(row_key)
-    rest = row_key[4 + len(path) + 1 :]
+    rest = row_key[HEAD_KEY_BYTES + len(path) + 1 :]
     parent = Key(ACCOUNTS if row_key[:2] == b"r\1" else CONTAINERS, path)
     return Listing(parent, Timestamp(rest[:16])), rest[16:]
 
@@ -166,7 +189,7 @@ def due_key(kind: Due, micros: int, key: bytes) -> bytes:
     """Return where a key stands that falls due at `micros`."""
     table = b"t" + kind.to_bytes(1, "big")
     if kind is Due.RECLAIM:
-        return table + key[:4] + _TIME.pack(micros) + key[4:]
+        return table + key[:_RECLAIM_GROUP_BYTES] + _TIME.pack(micros) + key[_RECLAIM_GROUP_BYTES:]
     return table + _TIME.pack(micros) + key
 
 
@@ -184,12 +207,17 @@ def volume_key(volume: int) -> bytes:
 
 def standing_key(table: bytes, part_power: int, partition: int) -> bytes:
     """Return where the voting and the floor of a partition stand."""
-    return STANDINGS + table + part_power.to_bytes(1, "big") + _NUMBER.pack(partition)
+    return standings_prefix(table, part_power) + _NUMBER.pack(partition)
 
 
-def standings_prefix(table: bytes) -> bytes:
-    """Return what leads the keys of a table's standings; the part power that numbers its partitions follows."""
-    return STANDINGS + table
+def standings_prefix(table: bytes, part_power: int) -> bytes:
+    """Return what leads the keys of a table's standings whose partitions are numbered under a part power."""
+    return STANDINGS + table + part_power.to_bytes(1, "big")
+
+
+def standing_of(raw: bytes) -> tuple[bytes, int, int]:
+    """Return the table, the part power and the partition that the key of a standing was made of."""
+    return raw[2:4], raw[4], _NUMBER.unpack_from(raw, 5)[0]
 
 
 def after(prefix: bytes) -> bytes:

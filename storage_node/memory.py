@@ -19,6 +19,7 @@ from storage_node.tables import Change, Held
 from swiftlike.entries import Entry
 from swiftlike.limits import BODY_BYTES_MAX, RECLAIM_AGE_US
 from swiftlike.node_calls import Acceptance
+from swiftlike.rpc.transport import Body as Octets
 from swiftlike.timestamps import WriteId
 
 
@@ -111,9 +112,9 @@ class MemoryStaged:
         """Bytes written so far."""
         return sum(map(len, self._chunks))
 
-    async def write(self, chunk: bytes | memoryview) -> None:
+    async def write(self, *chunks: Octets) -> None:
         """Append to the body."""
-        self._chunks.append(bytes(chunk))
+        self._chunks += map(bytes, chunks)
 
     async def abort(self) -> None:
         """Give the body up."""

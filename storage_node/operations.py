@@ -6,6 +6,7 @@ itself, so that many operations share one batch and a failing one can be replaye
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Protocol
 
 from storage_node import acceptor, keys, tables
@@ -330,7 +331,7 @@ class GrantFirstVotes:
 
     def apply(self, change: Change, bodies: Bodies) -> int:
         """Grant what was never granted or taken, and return how many."""
-        if not change.may_grant_first_votes(self.table):
+        if not change.may_grant_first_votes():
             return 0
         new = [number for number in self.partitions if not change.stood(self.table, number)]
         for number in new:
@@ -384,15 +385,9 @@ class Drop:
 
     def apply(self, change: Change, bodies: Bodies) -> int:
         """Remove up to `limit` of them, the rows of containers by way of the sweep."""
-        gone: list[tuple[Key, Held]] = []
-        for bucket in change.layout.buckets(self.table, self.partition):
-            for key, held in tables.scan_registers(change.view, self.table, bucket):
-                if change.layout.partition(self.table, change.layout.hashed(key.path)) == self.partition:
-                    gone.append((key, held))
-                if len(gone) == self.limit:
-                    break
-            if len(gone) == self.limit:
-                break
+        power = change.layout.part_powers[self.table]
+        found = tables.scan_registers(change.view, change.layout, self.table, power, self.partition)
+        gone = list(islice(found, self.limit))
         for key, held in gone:
             hashed = change.layout.hashed(key.path)
             change.put_register(keys.register_key(key, hashed), key.path, hashed, held, None)

@@ -64,17 +64,18 @@ class _Found:
 
 def rebuild_index(
     root: Path,
-    layout: Layout,
+    seed: int,
     *,
     index_directory: Path | None = None,
     map_bytes: int = INDEX_MAP_BYTES,
     disk: Disk | None = None,
     make_index: Callable[..., Index] = Index,
 ) -> Rebuilt:
-    """Build a new index for a closed device and give it a new uuid.
+    """Build a new index for a closed device and give it a new uuid; `seed` is the cluster's.
 
     It takes the place of the old one, or `index_directory`. Raises DeviceRefused.
     """
+    layout = Layout(seed, {})  # no ring is needed: only standings depend on part powers, and there are none
     disk = disk or Disk()
     old = identity.read_device_file(root)
     place = place_to_rebuild(root, old, index_directory)

@@ -7,7 +7,8 @@ field; past this door there are typed values only. Never touches a store.
 from collections.abc import Set
 from typing import Any, Final, NoReturn
 
-from storage_node.keys import ACCOUNTS, BUCKET_BITS, CONTAINERS, Key, Listing
+from ring.hashing import PART_POWER_MAX
+from storage_node.keys import ACCOUNTS, CONTAINERS, Key, Listing
 from storage_node.store import RowOffer
 from swiftlike.entries import Entry, EntryDamaged, Version, decode
 from swiftlike.limits import ITEMS_MAX, PAGE_ITEMS_MAX, PATH_BYTES_MAX
@@ -122,9 +123,9 @@ class Fields:
             self.refuse(f"field {name} must be one of {', '.join(sorted(choices))}")
         return value
 
-    def bucket(self) -> bytes:
-        """Return a bucket."""
-        return self.octets("bucket", BUCKET_BITS // 8, BUCKET_BITS // 8)
+    def bits(self) -> int:
+        """Return how many leading bits of the path hash are meant."""
+        return self.number("bits", 0, PART_POWER_MAX)
 
     def query(self) -> Query:
         """Return which rows are asked for."""

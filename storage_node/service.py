@@ -118,8 +118,8 @@ class DeviceService:
             (Method.RANGES, self._ranges, _LISTED | {"after", "limit"}),
             (Method.SPAN_DIGEST, self._span_digest, _LISTED | {"start", "stop"}),
             (Method.PARTITION_DIGEST, self._partition_digest, _PLACED | {"partition"}),
-            (Method.DIGESTS, self._digests, _PLACED | {"first", "stop"}),
-            (Method.REGISTERS, self._registers, _PLACED | {"bucket", "after", "limit"}),
+            (Method.DIGESTS, self._digests, _PLACED | {"bits", "first", "stop"}),
+            (Method.REGISTERS, self._registers, _PLACED | {"bits", "number", "after", "limit"}),
             (Method.DUE, self._due, {"kind", "before_us", "limit"}),
             (Method.MISSING, self._missing, {"table", "after", "limit"}),
             (Method.HEALTH, self._health, set[str]()),
@@ -340,17 +340,19 @@ class DeviceService:
 
     async def _digests(self, call: Call, fields: Fields) -> Reply:
         table = self._table(fields)
-        count = 1 << self._layout.digest_bits(table)
-        first = fields.number("first", 0, count - 1)
-        stop = fields.number("stop", first + 1, min(count, first + ITEMS_MAX))
-        digests = await self._store.scan(self._store.digests, table, first, stop)
+        bits = fields.bits()
+        first = fields.number("first", 0, (1 << bits) - 1)
+        stop = fields.number("stop", first + 1, min(1 << bits, first + ITEMS_MAX))
+        digests = await self._store.scan(self._store.digests, table, bits, first, stop)
         return Reply(body=pack_list(digest.encode() for digest in digests))
 
     async def _registers(self, call: Call, fields: Fields) -> Reply:
         table = self._table(fields)
+        bits = fields.bits()
+        number = fields.number("number", 0, (1 << bits) - 1)
         after = fields.octets("after", 0, PATH_BYTES_MAX, b"")
         limit = fields.number("limit", 1, ITEMS_MAX, PAGE_ITEMS_MAX)
-        found = await self._store.scan(self._store.registers, table, fields.bucket(), after, limit + 1)
+        found = await self._store.scan(self._store.registers, table, bits, number, after, limit + 1)
         return _page_of(
             [(key.path, encode_register(held.register), held.location.held) for key, held in found], limit
         )

@@ -18,6 +18,7 @@ from storage_node.table_store import check_size
 from swiftlike.entries import Entry, encode
 from swiftlike.limits import BODY_BYTES_MAX, SMALL_BODY_BYTES_MAX
 from swiftlike.node_calls import Acceptance
+from swiftlike.rpc.transport import Body as Octets
 
 
 class StagingDevice(Protocol):
@@ -57,7 +58,7 @@ class StagedBody:
         """Take the device that it belongs to, and the seed of its checksums."""
         self._device = device
         self._seed = seed
-        self._chunks: list[bytes] = []
+        self._chunks: list[Octets] = []
         self._file: StagedFile | None = None
         self._finished: InFile | None = None
         self._taken_over = False
@@ -71,15 +72,15 @@ class StagedBody:
         """Bytes written so far."""
         return self._size
 
-    async def write(self, chunk: bytes | memoryview) -> None:
-        """Append to the body; waits while the disk is slower than the sender."""
-        self._size += len(chunk)
+    async def write(self, *chunks: Octets) -> None:
+        """Append to the body chunks that do not change any more; waits while the disk is slower than the sender."""
+        self._size += sum(map(len, chunks))
         if self._size > BODY_BYTES_MAX:
             raise StorageError(f"the body passes {BODY_BYTES_MAX} bytes, the limit: upload it in segments")
-        self._chunks.append(bytes(chunk))
+        self._chunks += chunks
         if self._size > SMALL_BODY_BYTES_MAX:
-            chunks, self._chunks = self._chunks, []
-            await self._write_on_thread(self._spill, chunks)
+            spilled, self._chunks = self._chunks, []
+            await self._write_on_thread(self._spill, spilled)
 
     async def finish(self, key: Key, entry: Entry) -> Content:
         """Complete the body, durably if it is large, and hand over what its entry can point at."""
@@ -121,15 +122,14 @@ class StagedBody:
         if self._size > SMALL_BODY_BYTES_MAX and not self._taken_over:
             await self._device.on_thread(self._abort)
 
-    def _spill(self, chunks: list[bytes]) -> None:
+    def _spill(self, chunks: list[Octets]) -> None:
         with self._lock:
             if self._aborted:
                 return
             if self._file is None:
                 self._device.check_room()
                 self._file = self._device.files.stage(self._seed)
-            for chunk in chunks:
-                self._file.write(chunk)
+            self._file.write(chunks)
 
     def _finish(self, key: Key, entry_raw: bytes) -> InFile:
         with self._lock:

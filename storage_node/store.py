@@ -18,6 +18,7 @@ from swiftlike.digests import Digest
 from swiftlike.entries import Entry, Version
 from swiftlike.limits import BODY_BYTES_MAX, ITEMS_MAX
 from swiftlike.node_calls import Acceptance, Page, Promise, Query, RowRefused, Standing, Tally
+from swiftlike.rpc.transport import Body as Octets
 from swiftlike.timestamps import Ballot, Offer, WriteId
 
 P = ParamSpec("P")
@@ -34,8 +35,8 @@ class Staged(Protocol):
     def size(self) -> int:
         """Bytes written so far."""
 
-    async def write(self, chunk: bytes | memoryview) -> None:
-        """Append to the body; waits while the disk is slower than the sender."""
+    async def write(self, *chunks: Octets) -> None:
+        """Append to the body chunks that do not change any more; waits while the disk is slower than the sender."""
 
     async def abort(self) -> None:
         """Give the body up. Does nothing after an offer took it over."""
@@ -197,11 +198,19 @@ class Store(Protocol):
     def partition_digest(self, table: bytes, partition: int) -> Digest:
         """Return the digest of a partition's registers."""
 
-    def digests(self, table: bytes, first: int, stop: int) -> list[Digest]:
-        """Return the digests `[first, stop)` of a table, each of one value of the leading `layout.digest_bits` bits."""
+    def digests(self, table: bytes, bits: int, first: int, stop: int) -> list[Digest]:
+        """Return a digest for each number in `[first, stop)`: of the registers whose path hash begins with its `bits` bits.
 
-    def registers(self, table: bytes, bucket: bytes, after: bytes, limit: int) -> list[tuple[Key, Held]]:
-        """Return registers of a bucket in order of their paths, from behind the path `after`."""
+        With the part power for `bits` they are those of partitions.
+        """
+
+    def registers(
+        self, table: bytes, bits: int, number: int, after: bytes, limit: int
+    ) -> list[tuple[Key, Held]]:
+        """Return registers whose path hash begins with the `bits` bits of a number, in their order.
+
+        Those behind the path `after`, if it is not empty: the last one of the answer before.
+        """
 
     def due(
         self, kind: Due, before_us: int, limit: int, from_us: int = 0

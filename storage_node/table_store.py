@@ -170,18 +170,20 @@ class TableStore(ABC):
 
     def partition_digest(self, table: bytes, partition: int) -> Digest:
         """Return the digest of a partition's registers."""
-        with self._view() as view:
-            return tables.read_partition_digest(view, self.layout, table, partition)
+        return self.digests(table, self.layout.part_powers[table], partition, partition + 1)[0]
 
-    def digests(self, table: bytes, first: int, stop: int) -> list[Digest]:
-        """Return the digests `[first, stop)` of a table, each of one value of the leading `layout.digest_bits` bits."""
+    def digests(self, table: bytes, bits: int, first: int, stop: int) -> list[Digest]:
+        """Return a digest for each number in `[first, stop)`: of the registers whose path hash begins with its bits."""
         with self._view() as view:
-            return tables.read_digests(view, self.layout, table, first, stop)
+            return tables.read_digests(view, self.layout, table, bits, first, stop)
 
-    def registers(self, table: bytes, bucket: bytes, after: bytes, limit: int) -> list[tuple[Key, Held]]:
-        """Return registers of a bucket in order of their paths, from behind the path `after`."""
+    def registers(
+        self, table: bytes, bits: int, number: int, after: bytes, limit: int
+    ) -> list[tuple[Key, Held]]:
+        """Return registers whose path hash begins with the bits of a number, in their order, from behind a path."""
         with self._view() as view:
-            return list(islice(tables.scan_registers(view, table, bucket, after), limit))
+            found = tables.scan_registers(view, self.layout, table, bits, number, after)
+            return list(islice(found, limit))
 
     def due(
         self, kind: Due, before_us: int, limit: int, from_us: int = 0

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from ring.hashing import HASH_BITS
 from storage_node import keys
 from storage_node.errors import IndexDamaged
-from storage_node.keys import Due, Key, Layout
+from storage_node.keys import HEAD_KEY_BYTES, Due, Key, Layout
 from storage_node.keyvalues import Reading, Writing
 from storage_node.locations import (
     LOCATION_BYTES,
@@ -37,8 +37,8 @@ _STANDING: Final = Struct(">BQQ")
 REGISTER_TABLES: Final = (b"a", b"c", b"o")
 """What the keys of all registers begin with, in their order."""
 
-_HEAD_KEY_BYTES: Final = 4
-"""Table and bucket: every path is longer."""
+_WALKED_MAX: Final = 8
+"""Entries that are walked over on the way from one bucket's head to the next; from more, it is quicker to seek."""
 
 PartitionKey = tuple[bytes, int]
 """A table and a partition of its ring."""
@@ -66,42 +66,69 @@ def decode_held(key: bytes, raw: bytes) -> Held:
 
 
 def scan_registers(
-    view: Reading, table: bytes, bucket: bytes, after: bytes = b""
+    view: Reading, layout: Layout, table: bytes, bits: int, number: int, after: bytes = b""
 ) -> Iterator[tuple[Key, Held]]:
-    """Yield the registers of a bucket whose path lies behind `after`, in order of their paths."""
-    start = table + bucket
-    for key, raw in view.scan(start + after + b"\0", keys.after(start)):
-        yield keys.key_of(key), decode_held(key, raw)
+    """Yield the registers whose path hash begins with the `bits` bits of `number`: by bucket, then by path.
+
+    With a path `after`, those behind it: it must be one of them, or have been.
+    """
+    buckets = keys.buckets_of(bits, number, number + 1)
+    start = keys.bucket_key(table, buckets.start)
+    if after:
+        start = max(start, keys.register_key(Key(table, after), layout.hashed(after)) + b"\0")
+    for raw_key, raw in view.scan(start, keys.bucket_key(table, buckets.stop)):
+        if len(raw_key) == HEAD_KEY_BYTES:
+            continue
+        key = keys.key_of(raw_key)
+        if bits <= keys.BUCKET_BITS or layout.hashed(key.path) >> (HASH_BITS - bits) == number:
+            yield key, decode_held(raw_key, raw)
 
 
-def read_digests(view: Reading, layout: Layout, table: bytes, first: int, stop: int) -> list[Digest]:
-    """Return the digests `[first, stop)` of a table, each of one value of the leading `layout.digest_bits` bits."""
-    each = 1 << (layout.digest_bits(table) - keys.BUCKET_BITS)
-    first_bucket, stop_bucket = first // each, -(-stop // each)
-    digests = [EMPTY] * ((stop_bucket - first_bucket) * each)
-    end = table + stop_bucket.to_bytes(2, "big") if stop_bucket < 1 << keys.BUCKET_BITS else keys.after(table)
-    # From one bucket that holds something to the next: the head, if there is one, is the first key of its bucket.
-    bucket = first_bucket
-    while bucket < stop_bucket:
-        item = next(view.scan(table + bucket.to_bytes(2, "big"), end), None)
-        if item is None:
-            break
-        key, raw = item
-        bucket = int.from_bytes(key[2:4], "big")
-        if len(key) == _HEAD_KEY_BYTES:
-            at = (bucket - first_bucket) * each
-            digests[at : at + each] = decode_head(raw)
-        bucket += 1
-    return digests[first % each :][: stop - first]
+def read_digests(
+    view: Reading, layout: Layout, table: bytes, bits: int, first: int, stop: int
+) -> list[Digest]:
+    """Return digests of a table's registers, one for each number in `[first, stop)`: of the hashes that begin with it.
+
+    Up to BUCKET_BITS they are added up from the heads of buckets, beyond that from the few registers of each.
+    """
+    if bits > keys.BUCKET_BITS:
+        return _count_digests(view, layout, table, bits, first, stop)
+    xors, counts = [0] * (stop - first), [0] * (stop - first)
+    shift = keys.BUCKET_BITS - bits
+    for bucket, head in _read_heads(view, table, keys.buckets_of(bits, first, stop)):
+        at = (bucket >> shift) - first
+        xors[at] ^= head.xor
+        counts[at] += head.entries
+    return list(map(Digest, xors, counts))
 
 
-def read_partition_digest(view: Reading, layout: Layout, table: bytes, partition: int) -> Digest:
-    """Return the digest of all registers of one partition."""
-    each = 1 << (layout.digest_bits(table) - layout.part_powers[table])
-    whole = EMPTY
-    for digest in read_digests(view, layout, table, partition * each, (partition + 1) * each):
-        whole = whole.joined(digest)
-    return whole
+def _read_heads(view: Reading, table: bytes, buckets: range) -> Iterator[tuple[int, Digest]]:
+    """Yield the digests of those buckets that hold something."""
+    bucket, end = buckets.start, keys.bucket_key(table, buckets.stop)
+    full = True
+    while full:
+        full = False
+        for key, raw in view.scan(keys.bucket_key(table, bucket), end):
+            if len(key) == HEAD_KEY_BYTES:
+                head = decode_head(key, raw)
+                bucket = keys.bucket_in(key)
+                yield bucket, head
+                if head.entries > _WALKED_MAX:
+                    bucket, full = bucket + 1, True
+                    break
+
+
+def _count_digests(
+    view: Reading, layout: Layout, table: bytes, bits: int, first: int, stop: int
+) -> list[Digest]:
+    digests = [EMPTY] * (stop - first)
+    buckets = keys.buckets_of(bits, first, stop)
+    for bucket in buckets:
+        for key, held in scan_registers(view, layout, table, keys.BUCKET_BITS, bucket):
+            at = (layout.hashed(key.path) >> (HASH_BITS - bits)) - first
+            if held.register.entry is not None and 0 <= at < len(digests):
+                digests[at] = digests[at].added(fingerprint(key.path, held.register.entry))
+    return digests
 
 
 def read_due(
@@ -120,10 +147,9 @@ def read_standings(view: Reading, layout: Layout) -> dict[PartitionKey, Standing
     """Return the standing of every partition that has one, under the part powers in use."""
     standings: dict[PartitionKey, Standing] = {}
     for key, raw in view.scan(keys.STANDINGS, keys.after(keys.STANDINGS)):
-        table, power, partition = key[2:4], key[4], int.from_bytes(key[5:9], "big")
+        table, power, partition = keys.standing_of(key)
         if layout.part_powers.get(table) == power:
-            votes, floor_us, refusing_us = _STANDING.unpack(raw)
-            standings[table, partition] = Standing(bool(votes), floor_us, refusing_us)
+            standings[table, partition] = decode_standing(raw)
     return standings
 
 
@@ -141,7 +167,7 @@ def read_files_pointed_at(view: Reading, after: bytes, limit: int) -> tuple[set[
     count, key = 0, after
     for table in REGISTER_TABLES:
         for key, raw in view.scan(max(table, after + b"\0"), keys.after(table)):
-            if len(key) > _HEAD_KEY_BYTES and isinstance(location := decode_location(raw), InFile):
+            if len(key) > HEAD_KEY_BYTES and isinstance(location := decode_location(raw), InFile):
                 files.add(location.file)
             count += 1
             if count == limit:
@@ -180,8 +206,10 @@ class Change:
         """Files that an entry points at once this is committed."""
         self.tallies: dict[bytes, Sums] = {}
         """Tallies read so far, by their key; all are written back."""
+        self.digests_moved: dict[PartitionKey, list[int]] = {}
+        """By how much the digest of each partition changes: an XOR, and a difference of counts."""
         self._standings = standings
-        self._heads: dict[bytes, list[list[int]]] = {}
+        self._heads: dict[bytes, list[int]] = {}
         self._live: dict[VolumeId, int] = {}
 
     def standing(self, table: bytes, hashed: int) -> Standing:
@@ -199,20 +227,9 @@ class Change:
         key = keys.standing_key(table, self.layout.part_powers[table], partition)
         self.view.put(key, _STANDING.pack(*standing))
 
-    def may_grant_first_votes(self, table: bytes) -> bool:
-        """Whether this index is as formatted, and no partition of the table stood under another part power.
-
-        Under another power a vote may have been taken away from what is part of a partition now.
-        """
-        if self.view.get(keys.FORMATTED) is None:
-            return False
-        prefix, power = keys.standings_prefix(table), self.layout.part_powers[table]
-        ours = prefix + bytes([power])
-        stands = (
-            next(self.view.scan(prefix, ours), None),
-            next(self.view.scan(keys.after(ours), keys.after(prefix)), None),
-        )
-        return stands == (None, None)
+    def may_grant_first_votes(self) -> bool:
+        """Whether this index is the one that was formatted, and never lost its votes."""
+        return self.view.get(keys.FORMATTED) is not None
 
     def stood(self, table: bytes, partition: int) -> bool:
         """Whether a partition ever had a standing, with a vote or without."""
@@ -222,8 +239,7 @@ class Change:
         """Take the votes of all tables away, under every part power, and with them the right to first votes."""
         self.view.delete(keys.FORMATTED)
         for key, raw in list(self.view.scan(keys.STANDINGS, keys.after(keys.STANDINGS))):
-            _, floor_us, refusing_us = _STANDING.unpack(raw)
-            self.view.put(key, _STANDING.pack(False, floor_us, refusing_us))
+            self.view.put(key, _STANDING.pack(*decode_standing(raw)._replace(votes=False)))
 
     def put_register(
         self,
@@ -275,13 +291,13 @@ class Change:
     ) -> list[bytes]:
         """Return up to `limit` keys of a table in a partition of table `ring` whose reclaim time lies below a floor."""
         found: list[bytes] = []
-        for bucket in self.layout.buckets(ring, partition):
-            start = keys.due_key(Due.RECLAIM, 0, table + bucket)
-            for due, _ in self.view.scan(start, keys.due_key(Due.RECLAIM, floor_us, table + bucket)):
+        for group in self.layout.reclaim_groups(table, ring, partition):
+            start = keys.due_key(Due.RECLAIM, 0, group)
+            for due, _ in self.view.scan(start, keys.due_key(Due.RECLAIM, floor_us, group)):
                 if len(found) >= limit:
                     return found
                 key = keys.due_of(due)[1]
-                path = key[4:] if table == ring else keys.parent_path(key)
+                path = keys.key_of(key).path if table == ring else keys.parent_path(key)
                 if self.layout.partition(ring, self.layout.hashed(path)) == partition:
                     found.append(key)
         return found
@@ -296,8 +312,8 @@ class Change:
     def flush(self) -> None:
         """Write what was collected; the transaction is then ready to commit."""
         put = self.view.put
-        for key, digests in self._heads.items():
-            put(key, b"".join(Digest(xor, entries).encode() for xor, entries in digests))
+        for key, (xor, entries) in self._heads.items():
+            put(key, Digest(xor, entries).encode())
         for key, tally in self.tallies.items():
             put(key, tally.encode())
         for volume, change in self._live.items():
@@ -312,24 +328,21 @@ class Change:
     def _move_digest(
         self, key: bytes, path: bytes, hashed: int, old: Entry | None, new: Entry | None
     ) -> None:
-        head_key = key[:4]
+        head_key = key[:HEAD_KEY_BYTES]
         head = self._heads.get(head_key)
-        each = 1 << (self.layout.digest_bits(key[:2]) - keys.BUCKET_BITS)
         if head is None:
             raw = self.view.get(head_key)
-            head = (
-                [[0, 0] for _ in range(each)]
-                if raw is None
-                else [list(digest) for digest in decode_head(raw)]
-            )
-            self._heads[head_key] = head
-        at = head[(hashed >> (HASH_BITS - self.layout.digest_bits(key[:2]))) % each] if each > 1 else head[0]
-        if old is not None:
-            at[0] ^= fingerprint(path, old)
-            at[1] -= 1
-        if new is not None:
-            at[0] ^= fingerprint(path, new)
-            at[1] += 1
+            head = self._heads[head_key] = [0, 0] if raw is None else list(decode_head(head_key, raw))
+        xor = (0 if old is None else fingerprint(path, old)) ^ (0 if new is None else fingerprint(path, new))
+        entries = (new is not None) - (old is not None)
+        head[0] ^= xor
+        head[1] += entries
+        table = key[:2]
+        if table in self.layout.part_powers:  # a rebuild knows no ring
+            partition = (table, self.layout.partition(table, hashed))
+            moved = self.digests_moved.setdefault(partition, [0, 0])
+            moved[0] ^= xor
+            moved[1] += entries
 
     def _move_due(self, key: bytes, kind: Due, old_us: int | None, new_us: int | None) -> None:
         if old_us != new_us:
@@ -364,6 +377,14 @@ def _delete_time(entry: Entry | None) -> int | None:
     return entry.delete_at if entry is not None and entry.delete_at and not entry.tombstone else None
 
 
-def decode_head(raw: bytes) -> list[Digest]:
-    """Read the digests at the head of a bucket."""
-    return [Digest.decode(raw, at) for at in range(0, len(raw), DIGEST_BYTES)]
+def decode_standing(raw: bytes) -> Standing:
+    """Read the standing of a partition."""
+    votes, floor_us, refusing_us = _STANDING.unpack(raw)
+    return Standing(bool(votes), floor_us, refusing_us)
+
+
+def decode_head(key: bytes, raw: bytes) -> Digest:
+    """Read the digest at the head of a bucket. Raises IndexDamaged."""
+    if len(raw) != DIGEST_BYTES:
+        raise IndexDamaged(f"the digest of bucket {key.hex()} has {len(raw)} bytes; run rebuild-index")
+    return Digest.decode(raw)

@@ -98,6 +98,15 @@ COMPACTION_BYTES_PER_S: Final = 16 * 1024**2
 SWEPT_ROWS_MAX: Final = 1_000
 """Rows of containers that are gone, removed in one commit beside everybody else's."""
 
+STANDINGS_MOVED_MAX: Final = 10_000
+"""Standings of partitions written in one commit when a part power was raised, before the device serves."""
+
+FOLLOWED_PARTITIONS_MAX: Final = 65_536
+"""Partitions whose digest a device keeps in memory, about 300 bytes each: more than any device should own."""
+
+WRITEBACK_BYTES: Final = 8 * 1024**2
+"""Bytes of a streamed body after which the disk begins to write them, beside the arrival of the next."""
+
 LEFTOVERS_MAX: Final = 10_000
 """Files that one pass of the removal takes, whose ids it remembers meanwhile."""
 
@@ -222,7 +231,8 @@ STREAM_MESSAGE_BYTES: Final = 256 * 1024
 """Body bytes of one message of a stream, at most: a quarter of its window is, so that four are on their way."""
 
 WRITE_RUN_BYTES: Final = 1024 * 1024
-"""Bytes of a streamed body that are handed to the disk in one step, so that a thread hop costs little of it."""
+"""Bytes of a streamed body that are handed to the disk in one step, so that a thread hop costs little of it. While they are
+written the next run arrives: an incoming stream holds two of them, and a window of the RPC."""
 
 ROWS_BATCH_MAX: Final = 1_000
 """Rows of one call; as many again are in the next."""

@@ -225,16 +225,20 @@ class NodeClient:
         reply = await self._call(Method.PARTITION_DIGEST, self._placed(table) | {"partition": partition})
         return Digest.decode(reply.header["digest"])
 
-    async def digests(self, table: bytes, first: int, stop: int) -> list[Digest]:
-        """Return the digests `[first, stop)` of a table."""
-        reply = await self._call(Method.DIGESTS, self._placed(table) | {"first": first, "stop": stop})
+    async def digests(self, table: bytes, bits: int, first: int, stop: int) -> list[Digest]:
+        """Return a digest for each number in `[first, stop)`: of the registers whose path hash begins with its `bits` bits.
+
+        With the part power for `bits` they are those of partitions, up to ITEMS_MAX of them.
+        """
+        header = self._placed(table) | {"bits": bits, "first": first, "stop": stop}
+        reply = await self._call(Method.DIGESTS, header)
         return [Digest.decode(raw) for raw in unpack_list(reply.body)]
 
     async def registers(
-        self, table: bytes, bucket: bytes, after: bytes = b"", limit: int = PAGE_ITEMS_MAX
+        self, table: bytes, bits: int, number: int, after: bytes = b"", limit: int = PAGE_ITEMS_MAX
     ) -> tuple[list[HeldRegister], bytes | None]:
-        """Return registers of a bucket in order of their paths, and what to ask `after` next."""
-        header = self._placed(table) | {"bucket": bucket, "after": after, "limit": limit}
+        """Return registers whose path hash begins with the `bits` bits of a number, and what to ask `after` next."""
+        header = self._placed(table) | {"bits": bits, "number": number, "after": after, "limit": limit}
         reply = await self._call(Method.REGISTERS, header)
         held = [
             HeldRegister(path, decode_register(raw), whole) for path, raw, whole in unpack_list(reply.body)

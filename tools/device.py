@@ -18,7 +18,7 @@ from storage_node import keys, tables
 from storage_node.checking import ClosedDevice, Report, check
 from storage_node.errors import StorageError
 from storage_node.formatting import format_device
-from storage_node.keys import Key, Layout
+from storage_node.keys import Key
 from storage_node.rebuilding import rebuild_index as rebuild
 from storage_node.tables import Held
 from swiftlike.entries import unpack_metadata
@@ -117,27 +117,20 @@ def stats(directory: Path, index_directory: Path | None, as_json: bool) -> None:
     help="File that holds the cluster's path-hash seed as a number.",
 )
 @click.option(
-    "--part-power", default=16, show_default=True, help="The largest part power of the cluster's rings."
-)
-@click.option(
     "--index",
     "index_directory",
     type=click.Path(path_type=Path),
     help="Where to build it, if not where the old one is; the host's file must say so too, as index_path.",
 )
 @_JSON
-def rebuild_index(
-    directory: Path, seed_file: Path, part_power: int, index_directory: Path | None, as_json: bool
-) -> None:
+def rebuild_index(directory: Path, seed_file: Path, index_directory: Path | None, as_json: bool) -> None:
     """Build a new index from volumes and files. The device gets a new uuid and votes only when it has caught up."""
     with _refusals():
         try:
             seed = int(seed_file.read_text("ascii"), 0)
         except ValueError:
             _fail(f"{seed_file} does not hold a number: give the seed file of the cluster", 2)
-        tables_of_all = [keys.objects(policy) for policy in range(256)] + [keys.CONTAINERS, keys.ACCOUNTS]
-        layout = Layout(seed, dict.fromkeys(tables_of_all, part_power))
-        rebuilt = rebuild(directory, layout, index_directory=index_directory)
+        rebuilt = rebuild(directory, seed, index_directory=index_directory)
     lacking = rebuilt.damaged + rebuilt.unreadable_files
     figures = {
         "uuid": str(rebuilt.device.uuid),
@@ -152,16 +145,13 @@ def rebuild_index(
 
 
 def _find(closed: ClosedDevice, letter: bytes, path: bytes) -> Iterator[tuple[Key, Held]]:
-    """Look for a path in every bucket of its tables: slower than the hash, but it needs no secret."""
+    """Look for a path in the whole of its tables: slower than by its hash, but it needs no secret."""
     with closed.index.reading() as view:
         policies = range(256) if letter == b"o" else range(1)
         for table in (letter + bytes([policy]) for policy in policies):
-            if next(view.scan(table, keys.after(table)), None) is None:
-                continue
-            for bucket in range(1 << keys.BUCKET_BITS):
-                held = tables.read_held(view, table + bucket.to_bytes(2, "big") + path)
-                if held is not None:
-                    yield Key(table, path), held
+            for raw_key, raw in view.scan(table, keys.after(table)):
+                if raw_key[keys.HEAD_KEY_BYTES :] == path:
+                    yield Key(table, path), tables.decode_held(raw_key, raw)
 
 
 def _facts(key: Key, held: Held) -> dict[str, Any]:

@@ -219,7 +219,7 @@ async def test_a_rebuild_that_a_crash_cut_short_is_repeated_and_never_votes_on_l
     log: list[Event] = []
     rebuild_index(
         root,
-        LAYOUT,
+        LAYOUT.seed,
         map_bytes=SETTINGS.index_map_bytes,
         disk=RecordingDisk(log),
         make_index=recorded_in(log),
@@ -238,7 +238,7 @@ async def test_a_rebuild_that_a_crash_cut_short_is_repeated_and_never_votes_on_l
                     await verify_rebuilt(device, held, attempted)
         except DeviceRefused as refusal:
             ends["refused" if "rebuild-index" in str(refusal) else str(refusal)] += 1
-        rebuild_index(state, LAYOUT, map_bytes=SETTINGS.index_map_bytes)
+        rebuild_index(state, LAYOUT.seed, map_bytes=SETTINGS.index_map_bytes)
         assert damage_of(state) == []
         async with opened(state, SETTINGS) as device:
             assert device.uuid != before

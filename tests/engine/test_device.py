@@ -24,7 +24,7 @@ from storage_node.errors import (
 )
 from storage_node.formatting import format_device
 from storage_node.index import Index, IndexChange
-from storage_node.keys import CONTAINERS, Layout
+from storage_node.keys import CONTAINERS, Layout, register_key
 from storage_node.locations import InFile, InVolume
 from storage_node.rebuilding import rebuild_index
 from storage_node.store import Offered
@@ -210,7 +210,7 @@ async def test_damage_in_a_body_that_was_replaced_meanwhile_is_not_believed(devi
 async def test_a_damaged_value_in_the_index_is_told_and_not_believed(device: Device) -> None:
     await offer(device, KEY, put(1, b"x"), b"x")
     view = device._index.begin()
-    key = KEY.table + LAYOUT.hashed(KEY.path).to_bytes(16, "big")[:2] + KEY.path
+    key = register_key(KEY, LAYOUT.hashed(KEY.path))
     view._put(key, b"not what was written")
     view.commit()
     with pytest.raises(IndexDamaged, match="rebuild-index"):
@@ -609,7 +609,7 @@ async def test_after_a_failed_sync_no_first_vote_is_granted_ever_again(
 
 
 async def test_an_index_that_was_rebuilt_gets_no_first_votes(root: Path) -> None:
-    rebuild_index(root, LAYOUT, map_bytes=SETTINGS.index_map_bytes)
+    rebuild_index(root, LAYOUT.seed, map_bytes=SETTINGS.index_map_bytes)
     async with opened(root) as device:
         assert await device.grant_first_votes(OBJECTS, (0,)) == 0
         assert not device.standing(OBJECTS, 0).votes
@@ -625,9 +625,9 @@ async def test_a_rebuild_that_was_interrupted_can_be_repeated(
     for _ in range(2):
         monkeypatch.setattr(Disk, step, _interrupt)
         with pytest.raises(DeviceRefused, match="interrupted"):
-            rebuild_index(root, LAYOUT, map_bytes=SETTINGS.index_map_bytes)
+            rebuild_index(root, LAYOUT.seed, map_bytes=SETTINGS.index_map_bytes)
         monkeypatch.undo()
-    rebuild_index(root, LAYOUT, map_bytes=SETTINGS.index_map_bytes)
+    rebuild_index(root, LAYOUT.seed, map_bytes=SETTINGS.index_map_bytes)
     async with opened(root) as device:
         assert await body_of(device) == b"x"
 
@@ -759,15 +759,25 @@ async def test_votes_taken_under_one_part_power_do_not_return_under_another(
     async with opened(root) as device:
         assert await device.grant_first_votes(OBJECTS, (0, 1)) == 2
         await stand(device, OBJECTS, 0, Standing(votes=False))
-    with monkeypatch.context() as patch:
-        patch.setattr("tests.engine.conftest.LAYOUT", wider)
-        async with opened(root) as device:
-            assert await device.grant_first_votes(OBJECTS, (0, 1, 2, 3)) == 0
-        identity.mark_failed(root)
-        async with opened(root) as device:
-            assert device.layout == wider
+    identity.mark_failed(root)
+    monkeypatch.setattr("tests.engine.conftest.LAYOUT", wider)
     async with opened(root) as device:
-        assert not device.standing(OBJECTS, 1).votes, "a failed sync takes the votes of all part powers"
+        assert device.layout == wider
+        assert await device.grant_first_votes(OBJECTS, (0, 1, 2, 3, 4)) == 0
+        assert not any(device.standing(OBJECTS, number).votes for number in range(5))
+
+
+async def test_first_votes_are_granted_under_a_raised_part_power_to_who_had_none(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wider = Layout(LAYOUT.seed, {**LAYOUT.part_powers, OBJECTS: LAYOUT.part_powers[OBJECTS] + 1})
+    async with opened(root) as device:
+        assert await device.grant_first_votes(OBJECTS, (0, 1)) == 2
+        await stand(device, OBJECTS, 0, Standing(votes=False))
+    monkeypatch.setattr("tests.engine.conftest.LAYOUT", wider)
+    async with opened(root) as device:
+        assert await device.grant_first_votes(OBJECTS, range(6)) == 2, "only 4 and 5 never stood"
+        assert [device.standing(OBJECTS, number).votes for number in range(6)] == [False] * 2 + [True] * 4
 
 
 async def test_the_votes_of_containers_are_taken_away_with_those_of_objects(root: Path) -> None:

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from storage_node import identity
 from storage_node.device import Device, Settings
 from storage_node.errors import DeviceRefused, StorageError
-from storage_node.keys import Due
+from storage_node.keys import HEAD_KEY_BYTES, Due
 from tests.engine.conftest import SETTINGS, opened, vote_everywhere
 from tests.engine.samples import (
     CONTAINER,
@@ -106,7 +106,7 @@ async def test_a_digest_that_lies_fails_the_check(root: Path) -> None:
     await fill_device(root)
     async with opened(root) as device:
         view = device._index.begin()
-        key = next(key for key, _ in view.scan(b"o", b"p") if len(key) == 4)
+        key = next(key for key, _ in view.scan(b"o", b"p") if len(key) == HEAD_KEY_BYTES)
         view.put(key, bytes(24))
         view.commit()
     result = run("check", root)

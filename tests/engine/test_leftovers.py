@@ -128,7 +128,7 @@ async def test_the_only_copy_of_a_missing_body_and_what_cannot_be_read_are_kept(
     (damaged,) = finished(root)
     with damaged.open("r+b") as file:
         os.pwrite(file.fileno(), b"!", 70_000)
-    rebuild_index(root, LAYOUT, map_bytes=SETTINGS.index_map_bytes)
+    rebuild_index(root, LAYOUT.seed, map_bytes=SETTINGS.index_map_bytes)
     unreadable = damaged.with_name(damaged.name[:2] + "00" * 15)
     unreadable.write_bytes(b"noise")
     async with opened(root) as device:
@@ -139,7 +139,7 @@ async def test_the_only_copy_of_a_missing_body_and_what_cannot_be_read_are_kept(
 
 
 async def test_an_index_that_a_rebuild_set_aside_goes_after_its_time(root: Path) -> None:
-    rebuild_index(root, LAYOUT, map_bytes=SETTINGS.index_map_bytes)
+    rebuild_index(root, LAYOUT.seed, map_bytes=SETTINGS.index_map_bytes)
     index = root / "index"
     (index / "new").mkdir()
     (index / "new" / "data.mdb").write_bytes(b"half")

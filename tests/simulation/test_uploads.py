@@ -12,12 +12,13 @@ from proxy.cluster.uploads import StreamedUpload, TooFewOwners
 from storage_node.errors import InsufficientStorage
 from storage_node.memory import MemoryStaged
 from swiftlike.entries import Entry
+from swiftlike.rpc.transport import Body
 from swiftlike.timestamps import ZERO_BALLOT, Ballot
 from tests.simulation.quorum_cluster import KEY, TABLE, Cluster, next_ring, ring_fields
 from tests.simulation.test_quorum_client import STORED, object_of, play, soon, versions
 
 CHUNK = 256 * 1024
-BODY = bytes(range(256)) * 4 * 1024 * 3  # three mebibytes: never inline, and more than a window
+BODY = bytes(range(256)) * 4 * 1024 * 5  # five mebibytes: never inline, and more than two runs and a window
 
 
 @pytest.fixture(autouse=True)
@@ -200,7 +201,7 @@ def test_an_owner_whose_disk_stalls_is_dropped_after_a_while_and_the_others_go_o
         stalled = asyncio.Event()
 
         class Stalled(MemoryStaged):
-            async def write(self, chunk: bytes | memoryview) -> None:
+            async def write(self, *chunks: Body) -> None:
                 await stalled.wait()
 
         cluster.devices[1].store.stage = lambda body_id: Stalled()  # type: ignore[method-assign]

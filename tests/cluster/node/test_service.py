@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,18 @@ from storage_node.errors import (
     RingChanged,
     StorageError,
 )
+from storage_node.files import StagedFile
 from storage_node.keys import Key
 from storage_node.service import reply_to
 from storage_node.tables import Held
 from swiftlike.entries import Entry, pack_metadata
-from swiftlike.limits import BODY_BYTES_MAX, CLOCK_AHEAD_PASSING_US, METADATA_BYTES_MAX, RPC_BODY_BYTES_MAX
+from swiftlike.limits import (
+    BODY_BYTES_MAX,
+    CLOCK_AHEAD_PASSING_US,
+    METADATA_BYTES_MAX,
+    RPC_BODY_BYTES_MAX,
+    WRITE_RUN_BYTES,
+)
 from swiftlike.node_calls import (
     CONTAINERS,
     Code,
@@ -39,7 +46,7 @@ from swiftlike.node_calls import (
     unpack_list,
 )
 from swiftlike.node_client import NodeFailed
-from swiftlike.rpc.transport import Outcome
+from swiftlike.rpc.transport import Body, Outcome
 from swiftlike.timestamps import Offer
 from tests.cluster.node.conftest import EPOCH, Node
 from tests.engine.conftest import stand
@@ -173,7 +180,11 @@ async def stream_in(node: Node, name: str, entry: Entry, body: bytes, **options:
         return (await stream.commit(entry)).counts
 
 
-@pytest.mark.parametrize("size", [0, 1, 70_000, LARGE], ids=["empty", "a byte", "small", "large"])
+@pytest.mark.parametrize(
+    "size",
+    [0, 1, 70_000, LARGE, 9 * WRITE_RUN_BYTES + 12_345],
+    ids=["empty", "a byte", "small", "large", "many runs"],
+)
 async def test_a_streamed_body_comes_back_whole_and_in_ranges(node: Node, size: int) -> None:
     body = os.urandom(size)
     entry = put(1, body)
@@ -235,6 +246,41 @@ async def test_a_body_cannot_go_on_after_a_commit(node: Node) -> None:
         with pytest.raises(NodeFailed) as refused:
             await stream.commit(entry._replace(ballot=ballot(6)))
     assert refused.value.reply.code == Code.BAD_CALL
+
+
+async def test_a_body_arrives_in_order_in_whatever_pieces_it_is_sent(node: Node) -> None:
+    body = os.urandom(4 * WRITE_RUN_BYTES + 77)
+    entry = put(1, body)
+    async with node.client.put_stream(OBJECTS, path("o"), entry.body_id) as stream:
+        at, step = 0, 1
+        while at < len(body):
+            await stream.send(body[at : at + step])
+            at, step = at + step, step * 3 % 300_007
+        assert (await stream.commit(entry)).counts
+    async with node.client.get_stream(OBJECTS, path("o")) as (_, chunks):
+        assert b"".join([bytes(chunk) async for chunk in chunks]) == body
+
+
+async def test_a_run_that_could_not_be_written_fails_its_stream_and_leaves_nothing(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if node.root is None:
+        pytest.skip("the memory has no disk that fails")
+    write, runs = StagedFile.write, []
+
+    def failing(staged: StagedFile, chunks: Iterable[Body]) -> None:
+        runs.append(staged)
+        if len(runs) == 2:
+            raise StorageError("the disk took no more: look at it")
+        write(staged, chunks)
+
+    monkeypatch.setattr(StagedFile, "write", failing)
+    entry = put(1, bytes(8 * WRITE_RUN_BYTES))
+    with pytest.raises(NodeFailed, match="the disk took no more"):
+        await stream_in(node, "o", entry, bytes(8 * WRITE_RUN_BYTES))
+    assert len(runs) == 2, "what came meanwhile is not written behind a gap"
+    await settled(node)
+    assert await node.client.get(OBJECTS, path("o")) == (None, True, True, None)
 
 
 async def test_a_stream_that_is_left_before_its_commit_leaves_nothing(node: Node) -> None:
@@ -473,12 +519,16 @@ async def test_registers_and_digests_of_a_partition_agree_with_the_store(node: N
     count = 1 << LAYOUT.part_powers[OBJECTS]
     whole = [await node.client.partition_digest(OBJECTS, partition) for partition in range(count)]
     assert sum(digest.entries for digest in whole) == 40
-    assert await node.client.digests(OBJECTS, 0, 4096) == node.store.digests(OBJECTS, 0, 4096)
+    assert await node.client.digests(OBJECTS, LAYOUT.part_powers[OBJECTS], 0, count) == whole
+    assert await node.client.digests(OBJECTS, 20, 0, 4096) == node.store.digests(OBJECTS, 20, 0, 4096)
     seen: dict[bytes, Entry] = {}
-    for bucket in {(LAYOUT.hashed(each) >> 112).to_bytes(2, "big") for each in entries}:
-        held, more = await node.client.registers(OBJECTS, bucket)
-        assert more is None
-        seen |= {found.path: found.register.entry for found in held if found.register.entry is not None}
+    for partition in range(count):
+        after: bytes | None = b""
+        while after is not None:
+            held, after = await node.client.registers(
+                OBJECTS, LAYOUT.part_powers[OBJECTS], partition, after, limit=2
+            )
+            seen |= {found.path: found.register.entry for found in held if found.register.entry is not None}
     assert seen == entries
 
 
