@@ -34,7 +34,9 @@ async def run(host_file: Path, when_ready: Callable[[Sequence[str]], None]) -> N
 
     loop = asyncio.get_running_loop()
     for number in END_SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # what nohup and the like asked for
+        # nohup asks for the last of them to be ignored. A shell asks for SIGINT to be, of what it starts in the background,
+        # but that is about its own terminal: whoever sends one here means it.
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             loop.add_signal_handler(number, ended.set)
     _, storage = load_storage(host_file)
     _, proxy = load_proxy(host_file)

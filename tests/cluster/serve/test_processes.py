@@ -1,0 +1,145 @@
+"""`swiftlike proxy` as a program: refusals, reloads, metrics, and what it does while the devices are away."""
+
+import http.client
+import os
+import signal
+import socket
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from tests.cluster.device.hosts import free_ports
+from tests.cluster.serve.clusters import ACCOUNT, KEY, USER, HandMade, HandMadeHost, processes_of, wait_for
+from tests.cluster.serve.swift_client import Swift
+
+NAME = f"{ACCOUNT}:{USER}"
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> HandMade:
+    """One host with a single device."""
+    return HandMade.make(tmp_path, hosts=1, devices=1, replicas=1)
+
+
+def sign_in(host: HandMadeHost, user: str = NAME, key: str = KEY) -> int:
+    """Return the status of signing in."""
+    connection = http.client.HTTPConnection(host.address, host.proxy_port, timeout=20)
+    try:
+        connection.request("GET", "/auth/v1.0", headers={"X-Auth-User": user, "X-Auth-Key": key})
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_without_a_proxy_in_its_file_it_is_refused_with_the_fix(cluster: HandMade) -> None:
+    (host,) = cluster.hosts
+    host.config.write_text(host.config.read_text().partition("[proxy]")[0])
+    with cluster.start_proxy(host) as program:
+        assert program.process.wait(20) == 2
+        assert "proxy is missing: add [proxy] with bind_host and port" in program.log()
+
+
+def test_a_busy_port_is_refused_with_the_fix(cluster: HandMade) -> None:
+    (host,) = cluster.hosts
+    with socket.create_server((host.address, host.proxy_port)), cluster.start_proxy(host) as program:
+        assert program.process.wait(20) == 2
+        assert "cannot be listened on (Address already in use): stop what is there" in program.log()
+
+
+def test_a_missing_ring_is_refused_by_name(cluster: HandMade) -> None:
+    (host,) = cluster.hosts
+    (cluster.root / "rings" / "container.ring").unlink()
+    with cluster.start_proxy(host) as program:
+        assert program.process.wait(20) == 2
+        assert "container.ring" in program.log().splitlines()[-1]
+
+
+def test_metrics_tell_of_requests_by_method_and_class_of_status(cluster: HandMade) -> None:
+    (host,) = cluster.hosts
+    port = free_ports(10)[-1]  # the first ones are the cluster's, which does not listen yet
+    host.proxy["metrics_port"] = port
+    host.write()
+    with cluster.running(), Swift((host.address, host.proxy_port), NAME, KEY) as swift:
+        assert swift.request("PUT", "box").status == 201
+        assert swift.request("GET", "nowhere").status == 404
+        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+    assert 'swiftlike_proxy_requests_total{method="PUT",status="2xx"} 1.0' in lines
+    assert 'swiftlike_proxy_requests_total{method="GET",status="4xx"} 1.0' in lines
+    assert 'swiftlike_proxy_request_seconds_count{method="PUT"} 1.0' in lines
+    assert 'swiftlike_proxy_request_seconds_bucket{le="+Inf",method="PUT"} 1.0' in lines
+    assert "swiftlike_proxy_requests_in_flight 0.0" in lines
+
+
+def test_a_worker_whose_metrics_port_is_taken_is_refused(cluster: HandMade) -> None:
+    (host,) = cluster.hosts
+    with socket.create_server(("127.0.0.1", 0)) as squatter:
+        host.proxy["metrics_port"] = squatter.getsockname()[1]
+        host.write()
+        with cluster.start_proxy(host) as program:
+            assert program.process.wait(40) == 2
+            assert "cannot serve metrics on port" in program.log()
+
+
+def test_a_proxy_serves_while_the_devices_are_away_and_lets_users_in_once_they_are_there(
+    cluster: HandMade,
+) -> None:
+    (host,) = cluster.hosts
+    host.proxy["request_s"] = 1.0
+    host.write()
+    with cluster.start_proxy(host) as proxy:
+        wait_for(lambda: proxy.serving("worker 1"), "the worker serves", 40)
+        with urlopen(f"http://{host.address}:{host.proxy_port}/healthcheck", timeout=10) as answer:
+            assert answer.status == 200
+        assert sign_in(host) == 503
+        with cluster.start_storage(host):
+            wait_for(lambda: sign_in(host) == 200, "users are let in", 40)
+
+
+def test_a_hangup_takes_up_users_and_the_number_of_workers(cluster: HandMade) -> None:
+    (host,) = cluster.hosts
+    with cluster.running():
+        proxy = cluster.proxies[host.address]
+        assert sign_in(host, "acme:carol", "singing") == 401
+        path = cluster.root / "cluster.toml"
+        path.write_text(path.read_text() + '\n[[users]]\naccount = "acme"\nuser = "carol"\nkey = "singing"\n')
+        host.proxy["workers"] = 2
+        host.write()
+        proxy.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: proxy.serving("worker 2"), "a second worker serves")
+        wait_for(lambda: sign_in(host, "acme:carol", "singing") == 200, "the user is let in")
+        first = proxy.worker(1)
+        host.proxy["workers"] = 1
+        host.write()
+        proxy.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: " --worker 2 " not in str(cmdlines(proxy.group)), "the second worker has ended")
+        assert proxy.worker(1) == first
+        assert sign_in(host) == 200
+
+
+def cmdlines(group: int) -> list[str]:
+
+    return [one.command for one in processes_of(group)]
+
+
+def test_a_file_that_became_bad_is_told_at_a_hangup_and_the_old_settings_stay(cluster: HandMade) -> None:
+    (host,) = cluster.hosts
+    with cluster.running():
+        proxy = cluster.proxies[host.address]
+        first = proxy.worker(1)
+        host.proxy["prot"] = 80
+        host.write()
+        proxy.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: "did you mean port?" in proxy.log(), "it is told")
+        assert proxy.worker(1) == first
+        assert sign_in(host) == 200
+
+
+def test_workers_die_with_their_supervisor(cluster: HandMade) -> None:
+    (host,) = cluster.hosts
+    with cluster.running():
+        proxy = cluster.proxies[host.address]
+        os.kill(proxy.pid, signal.SIGKILL)
+        proxy.process.wait(10)
+        wait_for(lambda: cmdlines(proxy.group) == [], "its worker has ended")
