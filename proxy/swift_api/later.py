@@ -1,6 +1,7 @@
 """Features that are not there yet: a request that asks for one is refused by name, and never stored in silence.
 
-Owns the list. Whoever adds a feature takes its names out of here.
+Owns the list. Whoever adds a feature takes its names out of here. `symlink=get` and `versions=true`, which clients send
+before they delete, are no features: where there are no symlinks and no versions, the answer is what stands there.
 """
 
 from typing import Final
@@ -17,7 +18,6 @@ _QUERIES: Final = frozenset(
         "temp_url_expires",
         "temp_url_prefix",
         "temp_url_ip_range",
-        "versions",
         "version-id",
     }
 )

@@ -435,6 +435,12 @@ async def test_a_put_larger_than_the_limit_is_413_before_anything_is_sent(servin
         assert (await client.answer()).status == 413
 
 
+async def test_what_clients_ask_before_they_delete_is_answered_by_what_stands_there(serving: Serving) -> None:
+    await serving.ask("PUT", O, b"hello")
+    assert (await serving.ask("HEAD", f"{O}?symlink=get")).headers["content-length"] == "5"
+    assert (await serving.ask("GET", f"{C}?versions=true")).body == b"o\n"
+
+
 async def test_what_is_due_is_not_there() -> None:
     time_us = [NOW_US]
     store = FakeStore(Clock(lambda: time_us[0], 1))
