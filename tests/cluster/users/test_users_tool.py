@@ -4,12 +4,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from tests.cluster.serve.clusters import Serve
+from tests.cluster.serve.clusters import Serve, wait_for
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -31,8 +32,9 @@ class Ended(NamedTuple):
 class Tool:
     """The tool, on the host file of one cluster."""
 
-    def __init__(self, config: Path) -> None:
+    def __init__(self, config: Path, address: tuple[str, int] = ("", 0)) -> None:
         self.config = config
+        self.address = address
 
     def __call__(self, *arguments: str, stdin: str = "") -> Ended:
         command = [sys.executable, "-m", "tools.users", "--config", str(self.config), *arguments]
@@ -50,8 +52,8 @@ class Tool:
 def tool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tool]:
     """The tool beside a cluster of three devices."""
     data = tmp_path_factory.mktemp("users") / "data"
-    with Serve(data, "--workers", "1"):
-        yield Tool(data / "host.toml")
+    with Serve(data, "--workers", "2") as serve:
+        yield Tool(data / "host.toml", serve.address)
 
 
 def test_a_user_is_added_listed_rekeyed_and_removed(tool: Tool) -> None:
@@ -69,6 +71,69 @@ def test_a_user_is_added_listed_rekeyed_and_removed(tool: Tool) -> None:
     assert listed["s3_access_keys"] == [second["s3_access_key"]]
     tool.json("remove", "flow:alice")
     assert tool.json("list", "flow")["users"] == []
+
+
+def asked(tool: Tool, path: str, headers: dict[str, str], method: str = "GET") -> HTTPResponse:
+    """Ask whichever worker takes the connection."""
+    connection = HTTPConnection(*tool.address, timeout=60)
+    try:
+        connection.request(method, path, headers=headers)
+        answer = connection.getresponse()
+        answer.read()
+        return answer
+    finally:
+        connection.close()
+
+
+def sign_in(tool: Tool, name: str, key: str) -> HTTPResponse:
+    return asked(tool, "/auth/v1.0", {"X-Auth-User": name, "X-Auth-Key": key})
+
+
+def agreed(tool: Tool, status: int, path: str, headers: dict[str, str]) -> bool:
+    """Whether several connections, and so both workers, get this status."""
+    return all(asked(tool, path, headers).status == status for _ in range(16))
+
+
+def test_what_the_tool_changes_holds_at_every_worker_within_a_second(tool: Tool) -> None:
+    made = tool.json("add", "live:alice", "--role", "admin")
+    answer = sign_in(tool, "live:alice", made["key"])
+    assert answer.status == 200
+    assert (answer.headers["X-Storage-Url"] or "").endswith("/v1/AUTH_live")
+    token = {"X-Auth-Token": answer.headers["X-Auth-Token"] or ""}
+    assert asked(tool, "/v1/AUTH_live/things", token, "PUT").status == 201
+    assert agreed(tool, 204, "/v1/AUTH_live/things", token)
+    assert agreed(tool, 403, "/v1/AUTH_demo/things", token), "another account is another's"
+    key = tool.json("rotate-key", "live:alice")["key"]
+    wait_for(lambda: agreed(tool, 401, "/v1/AUTH_live/things", token), "the old token has ended")
+    assert sign_in(tool, "live:alice", made["key"]).status == 401
+    answer = sign_in(tool, "live:alice", key)
+    token = {"X-Auth-Token": answer.headers["X-Auth-Token"] or ""}
+    assert agreed(tool, 204, "/v1/AUTH_live/things", token)
+    tool.json("remove", "live:alice")
+    wait_for(lambda: agreed(tool, 401, "/v1/AUTH_live/things", token), "the user is gone")
+    assert sign_in(tool, "live:alice", key).status == 401
+
+
+def test_a_user_without_a_role_does_what_acls_grant_and_no_more(tool: Tool) -> None:
+    owner = tool.json("add", "acl:owner", "--role", "admin")
+    guest = tool.json("add", "acl:guest")
+    tokens = {
+        made["user"]: {"X-Auth-Token": sign_in(tool, made["user"], made["key"]).headers["X-Auth-Token"] or ""}
+        for made in (owner, guest)
+    }
+    things = "/v1/AUTH_acl/things"
+    assert asked(tool, things, tokens["acl:owner"], "PUT").status == 201
+    assert agreed(tool, 403, things, tokens["acl:guest"])
+    assert agreed(tool, 401, things, {})
+    grant = {**tokens["acl:owner"], "X-Container-Read": "acl:guest,.r:*", "X-Container-Write": "acl:guest"}
+    assert asked(tool, things, grant, "POST").status == 204
+    wait_for(lambda: agreed(tool, 204, things, tokens["acl:guest"]), "the ACL holds at every worker")
+    assert asked(tool, f"{things}/one", {**tokens["acl:guest"], "Content-Length": "0"}, "PUT").status == 201
+    assert asked(tool, things, tokens["acl:guest"], "DELETE").status == 403
+    assert asked(tool, f"{things}/one", {}).status == 200
+    assert asked(tool, things, {}).status == 401, "a listing takes .rlistings"
+    refused = asked(tool, things, {**tokens["acl:owner"], "X-Container-Write": ".r:*"}, "POST")
+    assert refused.status == 400
 
 
 def test_a_secret_is_shown_when_it_is_made_and_never_again(tool: Tool, tmp_path: Path) -> None:
