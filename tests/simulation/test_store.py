@@ -427,6 +427,20 @@ def test_an_account_knows_what_its_containers_hold_within_a_second() -> None:
     play(scenario)
 
 
+def test_a_count_by_a_proxy_whose_clock_is_behind_is_not_lost() -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        ahead = await world.proxy("ahead", 30)
+        await create(store)
+        await put(ahead, b"a", b"12345")
+        await asyncio.sleep(1)
+        assert await counted(store) == (1, 1, 5)
+        await put(store, b"b", b"123")
+        await asyncio.sleep(1)
+        assert await counted(store) == (1, 2, 8)
+
+    play(scenario)
+
+
 def test_a_late_count_never_brings_a_deleted_container_back() -> None:
     async def scenario(world: StoreCluster, store: Store) -> None:
         await create(store)
