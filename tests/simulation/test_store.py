@@ -5,7 +5,6 @@ from hashlib import md5
 
 import pytest
 
-from proxy.cluster.rounds import Stragglers
 from proxy.store.errors import (
     AccountDeleted,
     ConditionFailed,
@@ -19,15 +18,12 @@ from proxy.store.errors import (
     Unavailable,
 )
 from proxy.store.names import ContainerName
-from proxy.store.rows import Rows, Upserted
 from proxy.store.store import Store
 from proxy.store.values import Description, ListedObject, ObjectInfo, Received
 from storage_node.keys import Key as StoredKey
 from storage_node.keys import Listing
-from swiftlike.entries import Entry
-from swiftlike.listed import Listed
-from swiftlike.node_calls import CONTAINERS, Method, Query, RowOffer
-from swiftlike.timestamps import NO_WRITE, Ballot, Timestamp
+from swiftlike.node_calls import CONTAINERS, Query
+from swiftlike.timestamps import Timestamp
 from tests.simulation.quorum_cluster import next_ring, ring_fields
 from tests.simulation.store_cluster import (
     CONTAINER,
@@ -88,32 +84,6 @@ def test_debts_are_paid_once_rows_stand() -> None:
             await put(store, b"%d" % number)
         await asyncio.sleep(1)
         assert world.debts() == 0
-
-    play(scenario)
-
-
-def test_rows_that_are_handed_in_together_travel_together() -> None:
-    async def scenario(world: StoreCluster, store: Store) -> None:
-        await create(store)
-        await asyncio.sleep(1)  # for the owner that was the last to list it
-        registers = world.registers["proxy"]
-        async with Stragglers(100) as stragglers:
-            rows = Rows(registers.nodes, stragglers, registers.patience)
-            incarnation = (await store.containers.read(CONTAINER, deadline=soon())).incarnation
-            calls = [device.counts[str(Method.UPSERT_ROWS), "ok"] for device in world.cluster.devices]
-            offers = [
-                RowOffer(
-                    CONTAINER.path, b"%d" % number, Entry(Ballot.of(now_us(), 1, incarnation), NO_WRITE, 0)
-                )
-                for number in range(50)
-            ]
-            upserted = await asyncio.gather(
-                *(rows.upsert(Listed(CONTAINERS, offer), deadline=soon()) for offer in offers)
-            )
-            assert set(upserted) == {Upserted.TAKEN}
-        after = [device.counts[str(Method.UPSERT_ROWS), "ok"] for device in world.cluster.devices]
-        assert [now - before for now, before in zip(after, calls, strict=True)] == [1, 1, 1]
-        assert len(await names(store)) == 50
 
     play(scenario)
 
