@@ -56,7 +56,7 @@ class Store:
         )
         listing = ObjectListing(registers, self.containers, self._rows)
         self.objects: Final = Objects(registers, self.containers, listing, self.debts, self.usage)
-        self.payer: Final = Payer(registers, listing, self._rows)
+        self.payer: Final = Payer(registers, self.containers, listing, self._rows, self.usage)
         self._jobs: list[asyncio.Task[None]] = []
         self._tasks = asyncio.TaskGroup()
 
