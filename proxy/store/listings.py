@@ -344,7 +344,8 @@ class Listings:
             if not enough(asked_round.answers):
                 for owner in order[needed:]:
                     asked_round.ask(owner, ask(owner, first_question))
-                await asked_round.until(enough)
+                await asked_round.until(lambda said: enough(said) or self._has_quorum(placement, said))
+                await asked_round.until(enough, patience_s=self._patience.hedge_s)
             return dict(asked_round.answers)
 
     def _client(self, placement: Placement, device: Device, deadline: float) -> NodeClient:

@@ -12,10 +12,12 @@ from typing import Final
 from proxy.cluster.decisions import Outcome
 from proxy.cluster.placement import Key
 from proxy.cluster.register import Registers
-from proxy.store.errors import StoreError
+from proxy.store.containers import Containers
+from proxy.store.errors import NoSuchContainer, StoreError
 from proxy.store.names import ContainerName
 from proxy.store.object_listing import ListedEnd, ObjectListing
 from proxy.store.rows import Rows, Upserted
+from proxy.store.usage import UsageCarrier
 from ring.device import Device
 from swiftlike.entries import Entry, Version
 from swiftlike.listed import Payment, row_of, split_path
@@ -27,9 +29,18 @@ from swiftlike.timestamps import NO_INCARNATION
 class Payer:
     """Pays what others left unpaid; what a storage node's updater asks for."""
 
-    def __init__(self, registers: Registers, listing: ObjectListing, rows: Rows) -> None:
+    def __init__(
+        self,
+        registers: Registers,
+        containers: Containers,
+        listing: ObjectListing,
+        rows: Rows,
+        usage: UsageCarrier,
+    ) -> None:
         """Take what it stands on."""
         self._registers: Final = registers
+        self._containers: Final = containers
+        self._usage: Final = usage
         self._listing: Final = listing
         self._rows: Final = rows
 
@@ -52,12 +63,22 @@ class Payer:
                 parts = split_path(path)
                 container = ContainerName(parts.account, parts.container)
                 end = await self._listing.list(key, container, chosen, chosen.write_id, deadline=deadline)
+                if end is ListedEnd.LISTED:
+                    await self._mark(container, deadline)
         except StoreError:
             return Payment.LATER
         if end is ListedEnd.UNKNOWN:
             return Payment.LATER
         await self._clear(key, dict.fromkeys((version, chosen.version)), deadline)
         return Payment.PAID if end is ListedEnd.LISTED else Payment.DROPPED
+
+    async def _mark(self, name: ContainerName, deadline: float) -> None:
+        """Have the account hear of what its container holds now: the writer, which would have seen to it, is gone."""
+        try:
+            info, _ = await self._containers.look(name, deadline=deadline)
+        except NoSuchContainer:
+            return
+        self._usage.mark(info)
 
     async def _chosen(self, key: Key, version: Version, deadline: float) -> Entry | None:
         """Return what is chosen at a key; None when nobody can say now.

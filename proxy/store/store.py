@@ -6,6 +6,7 @@ more, payment of debts, usage on its way to accounts. Never sees HTTP.
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from random import Random
 from types import TracebackType
 from typing import Final, Self
@@ -24,6 +25,9 @@ from proxy.store.rows import Rows
 from proxy.store.usage import UsageCarrier
 from swiftlike.config import PolicyConfig
 from swiftlike.limits import CONTAINERS_CACHED_MAX
+
+GOODBYE_S: Final = 5.0
+"""At the end of a process: for usage to reach accounts, and debts to be paid."""
 
 
 class Store:
@@ -52,7 +56,7 @@ class Store:
         )
         listing = ObjectListing(registers, self.containers, self._rows)
         self.objects: Final = Objects(registers, self.containers, listing, self.debts, self.usage)
-        self.payer: Final = Payer(registers, listing, self._rows)
+        self.payer: Final = Payer(registers, self.containers, listing, self._rows, self.usage)
         self._jobs: list[asyncio.Task[None]] = []
         self._tasks = asyncio.TaskGroup()
 
@@ -71,6 +75,8 @@ class Store:
             job.cancel()
         await self._tasks.__aexit__(kind, error, traceback)
         if error is None:
-            await self.usage.flush(is_last=True)
-            await self.debts.flush()
+            with suppress(TimeoutError):  # what is lost so costs time only: see `usage` and `debts`
+                async with asyncio.timeout(GOODBYE_S):
+                    await self.usage.flush(is_last=True)
+                    await self.debts.flush()
         await self._stragglers.__aexit__(kind, error, traceback)

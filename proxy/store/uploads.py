@@ -1,6 +1,7 @@
 """Uploads: a body as it arrives, counted and hashed once, on its way to the owners.
 
-Owns the MD5 that clients are promised; devices have checksums of their own. A body that ends within one frame of the RPC
+Owns the MD5 that clients are promised; devices have checksums of their own. It is computed on the loop: a process has one
+core to itself, which a thread would not add to. A body that ends within one frame of the RPC
 is kept whole, and a longer one is handed on as it comes.
 """
 

@@ -48,12 +48,12 @@ class StoreCluster:
 Scenario = Callable[[StoreCluster, Store], Awaitable[Any]]
 
 
-def play(scenario: Scenario, owners: int = 3, seed: int = 7) -> Any:
+def play(scenario: Scenario, owners: int = 3, seed: int = 7, others: int = 0) -> Any:
     """Run a scenario with one proxy to begin with."""
 
     async def main() -> Any:
         async with SimulatedNetwork(seed, Weather()) as network, AsyncExitStack() as stack:
-            cluster = Cluster(network, stack, owners, tables=TABLES)
+            cluster = Cluster(network, stack, owners, others, tables=TABLES)
             await cluster.start()
             world = StoreCluster(cluster, stack)
             return await scenario(world, await world.proxy())

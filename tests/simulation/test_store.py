@@ -5,7 +5,6 @@ from hashlib import md5
 
 import pytest
 
-from proxy.cluster.rounds import Stragglers
 from proxy.store.errors import (
     AccountDeleted,
     ConditionFailed,
@@ -14,16 +13,18 @@ from proxy.store.errors import (
     NoSuchContainer,
     NoSuchObject,
     NoSuchPolicy,
+    OutcomeUnknown,
     PolicyDiffers,
+    Unavailable,
 )
 from proxy.store.names import ContainerName
-from proxy.store.rows import Rows, Upserted
 from proxy.store.store import Store
 from proxy.store.values import Description, ListedObject, ObjectInfo, Received
-from swiftlike.entries import Entry
-from swiftlike.listed import Listed
-from swiftlike.node_calls import CONTAINERS, Method, Query, RowOffer
-from swiftlike.timestamps import NO_WRITE, Ballot
+from storage_node.keys import Key as StoredKey
+from storage_node.keys import Listing
+from swiftlike.node_calls import CONTAINERS, Query
+from swiftlike.timestamps import Timestamp
+from tests.simulation.quorum_cluster import next_ring, ring_fields
 from tests.simulation.store_cluster import (
     CONTAINER,
     Sent,
@@ -83,32 +84,6 @@ def test_debts_are_paid_once_rows_stand() -> None:
             await put(store, b"%d" % number)
         await asyncio.sleep(1)
         assert world.debts() == 0
-
-    play(scenario)
-
-
-def test_rows_that_are_handed_in_together_travel_together() -> None:
-    async def scenario(world: StoreCluster, store: Store) -> None:
-        await create(store)
-        await asyncio.sleep(1)  # for the owner that was the last to list it
-        registers = world.registers["proxy"]
-        async with Stragglers(100) as stragglers:
-            rows = Rows(registers.nodes, stragglers, registers.patience)
-            incarnation = (await store.containers.read(CONTAINER, deadline=soon())).incarnation
-            calls = [device.counts[str(Method.UPSERT_ROWS), "ok"] for device in world.cluster.devices]
-            offers = [
-                RowOffer(
-                    CONTAINER.path, b"%d" % number, Entry(Ballot.of(now_us(), 1, incarnation), NO_WRITE, 0)
-                )
-                for number in range(50)
-            ]
-            upserted = await asyncio.gather(
-                *(rows.upsert(Listed(CONTAINERS, offer), deadline=soon()) for offer in offers)
-            )
-            assert set(upserted) == {Upserted.TAKEN}
-        after = [device.counts[str(Method.UPSERT_ROWS), "ok"] for device in world.cluster.devices]
-        assert [now - before for now, before in zip(after, calls, strict=True)] == [1, 1, 1]
-        assert len(await names(store)) == 50
 
     play(scenario)
 
@@ -427,6 +402,20 @@ def test_an_account_knows_what_its_containers_hold_within_a_second() -> None:
     play(scenario)
 
 
+def test_a_count_by_a_proxy_whose_clock_is_behind_is_not_lost() -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        ahead = await world.proxy("ahead", 30)
+        await create(store)
+        await put(ahead, b"a", b"12345")
+        await asyncio.sleep(1)
+        assert await counted(store) == (1, 1, 5)
+        await put(store, b"b", b"123")
+        await asyncio.sleep(1)
+        assert await counted(store) == (1, 2, 8)
+
+    play(scenario)
+
+
 def test_a_late_count_never_brings_a_deleted_container_back() -> None:
     async def scenario(world: StoreCluster, store: Store) -> None:
         await create(store)
@@ -502,6 +491,64 @@ def test_when_no_two_owners_have_the_same_rows_pages_are_merged_and_counts_recon
             await delete(store, name)
         await store.containers.delete(CONTAINER, deadline=soon())
         assert await counted(store) == (0, 0, 0)
+
+    play(scenario)
+
+
+def test_an_owner_that_is_silent_costs_a_listing_little_time() -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        network = world.cluster.network
+        await network.crash("device-1")
+        await put(store, b"a")
+        network.restart("device-1")
+        await asyncio.sleep(1)
+        await network.crash("device-0", silent=True)
+        loop = asyncio.get_running_loop()
+        for _ in range(6):
+            began = loop.time()
+            assert await names(store) == [b"a"]
+            assert loop.time() - began < 1.9, "it did not wait for a round to end"
+
+    play(scenario)
+
+
+def test_while_a_partition_moves_rows_need_a_majority_of_the_new_owners_too_and_old_ones_are_listed() -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        await put(store, b"a", b"one")
+        cluster = world.cluster
+        # Two of the owners to come know nothing yet, and do not vote.
+        moving = next_ring(cluster.ring, ring_fields((2, 3, 4), 5, moving={0: (0, 1, 2)}))
+        await cluster.adopt(moving, 0.1)
+        await put(store, b"b", b"two")
+        assert await names(store) == [b"a", b"b"]
+        assert await get(store, b"a") == b"one"
+        listing = Listing(StoredKey(CONTAINERS, CONTAINER.path), await incarnation_of(store))
+        await asyncio.sleep(1)
+        assert [device.store.row(listing, b"b") is not None for device in cluster.devices] == [True] * 5
+        await create(store, ContainerName(b"acc", b"new"))
+        assert (await counted(store))[0] == 2
+        for name in ("device-3", "device-4"):
+            await cluster.network.crash(name)
+        with pytest.raises((Unavailable, OutcomeUnknown)):
+            await put(store, b"c")
+
+    async def incarnation_of(store: Store) -> Timestamp:
+        return (await store.containers.read(CONTAINER, deadline=soon())).incarnation
+
+    play(scenario, others=2)
+
+
+def test_hidden_names_are_listed_only_to_whoever_asks_for_them() -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        for name in (b"\0upload\0part", b"a"):
+            await put(store, name)
+        assert await names(store) == [b"a"]
+        assert await names(store, Query(reverse=True)) == [b"a"]
+        assert await names(store, Query(prefix=b"\0upload")) == [b"\0upload\0part"]
+        assert await get(store, b"\0upload\0part") == b"body"
 
     play(scenario)
 

@@ -68,6 +68,7 @@ def test_what_a_proxy_wrote_and_did_not_list_is_listed_by_a_device() -> None:
         assert await names(store) == [b"a"]
         assert await get(store, b"a") == b"one"
         await asyncio.sleep(1)
+        assert await counted(store) == (1, 1, 3)
         assert world.debts() == 0
         await second.walk()
         await third.walk()
