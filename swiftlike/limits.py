@@ -251,6 +251,9 @@ DEBTS_WAITING_MAX: Final = 20_000
 CONTAINERS_CACHED_MAX: Final = 10_000
 """Containers whose info a proxy keeps for a second."""
 
+BUCKETS_CACHED_MAX: Final = 10_000
+"""Bucket names whose account a proxy keeps for a second."""
+
 CONTAINERS_DIRTY_MAX: Final = 10_000
 """Containers whose usage a proxy still owes to their accounts; above it the one marked first is forgotten, and counted."""
 

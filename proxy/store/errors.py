@@ -7,7 +7,8 @@
     ├── Refused                     what stands there does not allow it; nothing was changed
     │   ├── ConditionFailed
     │   ├── ContainerNotEmpty
-    │   └── PolicyDiffers, NoSuchPolicy
+    │   ├── PolicyDiffers, NoSuchPolicy
+    │   └── BucketTaken             another account's container has the name among all buckets
     ├── Unavailable                 provably without effect: ask again
     │   ├── OutOfSpace              too many of the owners are full
     │   └── BodyGone                a body that is being read was replaced, or its holders are down
@@ -68,6 +69,10 @@ class PolicyDiffers(Refused):
 
 class NoSuchPolicy(Refused):
     """No storage policy has this name."""
+
+
+class BucketTaken(Refused):
+    """The name of the bucket is another account's."""
 
 
 class Unavailable(StoreError):

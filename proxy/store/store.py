@@ -14,6 +14,7 @@ from typing import Final, Self
 from proxy.cluster.register import Registers
 from proxy.cluster.rounds import Stragglers
 from proxy.store.accounts import Accounts
+from proxy.store.buckets import Buckets, RegisteredContainers
 from proxy.store.cache import ContainerCache
 from proxy.store.containers import Containers
 from proxy.store.debts import Debts
@@ -45,7 +46,7 @@ class Store:
         self.listings: Final = Listings(nodes, self._stragglers, patience, random, registers.clock.now_us)
         self.usage: Final = UsageCarrier(nodes, registers.clock, self.listings, self._rows)
         self.accounts: Final = Accounts(registers, self.listings)
-        self.containers: Final = Containers(
+        containers = Containers(
             registers,
             policies,
             self.accounts,
@@ -54,9 +55,11 @@ class Store:
             self.debts,
             ContainerCache(CONTAINERS_CACHED_MAX),
         )
-        listing = ObjectListing(registers, self.containers, self._rows)
-        self.objects: Final = Objects(registers, self.containers, listing, self.debts, self.usage)
-        self.payer: Final = Payer(registers, self.containers, listing, self._rows, self.usage)
+        listing = ObjectListing(registers, containers, self._rows)
+        self.objects: Final = Objects(registers, containers, listing, self.debts, self.usage)
+        self.buckets: Final = Buckets(containers, self.objects, registers.clock.now_us, nodes.now)
+        self.containers: Final = RegisteredContainers(containers, self.buckets)
+        self.payer: Final = Payer(registers, containers, listing, self._rows, self.usage)
         self._jobs: list[asyncio.Task[None]] = []
         self._tasks = asyncio.TaskGroup()
 

@@ -19,6 +19,7 @@ from proxy.http.errors import (
 from proxy.http.response import Headers, Response
 from proxy.store.errors import (
     AccountDeleted,
+    BucketTaken,
     ConditionFailed,
     ContainerNotEmpty,
     NoSuchAccount,
@@ -54,6 +55,7 @@ _TOLD: Final[dict[type[Exception], tuple[int, str]]] = {
     ConditionFailed: (412, "The condition of the request does not hold."),
     ContainerNotEmpty: (409, "The container has objects: delete them first."),
     PolicyDiffers: (409, "The container exists with another storage policy, which it keeps."),
+    BucketTaken: (409, "The name is another account's bucket."),
     NoSuchPolicy: (400, "No storage policy has this name."),
     OutOfSpace: (507, "The devices that this belongs to are full; nothing was stored."),
     Unavailable: (503, "Too few devices answered; nothing was changed. Ask again."),
