@@ -21,7 +21,7 @@ from storage_node.tables import Change, Held, read_held
 from swiftlike.entries import Entry, Version, encode
 from swiftlike.node_calls import Acceptance, Promise, RowRefused, Standing
 from swiftlike.registers import Register
-from swiftlike.timestamps import Ballot, WriteId
+from swiftlike.timestamps import ZERO_BALLOT, Ballot, WriteId
 
 
 class Bodies(Protocol):
@@ -231,16 +231,19 @@ class Disown:
 
 @dataclass(slots=True)
 class UpsertRows:
-    """Merge rows into their listings."""
+    """Merge rows into their listings.
+
+    A row that is taken is answered with the ballot of the container's entry under which it was: see RowTaken.
+    """
 
     rows: tuple[RowOffer, ...]
     body_bytes: int = 0
     spends_reserve: bool = True
 
-    def apply(self, change: Change, bodies: Bodies) -> list[RowRefused | None]:
+    def apply(self, change: Change, bodies: Bodies) -> list[Ballot | RowRefused]:
         """Take or refuse each row."""
         parents: dict[Key, tuple[int, Register | None, Standing]] = {}
-        answers: list[RowRefused | None] = []
+        answers: list[Ballot | RowRefused] = []
         takes_rows: set[Listing] = set()
         for row in self.rows:
             if row.parent not in parents:
@@ -249,9 +252,10 @@ class UpsertRows:
                 standing = change.standing(row.parent.table, hashed)
                 parents[row.parent] = hashed, None if held is None else held.register, standing
             hashed, parent, standing = parents[row.parent]
-            refused = None
+            refused, container = None, ZERO_BALLOT
             if row.parent.table == keys.CONTAINERS:
                 refused = acceptor.refuse_row(parent, row.entry.ballot, standing)
+                container = ZERO_BALLOT if parent is None else parent.ballot
             if (
                 refused is None
                 and acceptor.is_below_floor(row.entry.ballot, standing)
@@ -267,7 +271,7 @@ class UpsertRows:
                         )
                     takes_rows.add(row.listing)
                 upsert_row(change, row.listing, hashed, row.name, row.entry)
-            answers.append(refused)
+            answers.append(container if refused is None else refused)
         return answers
 
 

@@ -26,7 +26,17 @@ from storage_node.requests import MICROS_MAX, NAME_BYTES_MAX, Fields
 from storage_node.store import Offered, Store
 from swiftlike.entries import Entry, encode
 from swiftlike.limits import ITEMS_MAX, PAGE_ITEMS_MAX, PATH_BYTES_MAX, RPC_BODY_BYTES_MAX
-from swiftlike.node_calls import SEEN, Code, DueKind, Method, Query, Standing, encode_version, pack_list
+from swiftlike.node_calls import (
+    SEEN,
+    Code,
+    DueKind,
+    Method,
+    Query,
+    RowRefused,
+    Standing,
+    encode_version,
+    pack_list,
+)
 from swiftlike.registers import encode_register
 from swiftlike.rpc.errors import CallFailed
 from swiftlike.rpc.service import Call, Service
@@ -271,8 +281,8 @@ class DeviceService:
         votes = {parent: self._votes(parent) for parent in {row.parent for row in rows}}
         return Reply(
             body=pack_list(
-                votes[row.parent] if refused is None else (refused.closing, refused.incarnation)
-                for row, refused in zip(rows, answers, strict=True)
+                (False, *answer) if isinstance(answer, RowRefused) else (True, votes[row.parent], answer)
+                for row, answer in zip(rows, answers, strict=True)
             )
         )
 

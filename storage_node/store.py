@@ -132,8 +132,8 @@ class Store(Protocol):
     async def fill(self, key: Key, body_id: WriteId, body: bytes | memoryview | Staged) -> bool:
         """Bring a missing body; say whether the entry that lacked it is whole now."""
 
-    async def upsert_rows(self, rows: Sequence[RowOffer]) -> list[RowRefused | None]:
-        """Merge rows into their listings, all in one transaction; each is taken (None) or refused."""
+    async def upsert_rows(self, rows: Sequence[RowOffer]) -> list[Ballot | RowRefused]:
+        """Merge rows into their listings, all in one transaction; each is taken, under a ballot of its container, or refused."""
 
     async def pay(self, debts: Sequence[tuple[Key, Version]]) -> int:
         """Clear debts, each only if that version still owes; return how many were."""

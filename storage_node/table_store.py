@@ -92,9 +92,9 @@ class TableStore(ABC):
         answer: Promise | None = await self._submit(operation)
         return self._applied(answer)
 
-    async def upsert_rows(self, offered: Sequence[RowOffer]) -> list[RowRefused | None]:
-        """Merge rows into their listings, all in one transaction; each is taken (None) or refused."""
-        answer: list[RowRefused | None] = await self._submit(operations.UpsertRows(tuple(offered)))
+    async def upsert_rows(self, offered: Sequence[RowOffer]) -> list[Ballot | RowRefused]:
+        """Merge rows into their listings, all in one transaction; each is taken, under a ballot of its container, or refused."""
+        answer: list[Ballot | RowRefused] = await self._submit(operations.UpsertRows(tuple(offered)))
         return answer
 
     async def pay(self, debts: Sequence[tuple[Key, Version]]) -> int:

@@ -20,7 +20,7 @@ from swiftlike.entries import Entry, Version, decode, encode
 from swiftlike.limits import ITEMS_MAX, PAGE_ITEMS_MAX
 from swiftlike.registers import Register, Replaced, decode_register, encode_register
 from swiftlike.rpc.transport import Body, Header
-from swiftlike.timestamps import Ballot, Offer, Timestamp, WriteId
+from swiftlike.timestamps import ZERO_BALLOT, Ballot, Offer, Timestamp, WriteId
 
 
 class Method(StrEnum):
@@ -211,6 +211,14 @@ class RowTaken(NamedTuple):
     """A row that a listing took."""
 
     votes: bool
+    container: Ballot = ZERO_BALLOT
+    """Of the container's entry under which it was taken; zero where none is known, and for an account's rows.
+
+    Only answers under one and the same ballot make a majority. A closing prepare and a row meet at one owner at least, and
+    there the row was taken either before the promise, so that whoever deletes the container finds it, or under an entry
+    that was accepted above it. Held by a majority, that entry is chosen, and keeps an older tombstone from ever being; held
+    by that one owner alone, it does not.
+    """
 
 
 class RowRefused(NamedTuple):

@@ -161,8 +161,8 @@ class NodeClient:
         """Offer rows to their listings, all in one transaction."""
         reply = await self._call(Method.UPSERT_ROWS, self._placed(table), pack_list(map(pack_row, rows)))
         return [
-            RowTaken(answer) if isinstance(answer, bool) else RowRefused(answer[0], Timestamp(answer[1]))
-            for answer in unpack_list(reply.body)
+            RowTaken(flag, Ballot(stamp)) if taken else RowRefused(flag, Timestamp(stamp))
+            for taken, flag, stamp in unpack_list(reply.body)
         ]
 
     async def pay(self, table: bytes, debts: Sequence[tuple[bytes, Version]]) -> int:

@@ -19,6 +19,7 @@ from swiftlike.listed import Listed
 from swiftlike.node_calls import Code, RowOffer, RowRefused, RowTaken
 from swiftlike.node_client import NodeClient, NodeFailed
 from swiftlike.rpc.transport import Outcome
+from swiftlike.timestamps import ZERO_BALLOT, Ballot
 
 _ROW_BYTES: Final = 256
 """What a row takes beside its names and metadata, at most."""
@@ -28,7 +29,7 @@ class Upserted(Enum):
     """What became of a row."""
 
     TAKEN = "a majority has it"
-    CLOSING = "refused: its container is being deleted"
+    CLOSING = "refused: its container is being deleted, or its owners hold different entries of it: settle it"
     GONE = "refused: its incarnation of the container is gone"
     UNAVAILABLE = "too few owners answered; it may be there, and its debt stands"
 
@@ -124,30 +125,39 @@ class _Row:
         self.offer = offer
         self.ended = asyncio.Event()
         self.upserted = Upserted.UNAVAILABLE
-        self._answers: dict[DeviceId, Answer] = {}
+        self._answers: dict[DeviceId, RowTaken | RowRefused | None] = {}
         self._is_refused = self._is_closing = False
 
     def hear(self, device: DeviceId, answer: RowTaken | RowRefused | None) -> None:
         """Take the answer of one owner; None when it failed."""
-        match answer:
-            case RowTaken(votes):
-                self._answers[device] = Answer.VOTE if votes else Answer.WITNESS
-            case RowRefused(closing):
-                self._answers[device] = Answer.NO
-                self._is_refused = True
-                self._is_closing |= closing
-            case None:
-                self._answers[device] = Answer.NO
+        if isinstance(answer, RowRefused):
+            self._is_refused = True
+            self._is_closing |= answer.closing
+        self._answers[device] = answer
         if self.ended.is_set():
             return
-        verdict = judge(self.placement.owners, Need.WRITE, self._answers)
-        if verdict is Verdict.UNDECIDED:
-            return
-        if verdict is Verdict.REACHED:
+        # Those who took it under one entry of the container count together, and only they.
+        seen = {answer.container for answer in self._answers.values() if isinstance(answer, RowTaken)}
+        verdicts = {self._judge(container) for container in seen or {ZERO_BALLOT}}
+        if Verdict.REACHED in verdicts:
             self.upserted = Upserted.TAKEN
+        elif Verdict.UNDECIDED in verdicts:
+            return
         elif self._is_refused:
             self.upserted = Upserted.CLOSING if self._is_closing else Upserted.GONE
+        elif len(seen) > 1:
+            self.upserted = Upserted.CLOSING
         self.ended.set()
+
+    def _judge(self, container: Ballot) -> Verdict:
+        answers = {owner: _worth(answer, container) for owner, answer in self._answers.items()}
+        return judge(self.placement.owners, Need.WRITE, answers)
+
+
+def _worth(answer: RowTaken | RowRefused | None, container: Ballot) -> Answer:
+    if not isinstance(answer, RowTaken) or answer.container != container:
+        return Answer.NO
+    return Answer.VOTE if answer.votes else Answer.WITNESS
 
 
 def _batches(rows: list[_Row]) -> list[list[_Row]]:

@@ -177,7 +177,8 @@ class DeviceLife(RuleBasedStateMachine):
     @rule(name=names, size=st.integers(0, 99), step=steps, gone=st.booleans())
     def upsert_row(self, name: bytes, size: int, step: int, gone: bool) -> None:
         entry = row(self.at(step), size, tombstone=gone)
-        assert self.run(self.device.upsert_rows([RowOffer(CONTAINER, name, entry)])) == [None]
+        (taken,) = self.run(self.device.upsert_rows([RowOffer(CONTAINER, name, entry)]))
+        assert isinstance(taken, Ballot), taken
         old = self.rows.get(name)
         if old is None or (entry.ballot, entry.write_id) > (old.ballot, old.write_id):
             self.rows[name] = entry

@@ -379,8 +379,9 @@ async def test_a_dropped_partition_leaves_nothing_behind(store: Store) -> None:
 
 
 async def rows(store: Store, *offered: tuple[bytes, Entry]) -> list[RowRefused | None]:
-    """Upsert rows of the tests' container."""
-    return await store.upsert_rows([RowOffer(CONTAINER, name, entry) for name, entry in offered])
+    """Upsert rows of the tests' container; return what was refused, and None for what was taken."""
+    answers = await store.upsert_rows([RowOffer(CONTAINER, name, entry) for name, entry in offered])
+    return [answer if isinstance(answer, RowRefused) else None for answer in answers]
 
 
 async def test_a_container_counts_its_rows_exactly(store: Store) -> None:
@@ -435,6 +436,14 @@ async def test_a_closing_promise_refuses_rows_until_a_later_prepare_lifts_it(sto
     assert await rows(store, (b"a", row(2))) == [RowRefused(closing=True, incarnation=CREATED)]
     await offer(store, CONTAINER, container(3))
     assert await rows(store, (b"a", row(2))) == [None]
+
+
+async def test_a_row_is_taken_under_the_ballot_of_the_containers_entry(store: Store) -> None:
+    offered = [RowOffer(CONTAINER, b"a", row(2))]
+    assert await store.upsert_rows(offered) == [ZERO_BALLOT]
+    await offer(store, CONTAINER, container())
+    await store.prepare(CONTAINER, ballot(7))
+    assert await store.upsert_rows(offered) == [container().ballot]
 
 
 async def test_a_deleted_container_refuses_rows_and_a_new_one_starts_empty(store: Store) -> None:

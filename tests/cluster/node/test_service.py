@@ -446,7 +446,7 @@ async def test_an_owner_that_does_not_vote_says_so_with_every_answer_about_rows(
     partition = LAYOUT.partition(CONTAINERS, LAYOUT.hashed(CONTAINER.path))
     await stand(node.store, CONTAINERS, partition, Standing(votes=False))
     offer = RowOffer(CONTAINER.path, b"b", row(1))
-    assert await node.client.upsert_rows(CONTAINERS, [offer]) == [RowTaken(votes=False)]
+    assert await node.client.upsert_rows(CONTAINERS, [offer]) == [RowTaken(votes=False, container=container().ballot)]
     assert not (await node.client.list_rows(CONTAINERS, CONTAINER.path, Query(), CREATED))[1]
     assert not (await node.client.tally(CONTAINERS, CONTAINER.path, CREATED))[1]
     assert not (await node.client.span_digest(CONTAINERS, CONTAINER.path, b"", b"", CREATED))[1]
@@ -497,7 +497,7 @@ async def test_a_row_of_a_gone_incarnation_is_refused_and_the_others_are_taken(n
     good = RowOffer(CONTAINER.path, b"c", row(1))
     refused, taken = await node.client.upsert_rows(CONTAINERS, [old, good])
     assert refused == RowRefused(closing=False, incarnation=CREATED)
-    assert taken == RowTaken(votes=True)
+    assert taken == RowTaken(votes=True, container=container().ballot)
 
 
 async def test_debts_are_owed_until_they_are_paid(node: Node) -> None:
