@@ -21,7 +21,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
-from enum import IntEnum
 from functools import partial
 from pathlib import Path
 from random import Random, SystemRandom
@@ -35,6 +34,7 @@ from ring.ring import Ring
 from storage_node.device import Device, Settings
 from storage_node.disk import Disk
 from storage_node.errors import DeviceFailed, DeviceRefused, InsufficientStorage, StorageError
+from storage_node.exits import Exit
 from storage_node.housekeeping import keep_house
 from storage_node.metrics import DeviceMetrics
 from storage_node.rings import RingSet
@@ -55,7 +55,7 @@ from swiftlike.listed import Payment
 from swiftlike.rpc.network import SocketNetwork
 from swiftlike.rpc.server import Server
 from swiftlike.rpc.transport import Address, TcpAddress, UnixAddress
-from swiftlike.supervision import DRAINED_CODE, READY, REFUSED, REFUSED_CODE, end_with, tell
+from swiftlike.supervision import READY, REFUSED, end_with, tell
 from swiftlike.tls import renew, server_context
 
 log: Final = logging.getLogger("storage_node.process")
@@ -63,14 +63,6 @@ log: Final = logging.getLogger("storage_node.process")
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _KEPT_BYTES: Final = 32 * 1024**2
-
-
-class Exit(IntEnum):
-    """How a device process ends."""
-
-    DRAINED = DRAINED_CODE
-    REFUSED = REFUSED_CODE
-    SYNC_FAILED = 3
 
 
 OpenPayer: TypeAlias = Callable[

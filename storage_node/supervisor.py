@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from storage_node.process import Exit
+from storage_node.exits import Exit
 from swiftlike.config import ConfigError, DeviceConfig, HostConfig, StorageConfig, load_cluster, load_host
 from swiftlike.supervision import DRAINED_CODE, REFUSED_CODE, Children, Job, Patience, cause
 from swiftlike.tls import server_context

@@ -8,13 +8,9 @@ only by what travels between them.
 
 import signal
 import sys
-from typing import Final
 
 from proxy.opening import open_payer
 from storage_node import process
-
-MODULE: Final = "tools.device_process"
-"""What a supervisor starts."""
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -14,7 +14,7 @@ from proxy.supervisor import PortTaken, load_proxy
 from storage_node.supervisor import Supervisor, SupervisorExit, load_storage
 from swiftlike import logs
 from swiftlike.config import ConfigError
-from tools import device_process
+from tools.composition import DEVICE_PROCESS
 from tools.serve.command import serve
 
 
@@ -48,7 +48,7 @@ def storage(path: Path) -> None:
         click.echo(f"swiftlike storage: {error}", err=True)
         sys.exit(SupervisorExit.REFUSED)
     logs.set_level(host.log_level)
-    sys.exit(asyncio.run(Supervisor(path.absolute(), host, device_process.MODULE).run()))
+    sys.exit(asyncio.run(Supervisor(path.absolute(), host, DEVICE_PROCESS).run()))
 
 
 @main.command()

@@ -16,8 +16,6 @@ from random import Random
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from ring.builder import RingBuilder
-from ring.builder.file import save_builder
 from ring.device import Device, DeviceId
 from ring.file import replace_file
 from ring.files import RING_SUFFIX
@@ -155,6 +153,10 @@ def _format(directory: Path) -> UUID:
 
 def _write_ring(directory: Path, name: str, replicas: int, devices: Sequence[Device]) -> None:
     """Make a ring and its builder, as `swiftlike-ring-builder` would."""
+    # Here and not above: it brings numpy along, a quarter of a start that makes no ring.
+    from ring.builder import RingBuilder
+    from ring.builder.file import save_builder
+
     builder = RingBuilder(uuid4(), name, PART_POWER, float(replicas), MIN_PART_HOURS)
     for device in devices:
         builder.add(device)

@@ -12,7 +12,7 @@ from typing import Final
 
 from proxy.supervisor import WorkerChildren, load_proxy
 from storage_node.supervisor import DeviceChildren, load_storage
-from tools import device_process
+from tools.composition import DEVICE_PROCESS
 from tools.serve.layout import ServeRefused
 
 END_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -42,7 +42,7 @@ async def run(host_file: Path, when_ready: Callable[[Sequence[str]], None]) -> N
     _, proxy = load_proxy(host_file)
     # Left in the reverse order: workers first.
     async with (
-        DeviceChildren(host_file, storage, give_up, device_process.MODULE) as devices,
+        DeviceChildren(host_file, storage, give_up, DEVICE_PROCESS) as devices,
         WorkerChildren(host_file, proxy, give_up) as workers,
     ):
         devices.start()

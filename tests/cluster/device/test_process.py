@@ -11,8 +11,9 @@ from shutil import copytree, rmtree
 
 import pytest
 
+from storage_node.exits import Exit
 from storage_node.identity import lock_device, unlock_device
-from storage_node.process import Exit, read_us
+from storage_node.process import read_us
 from swiftlike.entries import Entry
 from swiftlike.node_client import NodeClient, NodeFailed
 from swiftlike.rpc.client import Client

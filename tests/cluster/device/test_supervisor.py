@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from storage_node.process import Exit
+from storage_node.exits import Exit
 from storage_node.supervisor import Supervisor, load_storage
 from tests.cluster.device.hosts import Host, wait_until
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography.x509 import load_der_x509_certificate
 
-from storage_node.process import Exit
+from storage_node.exits import Exit
 from swiftlike.config import ConfigError, TlsConfig, load_host
 from swiftlike.node_client import NodeClient, NodeFailed
 from swiftlike.rpc.client import Client

@@ -1,0 +1,13 @@
+"""How a device process ends, for itself and for whoever started it."""
+
+from enum import IntEnum
+
+from swiftlike.supervision import DRAINED_CODE, REFUSED_CODE
+
+
+class Exit(IntEnum):
+    """How a device process ends."""
+
+    DRAINED = DRAINED_CODE
+    REFUSED = REFUSED_CODE
+    SYNC_FAILED = 3
