@@ -6,6 +6,7 @@ can be refused without it has been.
 
 import os
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Final
 
 from proxy.auth.decisions import Action
@@ -16,7 +17,7 @@ from proxy.http.errors import BodyTooLarge, RangeNotSatisfiable
 from proxy.http.ranges import Span, resolve_ranges
 from proxy.http.request import Request
 from proxy.http.response import Headers, Response
-from proxy.store.errors import NoSuchObject
+from proxy.store.errors import ConditionFailed, NoSuchObject
 from proxy.store.values import Attributes, Condition, Description, ObjectBody, ObjectInfo, Received
 from proxy.swift_api.asks import Ask
 from proxy.swift_api.descriptions import describe_anew, describe_new, read_delete_at_us
@@ -71,10 +72,27 @@ async def store(ask: Ask) -> Response:
         describe_new(request.headers, ask.resource.name),
         read_delete_at_us(request.headers, ask.around.now_us()),
     )
+    condition = write_condition(request)
+    if condition is not None and not body.arrived:
+        await _refuse_early(ask, condition)
     info = await ask.around.store.objects.put(
-        ask.resource.of_object, upload, deadline=ask.deadline, condition=write_condition(request)
+        ask.resource.of_object, upload, deadline=ask.deadline, condition=condition
     )
     return stored(info)
+
+
+async def _refuse_early(ask: Ask, condition: Condition) -> None:
+    """Refuse a body that is still to come when its condition does not hold now; the write judges it again.
+
+    Raises ConditionFailed.
+    """
+    found: ObjectInfo | None = None
+    with suppress(NoSuchObject):
+        found, _ = await ask.around.store.objects.read(
+            ask.resource.of_object, deadline=ask.deadline, inline_bytes=0
+        )
+    if not condition(found):
+        raise ConditionFailed(found)
 
 
 def stored(info: ObjectInfo) -> Response:

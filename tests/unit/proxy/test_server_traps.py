@@ -51,6 +51,7 @@ async def test_a_client_that_expects_100_continue_is_invited_once_it_may_store()
         (("Host: h", "Host: h\r\nX-Delete-At: soon"), 400),
         (("Content-Length: 5", "Content-Length: 5368709121"), 413),
         (("Host: h", "Host: h\r\nX-Object-Manifest: c/o"), 501),
+        (("Host: h", "Host: h\r\nIf-Match: x"), 412),
         (("Content-Length: 5", "X-Nothing: 0"), 411),
     ],
     ids=str,
