@@ -48,6 +48,8 @@ _IN_QUERY: Final = frozenset(
         b"X-Amz-Signature",
     }
 )
+_BODY_IN_QUERY: Final = b"X-Amz-Content-Sha256"
+"""Some clients say in the query what the body is, and sign that; the others leave it open."""
 
 
 @lru_cache(maxsize=10_000)
@@ -210,7 +212,7 @@ def read_query(head: Head, rules: Rules, now_us: int) -> V4Claim:
     """Read a claim out of the query. Raises SignatureRefused."""
     fields: dict[bytes, str] = {}
     for name, value in parameters_of(head.raw_query):
-        if name in _IN_QUERY:
+        if name in _IN_QUERY or name == _BODY_IN_QUERY:
             if name in fields:
                 raise _malformed_query(f"{name.decode()} is there twice")
             fields[name] = value.decode("utf-8", "replace")
@@ -231,7 +233,7 @@ def read_query(head: Head, rules: Rules, now_us: int) -> V4Claim:
         raise _malformed_query(str(malformed), malformed.facts) from None
     _check_not_expired(stamp, expires_s, now_us)
     _check_all_signed(head, signed)
-    text = head.header("x-amz-content-sha256") or Payload.UNSIGNED.value
+    text = head.header("x-amz-content-sha256") or fields.get(_BODY_IN_QUERY) or Payload.UNSIGNED.value
     return V4Claim(head, credential, stamp, signed, signature, _read_payload(text), text)
 
 

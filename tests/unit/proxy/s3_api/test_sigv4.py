@@ -90,6 +90,26 @@ def test_a_published_presigned_example_is_proven_and_leaves_the_body_open() -> N
 
 
 @pytest.mark.parametrize(
+    ("text", "proven"),
+    [
+        ("UNSIGNED-PAYLOAD", Proven(Payload.UNSIGNED)),
+        (EMPTY, Proven(Payload.SIGNED, sha256=EMPTY)),
+    ],
+)
+def test_a_presigned_request_may_say_in_its_query_what_the_body_is(text: str, proven: Proven) -> None:
+    unsigned = with_query("X-Amz-Date", f"X-Amz-Content-Sha256={text}&X-Amz-Date")(PRESIGNED)
+    canonical = canonical_request(unsigned, ["host"], text)
+    to_sign = string_to_sign(STAMP, "20130524/us-east-1/s3/aws4_request", canonical)
+    key = signing_key(SECRET, "20130524", "us-east-1")
+    signature = hmac.digest(key, to_sign.encode(), "sha256").hex()
+    at = unsigned.raw_query.index("X-Amz-Signature=")
+    signed = unsigned._replace(raw_query=unsigned.raw_query[:at] + f"X-Amz-Signature={signature}")
+    assert prove(signed) == proven
+    other = signed._replace(raw_query=signed.raw_query.replace(text, "0" * 64))
+    assert refusal(other).code == "SignatureDoesNotMatch"
+
+
+@pytest.mark.parametrize(
     ("signed", "payload"), [(CHUNKED, Payload.CHUNKS), (TRAILED, Payload.CHUNKS_AND_TRAILER)]
 )
 def test_a_published_chunked_example_is_proven_and_its_chain_goes_on(signed: Head, payload: Payload) -> None:
