@@ -12,7 +12,7 @@ from typing import Final
 
 from proxy.cluster.nodes import Nodes
 from proxy.cluster.placement import Key
-from proxy.store.errors import StoreError
+from proxy.store.errors import StoreError, Unavailable
 from proxy.store.listings import Listing, Listings
 from proxy.store.names import ContainerName
 from proxy.store.rows import Rows, Upserted
@@ -81,9 +81,16 @@ class UsageCarrier:
             del self._last_looks[name]
             due[name] = container
         gate = asyncio.Semaphore(AT_ONCE)
+        failed = self.failed
         async with asyncio.TaskGroup() as counts:
             for container in due.values():
                 counts.create_task(self._carry_gated(gate, container))
+        if self.failed > failed:
+            log.warning(
+                "the usage of %d containers did not reach their accounts; it is tried again in %g s",
+                self.failed - failed,
+                LAST_LOOK_S,
+            )
 
     async def _wait_for_work(self) -> None:
         next_look = next(iter(self._last_looks.values()), None)
@@ -98,12 +105,10 @@ class UsageCarrier:
         async with gate:
             try:
                 await self._carry(container)
-            except StoreError as error:
-                # The last look tries again; whoever writes next, too.
+            except StoreError:
                 self.failed += 1
-                log.warning(
-                    "the usage of container %r did not reach its account: %s", container.name.path, error
-                )
+                again_at = self._nodes.now() + LAST_LOOK_S
+                self._last_looks.setdefault(container.name, (again_at, container))
 
     async def _carry(self, container: ContainerInfo) -> None:
         account, name = container.name.account, container.name.container
@@ -114,8 +119,7 @@ class UsageCarrier:
             row = counted(container.entry, stamp, usage.objects, usage.bytes)
             listed = Listed(ACCOUNTS, RowOffer(account, name, row))
             if await self._rows.upsert(listed, deadline=deadline) is not Upserted.TAKEN:
-                self.failed += 1
-                return
+                raise Unavailable("too few owners took the row")
             stands = await self._listings.row(Listing(Key(ACCOUNTS, account)), name, deadline=deadline)
             if stands is None or stands.ballot <= row.ballot or stands.tombstone:
                 return

@@ -33,10 +33,12 @@ class StoreCluster:
     cluster: Cluster
     stack: AsyncExitStack
     registers: dict[str, Registers] = field(default_factory=dict)
+    loss_chance: float = 0.0
+    """Of each call, and of each answer."""
 
     async def proxy(self, name: str = "proxy", skew_s: float = 0.0) -> Store:
         """Start a proxy."""
-        registers = await self.cluster.proxy(name, skew_s, patience=PATIENCE)
+        registers = await self.cluster.proxy(name, skew_s, lambda: self.loss_chance, PATIENCE)
         self.registers[name] = registers
         return await self.stack.enter_async_context(Store(registers, POLICIES, self.cluster.random))
 

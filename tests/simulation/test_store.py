@@ -416,6 +416,22 @@ def test_a_count_by_a_proxy_whose_clock_is_behind_is_not_lost() -> None:
     play(scenario)
 
 
+def test_a_count_that_finds_too_few_owners_is_made_again_when_they_are_back() -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        await put(store, b"a", b"12345")
+        for name in ("device-0", "device-1"):
+            await world.cluster.network.crash(name)
+        await asyncio.sleep(30)
+        assert store.usage.failed > 1
+        for name in ("device-0", "device-1"):
+            world.cluster.network.restart(name)
+        await asyncio.sleep(11)
+        assert await counted(store) == (1, 1, 5)
+
+    play(scenario)
+
+
 def test_a_late_count_never_brings_a_deleted_container_back() -> None:
     async def scenario(world: StoreCluster, store: Store) -> None:
         await create(store)
