@@ -84,7 +84,7 @@ async def _serve(directory: Path, count: int, first: int, seconds: float, in_fli
     device.start()
     start_s = time.perf_counter() - start
     gets = await get_rate(device, seconds, count)
-    cold_reads = device.counters.cold_reads
+    cold_reads, index_faults = device.counters.cold_reads, device.counters.index_faults
     puts, done = await put_rate(device, seconds, in_flight, body=BODY, first=first)
     figures = {
         "start_s": start_s,
@@ -93,6 +93,7 @@ async def _serve(directory: Path, count: int, first: int, seconds: float, in_fli
         "put": done,
         "private_bytes": private_bytes(),
         "cold_reads": cold_reads,
+        "index_faults": index_faults,
     }
     await device.close()
     return figures
