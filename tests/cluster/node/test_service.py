@@ -446,7 +446,9 @@ async def test_an_owner_that_does_not_vote_says_so_with_every_answer_about_rows(
     partition = LAYOUT.partition(CONTAINERS, LAYOUT.hashed(CONTAINER.path))
     await stand(node.store, CONTAINERS, partition, Standing(votes=False))
     offer = RowOffer(CONTAINER.path, b"b", row(1))
-    assert await node.client.upsert_rows(CONTAINERS, [offer]) == [RowTaken(votes=False, container=container().ballot)]
+    assert await node.client.upsert_rows(CONTAINERS, [offer]) == [
+        RowTaken(votes=False, container=container().ballot)
+    ]
     assert not (await node.client.list_rows(CONTAINERS, CONTAINER.path, Query(), CREATED))[1]
     assert not (await node.client.tally(CONTAINERS, CONTAINER.path, CREATED))[1]
     assert not (await node.client.span_digest(CONTAINERS, CONTAINER.path, b"", b"", CREATED))[1]
