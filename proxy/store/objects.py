@@ -331,6 +331,7 @@ class Objects:
         container, is_fresh = await self._containers.look(name, deadline=deadline)
         for _ in range(TRIES_MAX):
             refused: ConditionFailed | None = None
+            is_of_the_past = False
             try:
                 found = await operation(container)
                 if found is not None or is_fresh:
@@ -340,12 +341,12 @@ class Objects:
                     raise
                 refused = failed
             except _OtherIncarnation:
-                pass
+                is_of_the_past = True
             again = await self._containers.read(name, deadline=deadline, max_age_s=0)
             is_same, container, is_fresh = again.incarnation == container.incarnation, again, True
-            if is_same and refused is not None:
-                raise refused
-            if is_same and found is None:
+            if is_same and not is_of_the_past:
+                if refused is not None:
+                    raise refused
                 return None
         raise OutcomeUnknown("the container is made anew again and again")
 
