@@ -35,7 +35,15 @@ from swiftlike import logs
 from swiftlike.config import Cluster, ConfigError, HostConfig, ProxyConfig, load_cluster, load_host
 from swiftlike.limits import HttpLimits
 from swiftlike.rpc.client import Client
-from swiftlike.supervision import DRAINED_CODE, READY, REFUSED, REFUSED_CODE, end_with, tell
+from swiftlike.supervision import (
+    DRAINED_CODE,
+    READY,
+    REFUSED,
+    REFUSED_CODE,
+    allow_descriptors,
+    end_with,
+    tell,
+)
 from swiftlike.tls import calling_network
 
 log: Final = logging.getLogger("proxy.process")
@@ -59,6 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.parent is not None:
         end_with(options.parent)
     logs.set_up("info", f"worker={options.worker}")
+    allow_descriptors()
     try:
         host, proxy = load_worker(options.config)
         logs.set_level(host.log_level)

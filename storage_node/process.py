@@ -55,7 +55,7 @@ from swiftlike.listed import Payment
 from swiftlike.rpc.network import SocketNetwork
 from swiftlike.rpc.server import Server
 from swiftlike.rpc.transport import Address, TcpAddress, UnixAddress
-from swiftlike.supervision import READY, REFUSED, end_with, tell
+from swiftlike.supervision import READY, REFUSED, allow_descriptors, end_with, tell
 from swiftlike.tls import renew, server_context
 
 log: Final = logging.getLogger("storage_node.process")
@@ -91,6 +91,7 @@ def main(arguments: list[str] | None = None, open_payer: OpenPayer | None = None
     if options.parent is not None:
         end_with(options.parent)
     logs.set_up("info", f"device={options.device}")
+    allow_descriptors()
     keep_freed_memory()
     try:
         host = load_host(options.config)

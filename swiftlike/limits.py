@@ -119,6 +119,9 @@ DEBTS_PER_S: Final = 500
 OLD_INDEX_AGE_US: Final = 7 * 86_400 * 1_000_000
 """How long the index that a rebuild set aside is kept, for a second thought."""
 
+DESCRIPTORS_MAX: Final = 65_536
+"""Open files and connections that a process asks the kernel for: above all the bounds here together."""
+
 # --- internal RPC (swiftlike/rpc) -------------------------------------------------------------------------------
 
 RPC_HEADER_BYTES_MAX: Final = 80 * 1024

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -151,3 +153,21 @@ async def test_a_child_takes_another_job_in_another_process_or_is_only_told(
         assert len(jobs.pids("one")) == 1
         children.reassign("one", jobs.job("one", SERVE), restart=True)
         await wait_until(starts(jobs, "one", 2))
+
+
+def test_a_process_may_open_as_many_files_as_the_hard_limit_lets_it() -> None:
+    script = (
+        "import resource as r\n"
+        "r.setrlimit(r.RLIMIT_NOFILE, (64, {hard}))\n"
+        "from swiftlike.supervision import allow_descriptors\n"
+        "allow_descriptors()\n"
+        "print(*r.getrlimit(r.RLIMIT_NOFILE))\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", script.format(hard=512)],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert told.stdout.split() == ["512", "512"]
