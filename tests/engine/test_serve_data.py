@@ -228,6 +228,23 @@ def test_data_that_cannot_be_served_is_refused_with_the_fix(
     assert "\n" not in said
 
 
+def test_data_that_is_refused_is_left_as_it_was(data: Path, tmp_path: Path) -> None:
+    look(tmp_path / "other", devices=1)
+    foreign_device(data, tmp_path / "other")
+    file = tmp_path / "users.toml"
+    file.write_text(USERS)
+    before = (data / "cluster.toml").read_bytes()
+    assert "is a device of another cluster" in refusal(data, users_file=file)
+    assert (data / "cluster.toml").read_bytes() == before
+
+
+def test_users_of_a_file_help_a_cluster_that_has_none(data: Path, tmp_path: Path) -> None:
+    no_users(data, data)
+    file = tmp_path / "users.toml"
+    file.write_text(USERS)
+    assert look(data, users_file=file).first.name == "acme:alice"
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

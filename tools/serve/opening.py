@@ -92,11 +92,15 @@ def opened(asked: Asked) -> Iterator[Opened]:
             was_made = not layout.serve_file.exists()
             if was_made:
                 _make(layout, asked, users)
-            elif users:
-                _seed(layout, users)
             served = read_serve_file(layout)
             _check_devices(layout, served, asked.devices)
             cluster = _check_cluster(layout, served, asked.replicas)
+            if users and not was_made:  # only now: what is refused is left as it was
+                cluster = _seed(layout, users)
+            if not cluster.users:
+                raise ServeRefused(
+                    f"{layout.cluster_file} names no user: add [[users]] there, or give --users FILE"
+                )
         yield Opened(layout, cluster, served, (users or cluster.users)[0], was_made)
 
 
@@ -240,12 +244,13 @@ def _check_cluster(layout: Layout, served: ServeFile, replicas: int | None) -> C
     return cluster
 
 
-def _seed(layout: Layout, users: Sequence[UserConfig]) -> None:
+def _seed(layout: Layout, users: Sequence[UserConfig]) -> Cluster:
     """Add users to the cluster's file; one that is there already takes what is given now."""
     table = load_cluster_table(layout)
     given = {(user.account, user.user) for user in users}
     kept = [user for user in table.get("users", []) if (user.get("account"), user.get("user")) not in given]
     write_cluster_file(layout, {**table, "users": [*kept, *users_table(users)]})
+    return load_cluster(layout.cluster_file)
 
 
 def _read_users(path: Path | None) -> tuple[UserConfig, ...]:

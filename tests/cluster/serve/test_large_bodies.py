@@ -47,6 +47,13 @@ def begin_put(serve: Serve, swift: Swift, name: str, size: int) -> http.client.H
     return connection
 
 
+def go_on(connection: http.client.HTTPConnection, mib: int) -> None:
+    """Send the rest of a body, and wait for the answer."""
+    for piece in body_of(mib):
+        connection.send(piece)
+    connection.getresponse()
+
+
 def staged(serve_data: Path) -> list[str]:
     """The bodies on their way to a device."""
     return [str(path) for path in serve_data.glob("devices/*/staging/*")]
@@ -103,3 +110,21 @@ def test_a_client_that_vanishes_in_the_middle_of_an_upload_leaves_nothing(
         wait_for(lambda: not staged(tmp_path / "data"), "the devices have let go of it", 60)
         assert swift.names(BOX) == []
         assert swift.request("GET", BOX, "o1").status == 404
+
+
+def test_a_proxy_that_dies_in_the_middle_of_an_upload_leaves_nothing(serve: Serve, tmp_path: Path) -> None:
+    with Swift.of(serve.ready) as swift:
+        connection = begin_put(serve, swift, "large", 64 * MIB)
+        for piece in body_of(8):
+            connection.send(piece)
+        wait_for(lambda: staged(tmp_path / "data"), "the devices have some of it")
+        # Whichever of them has it.
+        for number in (1, 2):
+            serve.kill_and_wait(f"worker {number}", serve.worker(number))
+        with pytest.raises((OSError, http.client.HTTPException)):
+            go_on(connection, 56)
+        connection.close()
+        wait_for(lambda: not staged(tmp_path / "data"), "the devices have let go of it", 60)
+        swift.close()
+        assert swift.request("GET", BOX, "large").status == 404
+        assert swift.names(BOX) == []

@@ -2,11 +2,13 @@
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -47,13 +49,29 @@ def steps_of(section: str) -> Iterator[Step]:
                 yield Step("", line.removeprefix("$ "), tuple(said))
 
 
+def install(programs: Path) -> None:
+    """Write the programs that an installation would have: these sources', whatever else is installed here."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for name, where in project["scripts"].items():
+        module, _, function = where.partition(":")
+        code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from {module} import {function}; sys.exit({function}())"
+        (programs / name).write_text(
+            f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -c {shlex.quote(code)} "$@"\n'
+        )
+        (programs / name).chmod(0o755)
+
+
 class Operator:
     """Someone who follows the page in an empty directory."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._started: list[subprocess.Popen[bytes]] = []
-        self._environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        programs = directory / "bin"
+        programs.mkdir()
+        install(programs)
+        path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self._environment = {**os.environ, "PATH": path}
 
     def follow(self, step: Step) -> None:
         """Write a file, or run a command."""
