@@ -6,6 +6,7 @@ cluster. Never sees a socket.
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final, Self
@@ -14,11 +15,14 @@ from proxy.auth.users import Users
 from proxy.cluster.register import Registers
 from proxy.http.request import Request
 from proxy.http.response import Response
+from proxy.s3_api.api import S3Api
+from proxy.s3_api.asks import Surroundings as S3Surroundings
+from proxy.s3_api.signatures import Rules
 from proxy.store.errors import StoreError
 from proxy.store.store import Store
 from proxy.swift_api.api import SwiftApi, speaks_swift
 from proxy.swift_api.asks import Surroundings
-from swiftlike.config import Cluster
+from swiftlike.config import Cluster, ProxyConfig
 from swiftlike.user_config import UserConfig
 
 log: Final = logging.getLogger("proxy.dialects")
@@ -85,22 +89,20 @@ class Seeding:
 class Answering:
     """The dialects of one worker, and what they stand on."""
 
-    def __init__(self, swift: SwiftApi, seeding: Seeding) -> None:
-        """Take the dialect and the users' way in."""
+    def __init__(self, swift: SwiftApi, s3: S3Api, seeding: Seeding) -> None:
+        """Take the dialects and the users' way in."""
         self._swift = swift
+        self._s3 = s3
         self.seeding: Final = seeding
 
     async def __call__(self, request: Request) -> Response:
         """Answer a request in the dialect that it is in."""
-        if speaks_swift(request):
-            return await self._swift(request)
-        return Response(
-            404, [("Content-Type", "text/plain; charset=utf-8")], b"The S3 API is not there yet.\n"
-        )
+        is_swift = speaks_swift(request) and not self._s3.is_named_by_host(request)
+        return await (self._swift if is_swift else self._s3)(request)
 
 
 @asynccontextmanager
-async def answering(cluster: Cluster, registers: Registers) -> AsyncIterator[Answering]:
+async def answering(cluster: Cluster, proxy: ProxyConfig, registers: Registers) -> AsyncIterator[Answering]:
     """Put together what a worker answers with; what goes on behind answers ends with the context."""
     async with AsyncExitStack() as held:
         store = await held.enter_async_context(Store(registers, cluster.policies))
@@ -110,5 +112,8 @@ async def answering(cluster: Cluster, registers: Registers) -> AsyncIterator[Ans
         )
         seeding = await held.enter_async_context(Seeding(users))
         names = {policy.index: policy.name for policy in cluster.policies}
-        around = Surroundings(store, users, cluster.policies, names, now_us)
-        yield Answering(SwiftApi(around), seeding)
+        swift = SwiftApi(Surroundings(store, users, cluster.policies, names, now_us))
+        rules = Rules(proxy.s3_region)
+        host_id = os.urandom(24).hex()
+        s3 = S3Api(S3Surroundings(store, store.buckets, users, rules, proxy.storage_domain, now_us, host_id))
+        yield Answering(swift, s3, seeding)

@@ -117,7 +117,7 @@ class Worker:
             registers = await held.enter_async_context(
                 registers_of(transport, rings, self._host, self._now_us)
             )
-            answer = await held.enter_async_context(answering(self._cluster, registers))
+            answer = await held.enter_async_context(answering(self._cluster, self._proxy, registers))
             access_log = self._access_log()
             server = Server(answer, access_log, self._limits(), self._now_s)
             await held.enter_async_context(server)

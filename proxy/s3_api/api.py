@@ -1,0 +1,123 @@
+"""The S3 dialect: which handler a request goes to.
+
+Owns the table of operations, and the order of what is asked before a handler: what the request is about, who asks, features
+that are not there. Never asks for a body.
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Final
+
+from proxy.http.errors import RequestError
+from proxy.http.request import Request
+from proxy.http.response import Response
+from proxy.s3_api import buckets, copies, deletes, listings, objects
+from proxy.s3_api.access import identify
+from proxy.s3_api.asks import Ask, Surroundings
+from proxy.s3_api.errors import S3Error, not_implemented, response_to
+from proxy.s3_api.later import refuse_later
+from proxy.s3_api.probes import BUCKET_PROBES, OBJECT_PROBES, probe_bucket, probe_object
+from proxy.s3_api.resources import Resource, bucket_of_host, parse_resource
+from proxy.s3_api.signatures import SignatureRefused
+from proxy.store.errors import StoreError
+
+Handler = Callable[[Ask], Awaitable[Response]]
+
+
+async def _store_or_copy(ask: Ask) -> Response:
+    return await (copies.copy(ask) if "x-amz-copy-source" in ask.headers else objects.store(ask))
+
+
+async def _post_form(ask: Ask) -> Response:
+    raise not_implemented("POST of a browser's form")
+
+
+_SERVICE: Final[Mapping[tuple[str, str], Handler]] = {("GET", ""): buckets.list_buckets}
+_BUCKET: Final[Mapping[tuple[str, str], Handler]] = {
+    ("GET", ""): listings.list_objects,
+    ("HEAD", ""): buckets.look,
+    ("PUT", ""): buckets.make,
+    ("DELETE", ""): buckets.delete,
+    ("POST", ""): _post_form,
+    ("GET", "acl"): buckets.show_acl,
+    ("PUT", "acl"): buckets.write_acl,
+    ("GET", "location"): buckets.show_location,
+    ("GET", "versions"): listings.list_versions,
+    ("POST", "delete"): deletes.delete_objects,
+}
+_OBJECT: Final[Mapping[tuple[str, str], Handler]] = {
+    ("GET", ""): objects.read,
+    ("HEAD", ""): objects.read,
+    ("PUT", ""): _store_or_copy,
+    ("DELETE", ""): objects.delete,
+    ("GET", "acl"): objects.show_acl,
+    ("PUT", "acl"): objects.write_acl,
+}
+"""What is done, by method and sub-resource."""
+
+_BUCKET_PARTS: Final = frozenset({name for _, name in _BUCKET} | BUCKET_PROBES) - {""}
+_OBJECT_PARTS: Final = frozenset({name for _, name in _OBJECT} | OBJECT_PROBES) - {""}
+_METHODS: Final = "GET, HEAD, PUT, POST, DELETE"
+
+
+def part_of(names: Collection[str], known: frozenset[str]) -> str:
+    """Return the sub-resource that parameters name; empty: none. Raises S3Error when there are several."""
+    found = sorted(known.intersection(names))
+    if len(found) > 1:
+        if found == ["uploadId", "uploads"] or "uploadId" not in found:
+            raise S3Error(
+                "InvalidArgument",
+                "Conflicting query string parameters: " + ", ".join(found),
+                {"ArgumentName": "ResourceType", "ArgumentValue": found[0]},
+            )
+        return "uploadId"
+    return found[0] if found else ""
+
+
+class S3Api:
+    """The dialect of one worker."""
+
+    def __init__(self, around: Surroundings) -> None:
+        """Take what it stands on."""
+        self._around = around
+
+    def is_named_by_host(self, request: Request) -> bool:
+        """Whether the host names a bucket: then the request is in this dialect, whatever its path."""
+        return bool(bucket_of_host(request.headers.get("Host", ""), self._around.domain))
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer a request."""
+        host_id = self._around.host_id
+        try:
+            response = await self._answer(request)
+        except (S3Error, StoreError, RequestError, SignatureRefused) as error:
+            response = response_to(error, request, host_id)
+        response.headers.append(("x-amz-request-id", request.transaction_id))
+        response.headers.append(("x-amz-id-2", host_id))
+        return response
+
+    async def _answer(self, request: Request) -> Response:
+        around = self._around
+        bucket = bucket_of_host(request.headers.get("Host", ""), around.domain)
+        resource = parse_resource(request.path, bucket)
+        if request.method == "OPTIONS":
+            raise S3Error("AccessForbidden")
+        handler = self._handler(request, resource)
+        asker = await identify(around.users, request, bucket, around.rules, around.now_us())
+        refuse_later(request)
+        return await handler(Ask(around, request, asker, resource))
+
+    def _handler(self, request: Request, resource: Resource) -> Handler:
+        """Return what answers a request. Raises S3Error, TargetRefused."""
+        if resource.key:
+            table, parts, probe = _OBJECT, _OBJECT_PARTS, probe_object
+        elif resource.bucket:
+            table, parts, probe = _BUCKET, _BUCKET_PARTS, probe_bucket
+        else:
+            table, parts, probe = _SERVICE, frozenset[str](), probe_bucket
+        part = part_of(request.query, parts) if request.target.raw_query else ""
+        handler = table.get((request.method, part))
+        if handler is not None:
+            return handler
+        if not part:
+            raise S3Error("MethodNotAllowed", headers=[("Allow", _METHODS)])
+        return lambda ask: probe(ask, part)

@@ -1,0 +1,190 @@
+"""CopyObject: an object stored under another name, or described anew under its own.
+
+Owns what of a request speaks of the source and what of the copy. The copy keeps the checksum of its source, unless another
+algorithm is asked for: then it is summed up on its way.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
+from typing import Any, Final
+
+from proxy.auth.decisions import Action
+from proxy.http.conditions import Conditions
+from proxy.http.errors import TargetRefused
+from proxy.http.response import Response
+from proxy.http.target import decode_percent, parse_query
+from proxy.s3_api.asks import Ask
+from proxy.s3_api.checksums import UNASKED, Algorithm, Summing, kept, read_algorithm
+from proxy.s3_api.conditional import (
+    condition_of,
+    holds_of_source,
+    refusal_of,
+    source_conditions,
+    write_conditions,
+)
+from proxy.s3_api.descriptions import describe_new, quoted, read_acl
+from proxy.s3_api.errors import S3Error, invalid_argument
+from proxy.s3_api.grants import ATTRIBUTE as GRANTS
+from proxy.s3_api.listings import NULL_VERSION, iso
+from proxy.s3_api.resources import check_key
+from proxy.s3_api.xml import XML_TYPE, Element, write_document
+from proxy.store.errors import ConditionFailed, NoSuchObject
+from proxy.store.names import ObjectName
+from proxy.store.values import Attributes, Description, ObjectBody, ObjectInfo, Received
+from swiftlike.rpc.transport import Body
+
+_SOURCE: Final = "x-amz-copy-source"
+_COPY, _REPLACE = "COPY", "REPLACE"
+
+
+class Source:
+    """What is to be copied."""
+
+    __slots__ = ("bucket", "key")
+
+    def __init__(self, bucket: bytes, key: bytes) -> None:
+        self.bucket = bucket
+        self.key = key
+
+
+def parse_source(header: str) -> Source:
+    """Read `x-amz-copy-source`: bucket/key, percent-encoded, with or without a slash before it. Raises S3Error."""
+    path, question, query = header.partition("?")
+    try:
+        bucket, slash, key = decode_percent(path).removeprefix(b"/").partition(b"/")
+        version = parse_query(query).get("versionId", b"null") if question else b"null"
+    except TargetRefused:
+        raise invalid_argument("The copy source must be percent-encoded", _SOURCE, header) from None
+    if not bucket or not slash or not key:
+        raise invalid_argument("Copy Source must mention the source bucket and key", _SOURCE, header)
+    if version != NULL_VERSION.encode():
+        raise S3Error("NoSuchVersion", facts={"VersionId": version[:100].decode("utf-8", "replace")})
+    return Source(bucket, check_key(key))
+
+
+def _directive(headers: Mapping[str, str], name: str) -> str:
+    value = headers.get(name, _COPY)
+    if value not in (_COPY, _REPLACE):
+        raise invalid_argument(f"Unknown {name}.", name, value)
+    return value
+
+
+class _Copy:
+    """A body on its way from one object to another, summed up."""
+
+    def __init__(self, info: ObjectInfo, body: ObjectBody, attributes: Attributes, summing: Summing) -> None:
+        self._info = info
+        self._body = body
+        self._attributes = attributes
+        self._summing = summing
+
+    @property
+    def size(self) -> int | None:
+        return self._info.size
+
+    async def chunks(self) -> AsyncIterator[Body]:
+        if (whole := self._body.whole) is not None:
+            self._summing.update(whole)
+            yield whole
+            return
+        source: Any = self._body.stream(0, self._info.size)
+        async with aclosing(source) as chunks:
+            async for chunk in chunks:
+                self._summing.update(chunk)
+                yield chunk
+
+    def finish(self, received: Received) -> Description:
+        summing = self._summing
+        return Description(
+            {**self._attributes, "etag": received.md5, summing.algorithm.attribute: summing.text()}
+        )
+
+
+async def copy(ask: Ask) -> Response:
+    """PUT with `x-amz-copy-source`."""
+    headers = ask.headers
+    wanted = parse_source(headers[_SOURCE])
+    if ask.request.body.size:
+        raise S3Error("InvalidRequest", "A copy has no body of its own.")
+    is_replaced = _directive(headers, "x-amz-metadata-directive") == _REPLACE
+    _directive(headers, "x-amz-tagging-directive")
+    named = _read_algorithm(headers)
+    fresh = describe_new(headers) if is_replaced else read_acl(headers)
+    source_only, target_only = source_conditions(headers), write_conditions(headers)
+
+    bucket = await ask.bucket()
+    ask.require(Action.WRITE_OBJECT, bucket)
+    from_bucket = await ask.find_bucket(wanted.bucket, "x-amz-source-expected-bucket-owner")
+    source, target = ObjectName(*from_bucket.name, wanted.key), ask.object_in(bucket)
+    if source == target and not is_replaced:
+        raise S3Error(
+            "InvalidRequest",
+            "This copy request is illegal because it is trying to copy an object to itself without changing the object's "
+            "metadata, storage class, website redirect location or encryption attributes.",
+        )
+    found, body = await ask.find_object(source, from_bucket)
+    if source_only is not None and not holds_of_source(source_only, found):
+        raise S3Error("PreconditionFailed", facts={"Condition": "x-amz-copy-source-If-*"})
+
+    def describe(info: ObjectInfo) -> dict[str, str]:
+        of_source = {} if is_replaced else info.attributes
+        shown = {name: value for name, value in of_source.items() if _is_shown(name)}
+        return {**shown, **fresh}
+
+    held = dict(kept(found.attributes))
+    algorithm = named or next(iter(held), UNASKED)
+    objects = ask.around.store.objects
+    try:
+        if source == target and algorithm in held:
+            copied = await _describe_anew(ask, target, describe, source_only, target_only)
+        else:
+            upload = _Copy(found, body, describe(found), Summing(algorithm))
+            condition = condition_of(target_only)
+            copied = await objects.put(target, upload, deadline=ask.deadline, condition=condition)
+    except NoSuchObject:
+        raise S3Error("NoSuchKey", facts={"Key": wanted.key.decode()}) from None
+    except ConditionFailed as failed:
+        raise refusal_of(failed, target_only) from None
+    elements = [
+        Element("LastModified", iso(copied.modified_us)),
+        Element("ETag", quoted(copied.etag)),
+    ]
+    sums = kept(copied.attributes)
+    elements += [Element(f"Checksum{one.value}", text) for one, text in sums]
+    if sums:
+        elements.append(Element("ChecksumType", "FULL_OBJECT"))
+    return Response(200, [("Content-Type", XML_TYPE)], write_document("CopyObjectResult", elements))
+
+
+def _read_algorithm(headers: Mapping[str, str]) -> Algorithm | None:
+    value = headers.get("x-amz-checksum-algorithm")
+    return None if value is None else read_algorithm("x-amz-checksum-algorithm", value)
+
+
+def _is_shown(attribute: str) -> bool:
+    return attribute == "type" or attribute.startswith(("meta:", "header:"))
+
+
+async def _describe_anew(
+    ask: Ask,
+    name: ObjectName,
+    describe: Callable[[ObjectInfo], dict[str, str]],
+    source_only: Conditions | None,
+    target_only: Conditions | None,
+) -> ObjectInfo:
+    """Copy an object onto itself: its body stays, with all that is said of the body."""
+
+    def keep_body(old: ObjectInfo) -> Description:
+        of_body = {
+            name: value
+            for name, value in old.attributes.items()
+            if name == "etag" or (name.startswith("sys:") and name != GRANTS)
+        }
+        return Description({**of_body, **describe(old)}, old.delete_at_us)
+
+    conditions = [condition_of(one) for one in (source_only, target_only) if one is not None]
+
+    def holds(current: ObjectInfo | None) -> bool:
+        return all(each is None or each(current) for each in conditions)
+
+    return await ask.around.store.objects.describe(name, keep_body, deadline=ask.deadline, condition=holds)
