@@ -23,7 +23,8 @@ POLICIES = (PolicyConfig(0, "standard", default=True), PolicyConfig(1, "other"))
 TABLES = (objects(0), objects(1), CONTAINERS, ACCOUNTS)
 DEADLINE_S = 20.0
 PATIENCE = Patience(round_s=2.0, hedge_s=0.3, back_off_s=0.02)
-CONTAINER = ContainerName(b"acc", b"con")
+CONTAINER = ContainerName(b"acc", b"Con")
+"""No legal name of a bucket, so that nothing is claimed for it: what is tested here is the domain alone."""
 
 
 @dataclass

@@ -26,7 +26,7 @@ from swiftlike.rpc.virtual_time import VirtualLoop
 from tests.simulation.quorum_cluster import Cluster
 from tests.simulation.store_cluster import TABLES, Sent, StoreCluster, keep, named, names, read_body, soon
 
-CONTAINERS = [ContainerName(b"acc", b"one"), ContainerName(b"acc", b"two")]
+CONTAINERS = [ContainerName(b"acc", b"One"), ContainerName(b"acc", b"Two")]
 NAMES = [b"a", b"a/1", b"a/2", b"b"]
 
 containers = st.sampled_from(CONTAINERS)
