@@ -159,11 +159,6 @@ class Children:
         """Give a child another job, which takes another process or only a second look at the files."""
         self._children[name].take(job, restart=restart)
 
-    def reload(self) -> None:
-        """Let all read their files again."""
-        for child in self._children.values():
-            child.take(child.job, restart=False)
-
     async def wait_attempted(self) -> list[str]:
         """Return once the first start of every child has ended: why those that do not serve were refused."""
         await self._attempted.wait()

@@ -229,8 +229,6 @@ def _check_cluster(layout: Layout, served: ServeFile, replicas: int | None) -> C
             f"{layout.data} keeps {policy.replicas} replicas and --replicas says {replicas}: leave it out, or choose another "
             "directory with --data"
         )
-    if not cluster.users:
-        raise ServeRefused(f"{layout.cluster_file} names no user: add [[users]] there, or give --users FILE")
     names = [ring_name(table) for table in tables(policy.index for policy in cluster.policies)]
     rings = RingFiles.load(layout.rings, names, cluster.hash_seed)
     ours = {device.uuid for device in served.devices}
