@@ -13,8 +13,8 @@ BALLOT = Ballot(bytes(31) + b"\1")
 WRITE = WriteId(b"w" * 16)
 
 
-def row(name: bytes, metadata: dict[str, str | bytes | int], **fields: int) -> Row:
-    return Row.of(name, Entry(BALLOT, WRITE, 7, metadata=pack_metadata(metadata), **fields))
+def row(name: bytes, metadata: dict[str, str | bytes | int], size: int = 0) -> Row:
+    return Row.of(name, Entry(BALLOT, WRITE, 7, size=size, metadata=pack_metadata(metadata)))
 
 
 def test_a_row_lists_what_its_entry_says_and_a_prefix_its_name() -> None:
