@@ -370,23 +370,23 @@ class Device(TableStore):
 
     async def look_up(self, key: Key) -> Held | None:
         """Return what stands at a key: at once while the index is warm, else from a reader's thread."""
+        return await self.look(self.read, key)
+
+    async def look(self, read: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+        """Call one of the plain reads that touches a key or two, in the way of `look_up`."""
         if not self.warmth.warm:
-            held: Held | None
-            held, faults = await self.on_thread(self._read_counting, key)
+            found: T
+            found, faults = await self.on_thread(_count_faults, partial(read, *arguments, **options))
             self._note_faults(1, faults)
-            return held
-        held = self.read(key)
+            return found
+        found = read(*arguments, **options)
         self._unsampled += 1
         if self._unsampled == INDEX_LOOKUPS_SAMPLED:
             # All faults of this thread count: nothing else that it does touches a mapped file after the first minutes.
             seen, self._faults_seen = self._faults_seen, major_faults()
             self._note_faults(self._unsampled, self._faults_seen - seen)
             self._unsampled = 0
-        return held
-
-    def _read_counting(self, key: Key) -> tuple[Held | None, int]:
-        before = major_faults()
-        return self.read(key), major_faults() - before
+        return found
 
     def _note_faults(self, lookups: int, faults: int) -> None:
         self.counters.index_faults += faults
@@ -520,6 +520,11 @@ class Device(TableStore):
             _log.info("device %s: %d partitions were divided as a part power was raised", self.name, carried)
         with self._index.reading() as view:
             self._standings = tables.read_standings(view, self.layout)
+
+
+def _count_faults(read: Callable[[], T]) -> tuple[T, int]:
+    before = major_faults()
+    return read(), major_faults() - before
 
 
 def major_faults() -> int:

@@ -11,6 +11,7 @@ synchronous; one thread writes; a read transaction never spans an `await`. What 
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -28,6 +29,8 @@ KEY_BYTES_MIN: Final = 1_700
 FORMAT_VERSION: Final = 1
 _LIB_VERSION: Final = 1
 _CHECKSUM_BYTES: Final = 8
+_PIECE_ITEMS: Final = 32
+"""Of what is taken at once, at first; then four times as many."""
 _FULL: Final = (lmdb.MapFullError, lmdb.TxnFullError)
 _DAMAGED: Final = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.BadChecksumError)
 
@@ -185,6 +188,28 @@ class IndexView:
                     if key >= stop:
                         return
                     yield key, _opened(key, raw)
+
+    def take(
+        self, start: bytes, stop: bytes, limit: int, *, reverse: bool = False
+    ) -> list[tuple[bytes, bytes]]:
+        """Return the first `limit` items that a scan would yield: for many items the cheaper way."""
+        found: list[tuple[bytes, bytes]] = []
+        with self._cursor() as cursor:
+            if reverse:
+                there = cursor.prev() if cursor.set_range(stop) else cursor.last()
+            else:
+                there = cursor.set_range(start)
+            # Pieces, since what lies behind the span is read in vain.
+            items, piece = cursor.iterprev() if reverse else cursor.iternext(), _PIECE_ITEMS
+            while there and len(found) < limit:
+                some = list(islice(items, min(piece, limit - len(found))))
+                there = len(some) == piece
+                if some and (some[-1][0] < start if reverse else some[-1][0] >= stop):
+                    there = False
+                    some = [(key, raw) for key, raw in some if start <= key < stop]
+                found += [(key, _opened(key, raw)) for key, raw in some]
+                piece *= 4
+        return found
 
     def floor(self, key: bytes, start: bytes) -> tuple[bytes, bytes] | None:
         """Return the last item in `[start, key]`."""

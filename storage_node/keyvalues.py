@@ -6,6 +6,7 @@ key or a value means.
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
+from itertools import islice
 from typing import Protocol
 
 
@@ -17,6 +18,11 @@ class Reading(Protocol):
 
     def scan(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """Yield the items in `[start, stop)` in order of their keys, or from the last to the first."""
+
+    def take(
+        self, start: bytes, stop: bytes, limit: int, *, reverse: bool = False
+    ) -> list[tuple[bytes, bytes]]:
+        """Return the first `limit` items that a scan would yield: for many items the cheaper way."""
 
     def floor(self, key: bytes, start: bytes) -> tuple[bytes, bytes] | None:
         """Return the last item in `[start, key]`."""
@@ -51,6 +57,12 @@ class MemoryKeyValues:
         for key in reversed(keys) if reverse else keys:
             if key in self._values:
                 yield key, self._values[key]
+
+    def take(
+        self, start: bytes, stop: bytes, limit: int, *, reverse: bool = False
+    ) -> list[tuple[bytes, bytes]]:
+        """Return the first `limit` items that a scan would yield."""
+        return list(islice(self.scan(start, stop, reverse=reverse), limit))
 
     def floor(self, key: bytes, start: bytes) -> tuple[bytes, bytes] | None:
         """Return the last item in `[start, key]`."""

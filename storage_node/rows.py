@@ -19,7 +19,7 @@ from storage_node.keyvalues import Reading
 from storage_node.tables import Change
 from storage_node.tallies import Sums
 from swiftlike.digests import Digest, digest_of
-from swiftlike.entries import Entry, EntryDamaged, decode, encode, merge
+from swiftlike.entries import Entry, EntryDamaged, decode, encode, is_hidden, merge
 from swiftlike.limits import LISTING_ROWS_MAX, LISTING_SCANNED_MAX, RANGE_ROWS_MAX
 from swiftlike.node_calls import Page, Query, Row, Tally
 from swiftlike.timestamps import NO_INCARNATION
@@ -70,7 +70,7 @@ def _change_row(change: Change, prefix: bytes, name: bytes, old: Entry | None, n
             # The next row must find this range, before the batch writes its tally.
             change.view.put(range_key, range_tally.encode())
         elif range_tally.rows_and_tombstones > RANGE_ROWS_MAX:
-            _split_range(change, prefix, range_key, Row(name, new))
+            _split_range(change, prefix, range_key, (name, new))
     elif range_tally.rows_and_tombstones == 0 and range_key != keys.range_key(prefix, b""):
         del change.tallies[range_key]
         change.view.delete(range_key)
@@ -83,11 +83,11 @@ def _range_of(view: Reading, prefix: bytes, name: bytes) -> bytes:
     return first if found is None else found[0]
 
 
-def _split_range(change: Change, prefix: bytes, range_key: bytes, coming: Row) -> None:
+def _split_range(change: Change, prefix: bytes, range_key: bytes, coming: tuple[bytes, Entry]) -> None:
     """Cut a full range in its middle; `coming` is the row whose arrival filled it, not yet in the table."""
     first = range_key[len(prefix) :]
     rows = list(_scan_rows(change.view, prefix, prefix + first, keys.after(prefix), RANGE_ROWS_MAX))
-    rows = sorted([*rows, coming])
+    rows = sorted([*rows, Row.of(*coming)])
     middle = len(rows) // 2
     left, right = Sums(), Sums()
     for row in rows[:middle]:
@@ -165,6 +165,8 @@ def read_page(view: Reading, listing: Listing, hashed: int, query: Query) -> Pag
     digest = read_tally(view, listing, hashed).digest
     limit = min(query.limit, LISTING_ROWS_MAX)
     low, high = _bounds(query)
+    if not query.delimiter:
+        return Page(*_read_plain_page(view, prefix, prefix + low, prefix + high, limit, query), digest)
     rows: list[Row] = []
     scanned, reached, full = 0, b"", False
     while limit > 0 and low < high and not full:
@@ -175,7 +177,7 @@ def read_page(view: Reading, listing: Listing, hashed: int, query: Query) -> Pag
                 break
             scanned += 1
             reached = row.name
-            if not query.tombstones and _hidden(_entry(row), query.now_us):
+            if is_hidden(_raw(row), query.now_us):
                 continue
             rolled = _common_prefix(row.name, query)
             if rolled is None:
@@ -191,6 +193,33 @@ def read_page(view: Reading, listing: Listing, hashed: int, query: Query) -> Pag
     return Page(tuple(rows), reached if full else None, digest)
 
 
+def _read_plain_page(
+    view: Reading, prefix: bytes, start: bytes, stop: bytes, limit: int, query: Query
+) -> tuple[tuple[Row, ...], bytes | None]:
+    """Return the rows of a page on which nothing is rolled up, and the marker of the next one."""
+    rows: list[Row] = []
+    scanned, lead, now_us, reverse = 0, len(prefix), query.now_us, query.reverse
+    while limit > 0 and start < stop:
+        # One more than wanted tells whether there is another page.
+        wanted = min(limit + 1 - len(rows), LISTING_SCANNED_MAX + 1 - scanned)
+        items = view.take(start, stop, wanted, reverse=reverse)
+        if query.tombstones:
+            rows += [Row(key[lead:], raw) for key, raw in items]
+        else:
+            rows += [Row(key[lead:], raw) for key, raw in items if not is_hidden(raw, now_us)]
+        scanned += len(items)
+        if len(rows) > limit:
+            del rows[limit:]
+            return tuple(rows), rows[-1].name
+        if len(items) < wanted:
+            break
+        last = items[-1][0]
+        if scanned > LISTING_SCANNED_MAX:
+            return tuple(rows), last[lead:]
+        start, stop = (start, last) if reverse else (last + b"\0", stop)
+    return tuple(rows), None
+
+
 def _bounds(query: Query) -> tuple[bytes, bytes]:
     """Return the span of names `[low, high)` that a page may hold."""
     low, high = query.prefix, keys.after(query.prefix) if query.prefix else _LAST_NAME
@@ -200,10 +229,6 @@ def _bounds(query: Query) -> tuple[bytes, bytes]:
     if below:
         high = min(high, below)
     return low, high
-
-
-def _hidden(entry: Entry, now_us: int) -> bool:
-    return entry.tombstone or 0 < entry.delete_at <= now_us
 
 
 def _common_prefix(name: bytes, query: Query) -> bytes | None:
@@ -237,8 +262,9 @@ def sweep_rows(change: Change, rows_max: int) -> int:
         swept = 0
         for row in list(_scan_rows(change.view, prefix, prefix, keys.after(prefix), rows_max)):
             change.view.delete(prefix + row.name)
-            if _entry(row).tombstone:
-                change.view.delete(keys.due_key(Due.RECLAIM, _entry(row).ballot.micros, prefix + row.name))
+            entry = _entry(row)
+            if entry.tombstone:
+                change.view.delete(keys.due_key(Due.RECLAIM, entry.ballot.micros, prefix + row.name))
             swept += 1
         if swept < rows_max:
             first = keys.range_key(prefix, b"")
@@ -266,12 +292,16 @@ def _scan_rows(
             if limit == 0:
                 return
             limit -= 1
-        yield Row(key[len(prefix) :], _decode_row(key, raw))
+        yield Row(key[len(prefix) :], raw)
+
+
+def _raw(row: Row) -> bytes:
+    assert row.raw is not None, "a scan yields no common prefixes"
+    return row.raw
 
 
 def _entry(row: Row) -> Entry:
-    assert row.entry is not None, "a scan yields no common prefixes"
-    return row.entry
+    return _decode_row(row.name, _raw(row))
 
 
 def _decode_row(key: bytes, raw: bytes) -> Entry:

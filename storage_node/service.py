@@ -292,19 +292,17 @@ class DeviceService:
     async def _list_rows(self, call: Call, fields: Fields) -> Reply:
         listing, query = fields.listing(self._table(fields)), fields.query()
         page = await self._store.scan(self._store.list_rows, listing, query)
-        packed = [row.pack() for row in page.rows]
-        fitting = count_fitting(packed)
-        if fitting < len(packed):
+        fitting = count_fitting(page.rows)
+        if fitting < len(page.rows):
             # Asked again, and not cut here, since only the store knows the marker behind a common prefix.
             shorter = query._replace(limit=fitting)
             page = await self._store.scan(self._store.list_rows, listing, shorter)
-            packed = [row.pack() for row in page.rows]
         header = {"more": page.more, "digest": page.digest.encode(), "votes": self._votes(listing.parent)}
-        return Reply(header=header, body=pack_list(packed))
+        return Reply(header=header, body=pack_list(page.rows))
 
     async def _tally(self, call: Call, fields: Fields) -> Reply:
         listing = fields.listing(self._table(fields))
-        tally = await self._store.scan(self._store.tally, listing)
+        tally = await self._store.look(self._store.tally, listing)
         return Reply(header={"votes": self._votes(listing.parent)}, body=pack_list(tally.pack()))
 
     async def _ranges(self, call: Call, fields: Fields) -> Reply:
@@ -413,7 +411,9 @@ def count_fitting(items: Sequence[tuple[Any, ...]]) -> int:
     """Return how many of these items, from the first, fit into the body of one reply; one always does."""
     left = RPC_BODY_BYTES_MAX - _REPLY_SLACK_BYTES
     for at, item in enumerate(items):
-        left -= sum(len(value) if isinstance(value, bytes) else 64 for value in item) + 16
+        left -= 16
+        for value in item:
+            left -= len(value) if type(value) is bytes else 64
         if left < 0:
             return max(1, at)
     return len(items)

@@ -163,6 +163,9 @@ class Store(Protocol):
     async def look_up(self, key: Key) -> Held | None:
         """Return what stands at a key: at once while the index is warm, else from a reader's thread."""
 
+    async def look(self, read: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+        """Call one of the plain reads below that touches a key or two, in the way of `look_up`."""
+
     async def scan(self, read: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
         """Call one of the plain reads below where it may wait for the disk: `await store.scan(store.tally, listing)`."""
 

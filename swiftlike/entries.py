@@ -36,6 +36,8 @@ assert _FIXED.size == 104, "the table and the code must agree"
 _VERSION: Final = 1
 _TOMBSTONE, _BASE, _INCARNATION = 1, 2, 4
 _CHECKSUM_BYTES: Final = 8
+_DELETE_AT: Final = _FIXED.size - 8
+_NEVER: Final = bytes(8)
 
 ENTRY_BYTES_MAX: Final = _FIXED.size + 48 + 16 + METADATA_BYTES_MAX + _CHECKSUM_BYTES
 
@@ -179,6 +181,14 @@ def decode_trusted(raw: bytes) -> Entry:
         base,
         incarnation,
     )
+
+
+def is_hidden(raw: bytes, now_us: int) -> bool:
+    """Say of an encoded entry, which a checksum around it covers, whether it shows nothing: a tombstone, or due."""
+    if raw[1] & _TOMBSTONE:
+        return True
+    due = raw[_DELETE_AT : _FIXED.size]
+    return due != _NEVER and int.from_bytes(due, "big") <= now_us
 
 
 def pack_metadata(metadata: Mapping[str, str | bytes | int]) -> bytes:

@@ -264,20 +264,23 @@ class Query(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A name and its entry, or a common prefix and None."""
+    """A name and its entry as it is encoded, or a common prefix and None; in a list of them it is packed as it is.
+
+    A page has thousands of rows, and most listings show their names only: an entry is decoded by whoever wants one.
+    """
 
     name: bytes
-    entry: Entry | None
-
-    def pack(self) -> tuple[bytes, bytes | None]:
-        """Write it down for a list of them."""
-        return self.name, None if self.entry is None else encode(self.entry)
+    raw: bytes | None
 
     @classmethod
-    def of(cls, packed: Sequence[Any]) -> "Row":
-        """Read it."""
-        name, raw = packed
-        return cls(name, None if raw is None else decode(raw))
+    def of(cls, name: bytes, entry: Entry) -> "Row":
+        """Return the row of an entry."""
+        return cls(name, encode(entry))
+
+    @property
+    def entry(self) -> Entry | None:
+        """The entry; None: this is a common prefix. Raises EntryDamaged."""
+        return None if self.raw is None else decode(self.raw)
 
 
 class Page(NamedTuple):

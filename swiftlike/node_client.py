@@ -6,6 +6,7 @@ outcome: whatever is not OK is raised as NodeFailed, which carries the reply.
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from itertools import starmap
 from typing import Any, TypeVar
 
 from swiftlike.digests import Digest
@@ -177,7 +178,7 @@ class NodeClient:
         reply = await self._call(
             Method.LIST_ROWS, {**self._at(table, path), **query.header(), "incarnation": bytes(incarnation)}
         )
-        rows = self._parse(Method.LIST_ROWS, reply, lambda: tuple(map(Row.of, unpack_list(reply.body))))
+        rows = tuple(starmap(Row, unpack_list(reply.body)))
         header = reply.header
         return Page(rows, header["more"], Digest.decode(header["digest"])), header["votes"]
 

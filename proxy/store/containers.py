@@ -20,16 +20,15 @@ from proxy.store.errors import (
     OutcomeUnknown,
     PolicyDiffers,
 )
-from proxy.store.listings import Listings
+from proxy.store.listed_rows import ListedRows
+from proxy.store.listings import Listings, usage_of
+from proxy.store.merging import sums_of_tally
 from proxy.store.names import ContainerName
 from proxy.store.outcomes import is_done, known
 from proxy.store.rows import Rows, Upserted
 from proxy.store.values import (
-    Attributes,
     ContainerInfo,
     Describe,
-    ListedObject,
-    ListedPrefix,
     ObjectPage,
     Usage,
     attributes_of,
@@ -38,7 +37,7 @@ from ring.device import DeviceId
 from swiftlike.config import PolicyConfig
 from swiftlike.entries import Entry, pack_metadata
 from swiftlike.listed import row_of
-from swiftlike.node_calls import CONTAINERS, Query, Row
+from swiftlike.node_calls import CONTAINERS, Query
 from swiftlike.timestamps import Ballot, WriteId
 
 CACHED_S: Final = 1.0
@@ -113,10 +112,14 @@ class Containers:
         return await self._listings.usage_of_container(info, deadline=deadline)
 
     async def list(self, name: ContainerName, query: Query, *, deadline: float) -> ObjectPage:
-        """Return a page of a container's objects; `now_us` is filled in. Raises NoSuchContainer, Unavailable."""
+        """Return a page of a container's objects; `now_us` is filled in.
+
+        Raises NoSuchContainer, Unavailable.
+        """
         info = await self.read(name, deadline=deadline, max_age_s=0)
         page = await self._listings.page_of_container(info, query, deadline=deadline)
-        return ObjectPage(tuple(map(_listed, page.rows)), page.more)
+        usage = None if page.tally is None else usage_of(sums_of_tally(page.tally))
+        return ObjectPage(ListedRows(page.rows), page.more, usage)
 
     # --- writing ------------------------------------------------------------------------------------------------
 
@@ -236,16 +239,3 @@ def _info(name: ContainerName, entry: Entry) -> ContainerInfo:
 def _described(newest: Entry, write_id: WriteId, modified: int, describe: Describe) -> Entry:
     metadata = pack_metadata(dict(describe(attributes_of(newest))))
     return newest._replace(write_id=write_id, modified=modified, metadata=metadata)
-
-
-def _listed(row: Row) -> ListedObject | ListedPrefix:
-    if row.entry is None:
-        return ListedPrefix(row.name)
-    attributes: Attributes = attributes_of(row.entry)
-    return ListedObject(
-        row.name,
-        row.entry.size,
-        attributes.get("etag", ""),
-        attributes.get("type", "application/octet-stream"),
-        row.entry.modified,
-    )

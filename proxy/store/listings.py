@@ -56,6 +56,8 @@ class Rows(NamedTuple):
 
     rows: tuple[Row, ...]
     more: bytes | None
+    tally: Tally | None = None
+    """What the whole listing adds up to, where the proof of the page told it."""
 
 
 class _Said(NamedTuple, Generic[A]):
@@ -126,16 +128,17 @@ class Listings:
         if not query.prefix.startswith(b"\0"):
             query = _without_hidden(query)
         found: list[Row] = []
-        asked = query
+        asked, tally = query, None
         while query.limit > 0:
             # One row more than wanted tells whether there is another page.
             asked = asked._replace(limit=min(query.limit + 1 - len(found), ITEMS_MAX))
             piece = await self._piece(listing, asked, deadline)
             found += piece.rows
+            tally = tally or piece.tally
             if len(found) > query.limit:
-                return Rows(tuple(found[: query.limit]), found[query.limit - 1].name)
+                return Rows(tuple(found[: query.limit]), found[query.limit - 1].name, tally)
             if piece.more is None:
-                return Rows(tuple(found), None)
+                return Rows(tuple(found), None, tally)
             asked = asked._replace(marker=piece.more)
         return Rows((), None)
 
@@ -146,7 +149,10 @@ class Listings:
         for page in pages.values():
             if self._agrees(placement, {owner: _digest_of(one) for owner, one in said.items()}, page.digest):
                 self.proved += 1
-                return Rows(page.rows, page.more)
+                equal = (one.value for one in said.values() if isinstance(one.value, Tally))
+                return Rows(
+                    page.rows, page.more, next((one for one in equal if one.digest == page.digest), None)
+                )
         for owner, page in pages.items():
             proved = await self._prove_span(placement, listing, query, owner, page, deadline)
             if proved is not None:
@@ -241,9 +247,7 @@ class Listings:
 
     async def usage_of_container(self, info: ContainerInfo, *, deadline: float) -> Usage:
         """Return what a container's rows add up to. Raises Unavailable."""
-        sums = await self._sums(listing_of(info), deadline)
-        policies = {policy: PolicyUsage(0, count, size) for policy, (_, count, size) in sums.policies.items()}
-        return Usage(0, sums.objects, sums.bytes, policies)
+        return usage_of(await self._sums(listing_of(info), deadline))
 
     async def usage_of_account(self, account: bytes, *, deadline: float) -> Usage:
         """Return what an account's rows add up to. Raises Unavailable."""
@@ -369,6 +373,12 @@ class Listings:
 def listing_of(info: ContainerInfo) -> Listing:
     """Return the listing of a container."""
     return Listing(Key(CONTAINERS, info.name.path), info.incarnation)
+
+
+def usage_of(sums: Sums) -> Usage:
+    """Return what a container holds whose rows add up to these sums."""
+    policies = {policy: PolicyUsage(0, count, size) for policy, (_, count, size) in sums.policies.items()}
+    return Usage(0, sums.objects, sums.bytes, policies)
 
 
 def _without_hidden(query: Query) -> Query:

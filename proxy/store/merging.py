@@ -95,7 +95,8 @@ def merge_pages(pages: Iterable[Page], *, reverse: bool = False) -> Merged:
     end = (max(ends) if reverse else min(ends)) if ends else None
     newest: dict[bytes, Entry] = {}
     for page in pages:
-        for name, entry in page.rows:
+        for row in page.rows:
+            name, entry = row.name, row.entry
             assert entry is not None, "a page to be merged has no prefixes"
             if end is not None and (name < end if reverse else name > end):
                 break
@@ -128,7 +129,7 @@ class Collector:
             if len(self.rows) == query.limit:
                 self.more = self.rows[-1].name
                 return None
-            self.rows.append(Row(name, entry) if rolled is None else Row(rolled, None))
+            self.rows.append(Row.of(name, entry) if rolled is None else Row(rolled, None))
         if merged.more is None:
             return None
         return query._replace(marker=self._marker_behind(merged.more), delimiter=b"", tombstones=True)

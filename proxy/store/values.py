@@ -11,7 +11,7 @@ what one puts, the other gets:
     sys:<name>           what clients never see as metadata, such as sys:read-acl, sys:write-acl of a container
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -209,9 +209,11 @@ class ListedPrefix(NamedTuple):
 class ObjectPage(NamedTuple):
     """Part of a container's listing, in the order asked for."""
 
-    items: tuple[ListedObject | ListedPrefix, ...]
+    items: Sequence[ListedObject | ListedPrefix]
     more: bytes | None
     """The marker of the next page; None when this is the last."""
+    usage: Usage | None = None
+    """What the whole container holds, where finding the page told it."""
 
 
 class ContainerPage(NamedTuple):

@@ -5,12 +5,14 @@ Owns the answers of `/v1/account/container`.
 
 from proxy.auth.decisions import Action
 from proxy.http.response import Headers, Response
+from proxy.store.values import ObjectPage, Usage
 from proxy.swift_api.asks import Ask
 from proxy.swift_api.descriptions import read_container
 from proxy.swift_api.facts import container_headers
 from proxy.swift_api.listings import Format, choose_format, fetch_page, parse_wanted, write_objects
 from proxy.swift_api.metadata import merge, text_of
 from proxy.swift_api.refusals import Refusal, told
+from swiftlike.node_calls import Query
 
 
 async def show(ask: Ask) -> Response:
@@ -24,18 +26,29 @@ async def list_objects(ask: Ask) -> Response:
     """GET: a page of its objects."""
     decision = await ask.require_by_acl(Action.READ_CONTAINER)
     wanted = parse_wanted(ask.request)
-    headers = await _headers(ask, wanted.format, decision.is_owner, max_age_s=1.0)
     containers, name = ask.around.store.containers, ask.resource.of_container
-    items = await fetch_page(wanted, lambda query: containers.list(name, query, deadline=ask.deadline))
+    usage: Usage | None = None
+
+    async def fetch(query: Query) -> ObjectPage:
+        nonlocal usage
+        page = await containers.list(name, query, deadline=ask.deadline)
+        usage = usage or page.usage
+        return page
+
+    items = await fetch_page(wanted, fetch)
+    headers = await _headers(ask, wanted.format, decision.is_owner, max_age_s=1.0, usage=usage)
     if not items and wanted.format is Format.PLAIN:
         return Response(204, headers)
     return Response(200, headers, write_objects(wanted.format, name.container, items))
 
 
-async def _headers(ask: Ask, format_: Format, is_owner: bool, max_age_s: float) -> Headers:
+async def _headers(
+    ask: Ask, format_: Format, is_owner: bool, max_age_s: float, usage: Usage | None = None
+) -> Headers:
     containers, name = ask.around.store.containers, ask.resource.of_container
     info = await containers.read(name, deadline=ask.deadline, max_age_s=max_age_s)
-    usage = await containers.usage(name, deadline=ask.deadline)
+    if usage is None:
+        usage = await containers.usage(name, deadline=ask.deadline)
     return [
         ("Content-Type", format_.content_type),
         *container_headers(info, usage, ask.around.policy_names, is_owner),

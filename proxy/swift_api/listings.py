@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 
 from proxy.http.dates import format_iso
 from proxy.http.request import Request
+from proxy.store.listed_rows import ListedRows
 from proxy.store.values import ListedContainer, ListedObject, ListedPrefix
 from proxy.swift_api.descriptions import is_true
 from proxy.swift_api.refusals import Refusal
@@ -136,7 +137,7 @@ class PageOf(Protocol[ItemsCo]):
     """A page of the domain."""
 
     @property
-    def items(self) -> tuple[ItemsCo, ...]:
+    def items(self) -> Sequence[ItemsCo]:
         """What it holds."""
 
     @property
@@ -144,12 +145,14 @@ class PageOf(Protocol[ItemsCo]):
         """The marker of the next page."""
 
 
-async def fetch_page(wanted: Wanted, fetch: Callable[[Query], Awaitable[PageOf[Item]]]) -> list[Item]:
+async def fetch_page(wanted: Wanted, fetch: Callable[[Query], Awaitable[PageOf[Item]]]) -> Sequence[Item]:
     """Fetch until the page is full or the listing ends."""
     query, items = wanted.query, list[Item]()
     limit = query.limit
     while len(items) < limit:
         page = await fetch(query._replace(limit=limit - len(items)))
+        if not items and wanted.inside is None and (page.more is None or len(page.items) == limit):
+            return page.items
         if wanted.inside is None:
             items.extend(page.items)
         else:
@@ -194,8 +197,11 @@ def write_containers(
 
 
 def _plain(items: Sequence[ListedObject | ListedContainer | ListedPrefix]) -> bytes:
-    names = [item.prefix if isinstance(item, ListedPrefix) else item.name for item in items]
-    return b"".join(name + b"\n" for name in names)
+    if isinstance(items, ListedRows):
+        names = items.names
+    else:
+        names = [item.prefix if isinstance(item, ListedPrefix) else item.name for item in items]
+    return b"\n".join([*names, b""])
 
 
 def _json_object(item: ListedObject | ListedPrefix) -> str:

@@ -61,6 +61,8 @@ def test_whatever_lmdb_raises_outside_a_commit_is_told_with_a_code(
         lambda: view.get(b"k"),
         lambda: list(view.scan(b"a", b"b")),
         lambda: list(view.scan(b"a", b"b", reverse=True)),
+        lambda: view.take(b"a", b"b", 9),
+        lambda: view.take(b"a", b"b", 9, reverse=True),
         lambda: view.floor(b"k", b"a"),
         lambda: change.put(b"k", b"v"),
         lambda: change.delete(b"k"),
@@ -98,6 +100,38 @@ def test_more_readers_than_there_are_slots_are_refused_in_a_sentence(
             index.get(b"k")
     with pytest.raises(StorageError):
         index.get(b"")
+    index.close()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_what_is_taken_is_the_beginning_of_what_is_scanned(path: Path, reverse: bool) -> None:
+    index = Index(path, create=True, map_bytes=1 << 22)
+    change = index.begin()
+    for number in range(300):
+        change.put(b"%04d" % number, b"value %d" % number)
+    change.commit()
+    with index.reading() as view:
+        for start, stop in (
+            (b"0", b"1"),
+            (b"0100", b"0101"),
+            (b"0010", b"0290"),
+            (b"00995", b"0250"),
+            (b"5", b"6"),
+        ):
+            scanned = list(view.scan(start, stop, reverse=reverse))
+            for limit in (1, 31, 32, 33, 160, 161, 1000):
+                assert view.take(start, stop, limit, reverse=reverse) == scanned[:limit]
+        assert view.take(b"0", b"1", 0) == []
+    index.close()
+
+
+def test_damage_among_what_is_taken_is_told(path: Path) -> None:
+    index = Index(path, create=True, map_bytes=1 << 20)
+    index.begin().commit()
+    with index._env.begin(write=True) as transaction:
+        transaction.put(b"k", b"no checksum of this")
+    with index.reading() as view, pytest.raises(IndexDamaged, match="checksum"):
+        view.take(b"a", b"z", 5)
     index.close()
 
 

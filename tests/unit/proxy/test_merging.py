@@ -91,7 +91,7 @@ def page_of(held: Rows, query: Query) -> Page:
     inside = sorted((name for name in held if low <= name < high), reverse=query.reverse)
     taken = inside[: query.limit]
     more = taken[-1] if len(inside) > len(taken) else None
-    return Page(tuple(Row(name, held[name]) for name in taken), more, EMPTY)
+    return Page(tuple(Row.of(name, held[name]) for name in taken), more, EMPTY)
 
 
 def listed(held: Rows, query: Query) -> tuple[list[tuple[bytes, bool]], bool]:
