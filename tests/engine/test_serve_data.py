@@ -129,6 +129,21 @@ def test_sockets_get_a_short_path_where_the_directorys_is_too_long_and_it_goes_w
         assert not sockets.exists()
 
 
+def test_sockets_of_a_run_that_was_killed_are_removed_by_the_next(tmp_path: Path) -> None:
+    data = tmp_path / ("long" * 25)
+    options = asked(data, devices=1)
+    with opened(options) as cluster:
+        with host_file(cluster, options, 1234) as path:
+            left = load_host(path).socket_directory
+            told = path.read_text()
+        left.mkdir(mode=0o700)
+        (left / "d1.sock").touch()
+        path.write_text(told)
+        with host_file(cluster, options, 1234) as path:
+            assert load_host(path).socket_directory != left
+            assert not left.exists()
+
+
 def test_users_of_a_file_take_the_place_of_the_one_that_is_made_up(tmp_path: Path) -> None:
     file = tmp_path / "users.toml"
     file.write_text(USERS)

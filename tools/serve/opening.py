@@ -9,7 +9,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random, SystemRandom
@@ -20,7 +20,7 @@ from ring.errors import RingError
 from ring.files import RingFiles
 from storage_node.errors import DeviceRefused, StorageError
 from storage_node.identity import lock_device, read_device_file, unlock_device
-from swiftlike.config import Cluster, ConfigError, load_cluster
+from swiftlike.config import Cluster, ConfigError, load_cluster, load_host
 from swiftlike.node_calls import ring_name, tables
 from swiftlike.toml_tables import load_table
 from swiftlike.user_config import UserConfig, UsersFile, check_users
@@ -46,6 +46,9 @@ from tools.serve.making import (
     users_table,
     write_cluster_file,
 )
+
+TEMPORARY: Final = "swiftlike-"
+"""What a directory of sockets in /tmp is called first."""
 
 PREDECESSOR_S: Final = 10.0
 """How long the processes of a serve that was killed may take to drain before their devices count as in use."""
@@ -143,8 +146,9 @@ def is_free(host: str, port: int) -> bool:
 def host_file(opened: Opened, asked: Asked, port: int) -> Iterator[Path]:
     """Write `host.toml` for this run; yields it. Its directory of sockets goes with the run if it is a temporary one."""
     layout = opened.layout
+    _drop_sockets_of_the_dead(layout)
     short = len(os.fsencode(layout.sockets)) <= SOCKET_PATH_BYTES_MAX
-    sockets = layout.sockets if short else Path(tempfile.mkdtemp(prefix="swiftlike-", dir="/tmp"))
+    sockets = layout.sockets if short else Path(tempfile.mkdtemp(prefix=TEMPORARY, dir="/tmp"))
     try:
         write_toml(
             layout.host_file,
@@ -171,6 +175,14 @@ def host_file(opened: Opened, asked: Asked, port: int) -> Iterator[Path]:
         yield layout.host_file
     finally:
         if not short:
+            rmtree(sockets, ignore_errors=True)
+
+
+def _drop_sockets_of_the_dead(layout: Layout) -> None:
+    """Remove the temporary directory of a run that was killed before it could; nobody uses it, since the data is ours."""
+    with suppress(ConfigError):  # no file, or one that is about to be replaced
+        sockets = load_host(layout.host_file).socket_directory
+        if sockets.parent == Path("/tmp") and sockets.name.startswith(TEMPORARY):  # noqa: S108 (ours, by mkdtemp)
             rmtree(sockets, ignore_errors=True)
 
 
