@@ -56,6 +56,7 @@ _OBJECT: Final[Mapping[tuple[str, str], Handler]] = {
 
 _BUCKET_PARTS: Final = frozenset({name for _, name in _BUCKET} | BUCKET_PROBES) - {""}
 _OBJECT_PARTS: Final = frozenset({name for _, name in _OBJECT} | OBJECT_PROBES) - {""}
+_NOTHING: Final = frozenset[str]()
 _METHODS: Final = "GET, HEAD, PUT, POST, DELETE"
 
 
@@ -109,15 +110,15 @@ class S3Api:
     def _handler(self, request: Request, resource: Resource) -> Handler:
         """Return what answers a request. Raises S3Error, TargetRefused."""
         if resource.key:
-            table, parts, probe = _OBJECT, _OBJECT_PARTS, probe_object
+            table, parts, probes, probe = _OBJECT, _OBJECT_PARTS, OBJECT_PROBES, probe_object
         elif resource.bucket:
-            table, parts, probe = _BUCKET, _BUCKET_PARTS, probe_bucket
+            table, parts, probes, probe = _BUCKET, _BUCKET_PARTS, BUCKET_PROBES, probe_bucket
         else:
-            table, parts, probe = _SERVICE, frozenset[str](), probe_bucket
+            table, parts, probes, probe = _SERVICE, _NOTHING, _NOTHING, probe_bucket
         part = part_of(request.query, parts) if request.target.raw_query else ""
         handler = table.get((request.method, part))
         if handler is not None:
             return handler
-        if not part:
+        if part not in probes:
             raise S3Error("MethodNotAllowed", headers=[("Allow", _METHODS)])
         return lambda ask: probe(ask, part)

@@ -120,7 +120,8 @@ def decode_words(value: str) -> str:
         decoded = raw.decode()
     except (binascii.Error, ValueError):
         return value
-    return decoded if encode_words(decoded) == value else value
+    # A line break must not get into a header of the other dialect, which writes values as they are.
+    return decoded if decoded.isprintable() and encode_words(decoded) == value else value
 
 
 def encode_words(value: str) -> str:
