@@ -60,6 +60,10 @@ def now_us() -> int:
     return time.time_ns() // 1000
 
 
+def make_store(page_items: int = 10_000) -> FakeStore:
+    return FakeStore(Clock(now_us, 1), page_items=page_items)
+
+
 def make_api(store: FakeStore, region: str = REGION) -> S3Api:
     buckets = Buckets(store.containers, store.objects, store.clock.now_us, time.monotonic)
     kept = Registered(store.accounts, RegisteredContainers(store.containers, buckets), store.objects)
@@ -153,6 +157,6 @@ async def serve_s3(
     limits: HttpLimits | None = None, region: str = REGION, page_items: int = 10_000
 ) -> AsyncIterator[S3]:
     """Serve the S3 dialect until left."""
-    store = FakeStore(Clock(now_us, 1), page_items=page_items)
+    store = make_store(page_items)
     async with serve(limits, make_api(store, region), store) as serving:
         yield S3(serving, store, region)
