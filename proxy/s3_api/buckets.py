@@ -14,7 +14,14 @@ from proxy.s3_api.asks import Ask
 from proxy.s3_api.descriptions import read_acl
 from proxy.s3_api.errors import S3Error, invalid_argument, not_implemented
 from proxy.s3_api.grants import ATTRIBUTE as GRANTS
-from proxy.s3_api.grants import owner_element, read_grants, write_policy
+from proxy.s3_api.grants import (
+    owner_element,
+    read_grants,
+    read_headers,
+    read_policy,
+    write_grants,
+    write_policy,
+)
 from proxy.s3_api.listings import iso, read_number
 from proxy.s3_api.resources import check_bucket
 from proxy.s3_api.tokens import TokenRefused, read_token, write_token
@@ -187,10 +194,10 @@ async def show_acl(ask: Ask) -> Response:
 
 
 async def write_acl(ask: Ask) -> Response:
-    """PUT of a bucket's `acl`, a canned one."""
+    """PUT of a bucket's `acl`."""
     bucket = await ask.bucket()
     ask.require(Action.WRITE_CONTAINER_ACL, bucket)
-    acl = canned_only(ask)
+    acl = await read_new_acl(ask, bucket.name.account)
 
     def describe(old: Attributes) -> Attributes:
         return {attribute: value for attribute, value in old.items() if attribute != GRANTS} | acl
@@ -199,8 +206,12 @@ async def write_acl(ask: Ask) -> Response:
     return Response(200)
 
 
-def canned_only(ask: Ask) -> dict[str, str]:
-    """Return the canned ACL that a request brings. Raises S3Error for ACLs in other forms."""
-    if "x-amz-acl" not in ask.headers or ask.request.body.size != 0:
-        raise not_implemented("an ACL other than a canned one in x-amz-acl")
-    return read_acl(ask.headers)
+async def read_new_acl(ask: Ask, account: bytes) -> dict[str, str]:
+    """Return the ACL that a request brings, in headers or in XML, for something that an account owns. Raises S3Error."""
+    document = await ask.read_xml("AccessControlPolicy")
+    if document is None:
+        return read_acl(ask.headers)
+    if read_headers(ask.headers) or "x-amz-acl" in ask.headers:
+        raise S3Error("InvalidRequest", "An ACL comes in headers or in a document, not in both.")
+    grants = read_policy(document, account)
+    return {GRANTS: write_grants(grants)} if grants else {}

@@ -76,3 +76,8 @@ def refusal_of(failed: ConditionFailed, conditions: Conditions | None) -> S3Erro
         return S3Error("NoSuchKey")
     name = "If-None-Match" if conditions is not None and conditions.none_match is not None else "If-Match"
     return S3Error("PreconditionFailed", facts={"Condition": name})
+
+
+def refusal_of_delete() -> S3Error:
+    """Return what a client is told who would delete only what is as he says, and it is not, or is not there."""
+    return S3Error("PreconditionFailed", facts={"Condition": "If-Match"})

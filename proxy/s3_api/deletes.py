@@ -12,7 +12,7 @@ from proxy.http.conditions import Conditions, parse_tags
 from proxy.http.response import Response
 from proxy.s3_api.asks import Ask
 from proxy.s3_api.checksums import Algorithm
-from proxy.s3_api.conditional import condition_of, refusal_of
+from proxy.s3_api.conditional import condition_of, refusal_of_delete
 from proxy.s3_api.errors import S3Error, not_implemented, told
 from proxy.s3_api.listings import NULL_VERSION
 from proxy.s3_api.resources import check_key
@@ -98,8 +98,8 @@ async def _delete_one(ask: Ask, container: ContainerName, one: Wanted) -> S3Erro
         await ask.around.store.objects.delete(
             ObjectName(*container, key), deadline=ask.deadline, condition=condition_of(conditions)
         )
-    except ConditionFailed as failed:
-        return refusal_of(failed, conditions)
+    except ConditionFailed:
+        return refusal_of_delete()
     except (S3Error, StoreError) as error:
         return told(error)
     return None

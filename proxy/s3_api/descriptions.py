@@ -16,7 +16,7 @@ from proxy.http.response import Headers
 from proxy.s3_api.checksums import kept as kept_checksums
 from proxy.s3_api.errors import S3Error, invalid_argument
 from proxy.s3_api.grants import ATTRIBUTE as ACL
-from proxy.s3_api.grants import canned, write_grants
+from proxy.s3_api.grants import read_headers, write_grants
 from proxy.store.values import Attributes, ObjectInfo
 
 METADATA_BYTES_MAX: Final = 2048
@@ -57,8 +57,8 @@ def describe_new(headers: CIMultiDictProxy[str]) -> dict[str, str]:
 
 
 def read_acl(headers: CIMultiDictProxy[str]) -> dict[str, str]:
-    """Return the canned ACL of a request as an attribute; none for one that grants nothing. Raises S3Error."""
-    grants = canned(headers.get("x-amz-acl", "private"))
+    """Return what the headers of a request grant as an attribute; none where that is nothing. Raises S3Error."""
+    grants = read_headers(headers)
     return {ACL: write_grants(grants)} if grants else {}
 
 

@@ -75,9 +75,11 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
         400,
         "The storage class you specified is not valid: this cluster has STANDARD only.",
     ),
+    "InvalidTag": (400, "The tag provided was not a valid tag."),
     "InvalidToken": (400, "The provided token is malformed or otherwise invalid."),
     "InvalidURI": (400, "Couldn't parse the specified URI."),
     "KeyTooLongError": (400, "Your key is too long."),
+    "MalformedACLError": (400, "The ACL you provided is not one that there can be."),
     "MalformedTrailerError": (400, "The request contained trailing data that was not well-formed."),
     "MalformedXML": (
         400,

@@ -12,7 +12,6 @@ _LEADS: Final = (
     "x-amz-server-side-encryption",
     "x-amz-copy-source-server-side-encryption",
     "x-amz-object-lock-",
-    "x-amz-grant-",
     "x-amz-metadata-table",
 )
 _NAMES: Final = frozenset(

@@ -13,8 +13,14 @@ from proxy.http.errors import RangeNotSatisfiable
 from proxy.http.ranges import Span, resolve_ranges
 from proxy.http.response import Headers, Response
 from proxy.s3_api.asks import Ask
-from proxy.s3_api.buckets import canned_only
-from proxy.s3_api.conditional import condition_of, delete_conditions, refusal_of, write_conditions
+from proxy.s3_api.buckets import read_new_acl
+from proxy.s3_api.conditional import (
+    condition_of,
+    delete_conditions,
+    refusal_of,
+    refusal_of_delete,
+    write_conditions,
+)
 from proxy.s3_api.descriptions import (
     OVERRIDES,
     checksum_headers,
@@ -160,8 +166,8 @@ async def delete(ask: Ask) -> Response:
         await ask.around.store.objects.delete(
             ask.object_in(bucket), deadline=ask.deadline, condition=condition_of(conditions)
         )
-    except ConditionFailed as failed:
-        raise refusal_of(failed, conditions) from None
+    except ConditionFailed:
+        raise refusal_of_delete() from None
     return Response(204)
 
 
@@ -187,12 +193,12 @@ async def show_acl(ask: Ask) -> Response:
 
 
 async def write_acl(ask: Ask) -> Response:
-    """PUT of an object's `acl`, a canned one."""
+    """PUT of an object's `acl`."""
     check_version(ask, "NoSuchVersion")
     bucket = await ask.bucket()
     name = ask.object_in(bucket)
     info, _ = await ask.find_object(name, bucket, Action.WRITE_OBJECT_ACL, inline_bytes=0)
-    acl = canned_only(ask)
+    acl = await read_new_acl(ask, bucket.name.account)
 
     def describe(old: ObjectInfo) -> Description:
         kept = {attribute: value for attribute, value in old.attributes.items() if attribute != GRANTS}

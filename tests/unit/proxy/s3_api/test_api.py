@@ -140,8 +140,70 @@ async def test_an_acl_shows_its_owner_and_what_is_granted(s3: S3) -> None:
     assert (await s3.ask("PUT", "/box/o?acl", headers={"x-amz-acl": "private"})).status == 200
     assert (await s3.ask("GET", "/box/o", who="")).status == 403
     assert (await s3.ask("GET", "/box/o")).body == b"x"
-    assert code_of(await s3.ask("PUT", "/box?acl", b"<AccessControlPolicy/>")) == "NotImplemented"
     assert code_of(await s3.ask("PUT", "/box/o", b"", headers={"x-amz-acl": "nonsense"})) == "InvalidArgument"
+
+
+GROUP = "http://acs.amazonaws.com/groups/global/AllUsers"
+
+
+def policy(*grants: tuple[str, str], owner: str = "AUTH_test") -> bytes:
+    listed = "".join(
+        f"<Grant><Grantee>{who}</Grantee><Permission>{may}</Permission></Grant>" for who, may in grants
+    )
+    return f"<AccessControlPolicy><Owner><ID>{owner}</ID></Owner><AccessControlList>{listed}</AccessControlList></AccessControlPolicy>".encode()
+
+
+@pytest.mark.parametrize("way", ["headers of the object", "headers of its acl", "document"])
+async def test_an_account_is_granted_by_its_name_in_headers_and_in_documents(s3: S3, way: str) -> None:
+    granting = {"x-amz-grant-read": 'id="AUTH_else"', "x-amz-grant-read-acp": "id=AUTH_else"}
+    await s3.ask("PUT", "/box/o", b"x", headers=granting if way == "headers of the object" else {})
+    if way == "headers of its acl":
+        assert (await s3.ask("PUT", "/box/o?acl", headers=granting)).status == 200
+    if way == "document":
+        body = policy(
+            ("<ID>AUTH_else</ID>", "READ"),
+            ("<ID>AUTH_else</ID>", "READ_ACP"),
+            ("<ID>AUTH_test</ID>", "FULL_CONTROL"),
+        )
+        assert (await s3.ask("PUT", "/box/o?acl", body)).status == 200
+    assert (await s3.ask("GET", "/box/o", who="other")).status == 200
+    answer = await s3.ask("GET", "/box/o?acl", who="other")
+    assert texts_of(answer, "AccessControlList/Grant/Grantee/ID") == ["AUTH_test", "AUTH_else", "AUTH_else"]
+    assert texts_of(answer, "AccessControlList/Grant/Permission") == ["FULL_CONTROL", "READ", "READ_ACP"]
+    assert (await s3.ask("PUT", "/box/o?acl", policy(), who="other")).status == 403
+    assert (await s3.ask("GET", "/box/o", who="plain")).status == 403
+    assert (await s3.ask("PUT", "/box/o?acl", answer.body)).status == 200, (
+        "what was shown can be written back"
+    )
+    assert (await s3.ask("GET", "/box/o?acl")).body == answer.body
+
+
+async def test_a_bucket_is_opened_by_a_document(s3: S3) -> None:
+    body = policy((f"<URI>{GROUP}</URI>", "READ"), ("<ID>AUTH_else</ID>", "WRITE"))
+    assert (await s3.ask("PUT", "/box?acl", body)).status == 200
+    assert (await s3.ask("GET", "/box", who="")).status == 200
+    assert (await s3.ask("PUT", "/box/o", b"x", who="other")).status == 200
+    assert (await s3.ask("PUT", "/box/o", b"x", who="")).status == 403
+
+
+@pytest.mark.parametrize(
+    ("document", "code"),
+    [
+        (b"<AccessControlPolicy/>", "MalformedACLError"),
+        (b"<Other/>", "MalformedXML"),
+        (policy(owner="AUTH_else"), "MalformedACLError"),
+        (policy(("<ID>AUTH_else</ID>", "FLY")), "MalformedACLError"),
+        (policy(("", "READ")), "MalformedACLError"),
+        (policy(("<ID></ID>", "READ")), "InvalidArgument"),
+        (policy(("<URI>x</URI>", "READ")), "InvalidArgument"),
+        (policy(("<EmailAddress>x@y</EmailAddress>", "READ")), "NotImplemented"),
+        (policy(*[(f"<ID>a{number}</ID>", "READ") for number in range(101)]), "MalformedACLError"),
+    ],
+)
+async def test_a_document_that_is_no_acl_changes_nothing(s3: S3, document: bytes, code: str) -> None:
+    await s3.ask("PUT", "/box?acl", headers={"x-amz-acl": "public-read"})
+    assert code_of(await s3.ask("PUT", "/box?acl", document)) == code
+    assert (await s3.ask("GET", "/box", who="")).status == 200
 
 
 # --- buckets ------------------------------------------------------------------------------------------------------
@@ -554,7 +616,10 @@ async def test_a_refused_upload_is_never_invited(s3: S3) -> None:
         ({"x-amz-object-lock-mode": "COMPLIANCE"}, "NotImplemented"),
         ({"x-amz-website-redirect-location": "/x"}, "NotImplemented"),
         ({"x-amz-tagging": "a=b"}, "NotImplemented"),
-        ({"x-amz-grant-read": "id=x"}, "NotImplemented"),
+        ({"x-amz-grant-read": "emailAddress=x"}, "NotImplemented"),
+        ({"x-amz-grant-read": "x"}, "InvalidArgument"),
+        ({"x-amz-grant-read": "uri=http://acs.amazonaws.com/groups/global/Nobody"}, "InvalidArgument"),
+        ({"x-amz-grant-read": "id=x", "x-amz-acl": "private"}, "InvalidRequest"),
         ({"x-amz-storage-class": "GLACIER"}, "InvalidStorageClass"),
         ({"x-amz-meta-a": "v" * 2048}, "MetadataTooLarge"),
         ({"x-amz-expected-bucket-owner": "AUTH_else"}, "AccessDenied"),
