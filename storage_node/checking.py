@@ -15,7 +15,7 @@ from pathlib import Path
 from storage_node import identity, keys, tables
 from storage_node.blocks import Extent, chunks_of, seed_of
 from storage_node.disk import Disk
-from storage_node.errors import StorageError
+from storage_node.errors import IndexDamaged, StorageError
 from storage_node.files import Files
 from storage_node.identity import DeviceFile
 from storage_node.index import Index
@@ -27,7 +27,7 @@ from storage_node.tables import Held, decode_held
 from storage_node.tallies import Sums
 from storage_node.volumes import Volumes, record_bytes
 from swiftlike.digests import EMPTY, Digest, fingerprint
-from swiftlike.entries import Entry, decode
+from swiftlike.entries import Entry, EntryDamaged, decode
 from swiftlike.limits import INDEX_MAP_BYTES
 
 
@@ -74,29 +74,37 @@ class ClosedDevice:
 def check(closed: ClosedDevice) -> Report:
     """Read everything and report. Takes as long as reading the disk does."""
     report = Report()
-    with closed.index.reading() as view:
-        live: Counter[VolumeId] = Counter()
-        ends: dict[VolumeId, int] = {}
-        referenced: set[bytes] = set()
-        expected_due: set[bytes] = set()
-        lacking: set[bytes] = set()
-        for key, held in _registers(view, report):
-            report.registers += 1
-            expected_due |= _due_of(key, held)
-            _check_body(closed, key, held, report)
-            match held.location:
-                case InVolume() as place if held.register.entry is not None:
-                    total = record_bytes(place, held.register.entry.size)
-                    live[place.volume] += total
-                    ends[place.volume] = max(ends.get(place.volume, 0), place.offset + total)
-                case InFile(file):
-                    referenced.add(file)
-                case place if not place.held:
-                    lacking.add(key)
-        _check_listings(view, report, expected_due)
-        _check_derived(view, report, live, expected_due, lacking)
-    _list_leftovers(closed, report, ends, referenced)
+    try:
+        with closed.index.reading() as view:
+            _check_all(closed, view, report)
+    except (IndexDamaged, EntryDamaged) as error:
+        # What hangs on a value that cannot be read cannot be judged, and what nothing points at not be told.
+        report.damage.append(f"{error}; what comes behind it was not looked at")
     return report
+
+
+def _check_all(closed: ClosedDevice, view: Reading, report: Report) -> None:
+    live: Counter[VolumeId] = Counter()
+    ends: dict[VolumeId, int] = {}
+    referenced: set[bytes] = set()
+    expected_due: set[bytes] = set()
+    lacking: set[bytes] = set()
+    for key, held in _registers(view, report):
+        report.registers += 1
+        expected_due |= _due_of(key, held)
+        _check_body(closed, key, held, report)
+        match held.location:
+            case InVolume() as place if held.register.entry is not None:
+                total = record_bytes(place, held.register.entry.size)
+                live[place.volume] += total
+                ends[place.volume] = max(ends.get(place.volume, 0), place.offset + total)
+            case InFile(file):
+                referenced.add(file)
+            case place if not place.held:
+                lacking.add(key)
+    _check_listings(view, report, expected_due)
+    _check_derived(view, report, live, expected_due, lacking)
+    _list_leftovers(closed, report, ends, referenced)
 
 
 def _registers(view: Reading, report: Report) -> Iterator[tuple[bytes, Held]]:

@@ -5,6 +5,7 @@ descriptor, and one that comes between look-up and opening begins again.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -15,6 +16,8 @@ from storage_node.device import Device
 from storage_node.errors import BodyDamaged
 from storage_node.locations import VolumeId
 from storage_node.volumes import Record
+
+_log: Final = logging.getLogger(__name__)
 
 LIVE_SHARE: Final = 0.5
 """A volume with less than this share live is compacted: moving less than what is gained."""
@@ -30,7 +33,7 @@ class Compacted:
     bodies_moved: int
     bytes_freed: int
     removed: bool
-    """False when something still points into it: records that its own scan could not find, for the auditor to judge."""
+    """False when something still points into it: records that could not be read, or that its own scan could not find."""
 
 
 def worth_compacting(device: Device) -> list[VolumeId]:
@@ -83,6 +86,10 @@ async def _move(device: Device, record: Record) -> bool:
         body = await device.on_thread(extent.read, 0, entry.size, pread_waiting)
     except BodyDamaged as damage:
         await device.judge_damage(record.key, record.location, damage)
+        return False
+    except OSError as error:
+        # It may be read another day, so nothing is given up: the volume stays for it.
+        _log.error("%s", device.refused_read(extent.place, error))
         return False
     finally:
         extent.release()

@@ -312,6 +312,11 @@ class Device(TableStore):
         self.counters.write_errors += 1
         return StorageError(f"device {self.name}: {error}; look at the disk")
 
+    def refused_read(self, place: str, error: OSError) -> BodyDamaged:
+        """Count a read that the disk refused, and say what that means."""
+        self.counters.read_errors += 1
+        return BodyDamaged(f"{place}: {error}; read another replica and look at the disk")
+
     def _has_room(self) -> bool:
         # An index on a disk of its own needs room there: a commit that meets a full disk ends the process.
         return all(self.disk.free_bytes(place) > self.settings.reserve_bytes for place in self._places)
@@ -434,6 +439,8 @@ class Device(TableStore):
                         return held, None
             except BodyGone:
                 continue
+            except OSError as error:
+                raise self.refused_read(f"device {self.name}, {key.path!r}", error) from error
             return held, OpenBody(self, key, place, extent)
         raise StorageError(
             f"device {self.name}: {key.path!r} was replaced {_OPEN_TRIES} times while it was opened: try again"
@@ -469,8 +476,13 @@ class Device(TableStore):
     def _quarantine(self, place: InFile) -> None:
         """Move a damaged file aside; a damaged record stays where it is, dead, until its volume is compacted."""
         target = self.root / "quarantine"
-        self.disk.rename(self.files.path(place.file), target / place.file.hex())
-        self.disk.sync_directory(target)
+        try:
+            self.disk.rename(self.files.path(place.file), target / place.file.hex())
+            self.disk.sync_directory(target)
+        except OSError as error:
+            # Nothing points at it any more, wherever it lies: the reader hears of the damage, not of this.
+            self.counters.write_errors += 1
+            _log.error("device %s: %s stays where it is: %s", self.name, self.files.path(place.file), error)
 
     # ---- volumes -------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from storage_node.compaction import compact, worth_compacting
 from storage_node.device import Device
 from storage_node.errors import StorageError
 from storage_node.leftovers import remove_leftovers
+from storage_node.locations import VolumeId
 from swiftlike.limits import COMPACTION_BYTES_PER_S, SWEPT_ROWS_MAX
 
 ROUND_S: Final = 60.0
@@ -65,7 +66,7 @@ async def _compact_volumes(device: Device, sleep: Callable[[float], Awaitable[No
     async def throttle(moved_bytes: int) -> None:
         await sleep(moved_bytes / COMPACTION_BYTES_PER_S)
 
-    for volume in worth_compacting(device):
+    async def compact_one(device: Device, volume: VolumeId) -> None:
         done = await compact(device, volume, throttle)
         log.info(
             "compacted volume %d: %d bodies moved, %d bytes freed",
@@ -73,6 +74,11 @@ async def _compact_volumes(device: Device, sleep: Callable[[float], Awaitable[No
             done.bodies_moved,
             done.bytes_freed,
         )
+
+    for volume in worth_compacting(device):
+        await _do(
+            partial(compact_one, volume=volume), device
+        )  # one on bad sectors keeps no other from its turn
 
 
 async def _remove_leftovers(device: Device, now_us: int) -> None:

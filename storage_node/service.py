@@ -9,6 +9,7 @@ through `Surroundings.scan`, so that a real device makes them on a thread.
 """
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ from swiftlike.rpc.stream import ServedStream
 from swiftlike.rpc.transport import Outcome, Reply, failed
 
 T = TypeVar("T")
+
+log: Final = logging.getLogger(__name__)
 
 CODES: Final[Mapping[type[StorageError], Code]] = {
     errors.BallotRefused: Code.BALLOT_REFUSED,
@@ -88,7 +91,7 @@ class DeviceService:
         self, store: Store, layout: Layout, rings: Rings, surroundings: Surroundings | None = None
     ) -> None:
         self.counts: Final[Counter[tuple[str, str]]] = Counter()
-        """Calls by method and by how they ended: `ok`, a code, or `unknown`."""
+        """Calls by method and by how they ended: `ok`, a code, `unknown`, or `bug`."""
         self.service: Final = Service()
         self._store = store
         self._layout = layout
@@ -160,8 +163,15 @@ class DeviceService:
         known: frozenset[str],
         call: Call,
     ) -> Reply:
-        """Parse, do, and translate what went wrong."""
-        return await self._counted(method, handler(call, Fields(call, known)))
+        """Parse, do, and translate what went wrong; what nobody foresaw, too."""
+        fields = Fields(call, known)
+        try:
+            return await self._counted(method, handler(call, fields))
+        except Exception:
+            # Answered, not raised, since the calls of everybody else share the group of this one.
+            self.counts[method, "bug"] += 1
+            log.exception("%s failed in a way that nobody foresaw", method)
+            return Reply(Outcome.UNKNOWN, reason=f"{method} failed; see the log of the device")
 
     async def _serve_stream(
         self, handler: Callable[[Call, ServedStream], Awaitable[Reply]], call: Call, stream: ServedStream

@@ -142,6 +142,8 @@ class StagedBody:
         with self._lock:
             self._aborted = True
             if self._finished is not None:
+                assert self._file is not None, "only a file is finished"
+                self._file.close()  # open again, if a second offer could not be finished
                 self._device.remove_file(self._finished.file)
             elif self._file is not None:
                 self._device.give_up(self._file)

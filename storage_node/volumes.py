@@ -31,6 +31,7 @@ a body that imitates a record is not taken for one.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,7 @@ _PLACE: Final = Struct(">IQ")
 assert (_VOLUME.size, _RECORD.size) == (32, 32), "the tables and the code must agree"
 _MAGIC, _VERSION = b"slvolume", 1
 _RECORD_MAGIC, _RECORD_VERSION = b"slvr", 1
+_NAME: Final = re.compile("[0-9]{8}")
 _SCAN_BYTES: Final = 1024 * 1024
 _KEY_BYTES_MAX: Final = 1_600
 _RECORD_HEAD_MAX: Final = (
@@ -154,7 +156,11 @@ class Volumes:
         """Return files that a crash kept from becoming volumes; not the newest, which may be about to become one."""
         paths = sorted(self._directory.glob("*.vol"))[:-1]
         return [
-            path for path in paths if VolumeId(int(path.stem)) not in self._volumes and _is_headless(path)
+            path
+            for path in paths
+            if _NAME.fullmatch(path.stem)
+            and VolumeId(int(path.stem)) not in self._volumes
+            and _is_headless(path)
         ]
 
     def is_active(self, volume: VolumeId) -> bool:
@@ -225,6 +231,10 @@ class Volumes:
 
     def _adopt(self, path: Path) -> None:
         """Open one file as a volume; one that has no whole header was never pointed at, and is left alone."""
+        if _NAME.fullmatch(path.stem) is None:
+            raise DeviceRefused(
+                f"{path} is no volume: move it away, it does not belong to device {self._uuid}"
+            )
         self._last = VolumeId(int(path.stem))
         fd = self._disk.open(path, writable=True)
         header = os.pread(fd, _VOLUME.size, 0)

@@ -21,6 +21,7 @@ from storage_node.formatting import format_device
 from storage_node.keys import Key
 from storage_node.rebuilding import rebuild_index as rebuild
 from storage_node.tables import Held
+from swiftlike.config import ConfigError, load_cluster
 from swiftlike.entries import unpack_metadata
 from swiftlike.timestamps import ZERO_BALLOT
 
@@ -111,10 +112,10 @@ def stats(directory: Path, index_directory: Path | None, as_json: bool) -> None:
 @main.command()
 @_DIRECTORY
 @click.option(
-    "--seed-file",
+    "--cluster-file",
     required=True,
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="File that holds the cluster's path-hash seed as a number.",
+    type=click.Path(path_type=Path),
+    help="The cluster.toml of the cluster: its hash_seed places every path.",
 )
 @click.option(
     "--index",
@@ -123,14 +124,11 @@ def stats(directory: Path, index_directory: Path | None, as_json: bool) -> None:
     help="Where to build it, if not where the old one is; the host's file must say so too, as index_path.",
 )
 @_JSON
-def rebuild_index(directory: Path, seed_file: Path, index_directory: Path | None, as_json: bool) -> None:
+def rebuild_index(directory: Path, cluster_file: Path, index_directory: Path | None, as_json: bool) -> None:
     """Build a new index from volumes and files. The device gets a new uuid and votes only when it has caught up."""
     with _refusals():
-        try:
-            seed = int(seed_file.read_text("ascii"), 0)
-        except ValueError:
-            _fail(f"{seed_file} does not hold a number: give the seed file of the cluster", 2)
-        rebuilt = rebuild(directory, seed, index_directory=index_directory)
+        cluster = load_cluster(cluster_file)
+        rebuilt = rebuild(directory, cluster.hash_seed, index_directory=index_directory)
     lacking = rebuilt.damaged + rebuilt.unreadable_files
     figures = {
         "uuid": str(rebuilt.device.uuid),
@@ -198,7 +196,7 @@ def _refusals() -> Iterator[None]:
     """Turn what cannot be done into a sentence and exit code 2."""
     try:
         yield
-    except (StorageError, OSError) as error:
+    except (StorageError, ConfigError, OSError) as error:
         _fail(str(error), 2)
 
 

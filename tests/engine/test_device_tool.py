@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from storage_node import identity
 from storage_node.device import Device, Settings
 from storage_node.errors import DeviceRefused, StorageError
-from storage_node.keys import HEAD_KEY_BYTES, Due
+from storage_node.keys import HEAD_KEY_BYTES, Due, after
 from tests.engine.conftest import SETTINGS, opened, vote_everywhere
 from tests.engine.samples import (
     CONTAINER,
@@ -114,6 +114,19 @@ async def test_a_digest_that_lies_fails_the_check(root: Path) -> None:
     assert "its digest is not that of its entries" in result.stdout
 
 
+@pytest.mark.parametrize("table", [b"o\0", b"r\0", b"s\0"])
+async def test_a_damaged_value_in_the_index_fails_the_check(root: Path, table: bytes) -> None:
+    await fill_device(root)
+    async with opened(root) as device:
+        with device._index.reading() as view:
+            value = next(raw for key, raw in view.scan(table, after(table)) if len(key) > HEAD_KEY_BYTES)
+    data = root / "index" / "data.mdb"
+    data.write_bytes(data.read_bytes().replace(value, bytes([value[0] ^ 4]) + value[1:]))
+    result = run("check", root, "--json")
+    assert result.exit_code == 1
+    assert ["checksum mismatch" in each for each in json.loads(result.stdout)["damage"]] == [True]
+
+
 async def test_what_cannot_be_checked_exits_with_2_and_the_fix(root: Path, tmp_path: Path) -> None:
     lock = identity.lock_device(root)
     busy = run("check", root)
@@ -158,9 +171,15 @@ async def test_stats_counts_what_is_there(root: Path) -> None:
 
 async def rebuilt(root: Path, *options: str | Path) -> Result:
     """Rebuild the index of a device."""
-    seed = root.parent / "seed"
-    seed.write_text(str(LAYOUT.seed))
-    return run("rebuild-index", root, "--seed-file", seed, "--json", *options)
+    secret, cluster = root.parent / "secret", root.parent / "cluster.toml"
+    secret.write_text("s" * 32)
+    secret.chmod(0o600)
+    cluster.write_text(
+        f'hash_seed = "{LAYOUT.seed:016x}"\nsecret_file = "secret"\n'
+        '[[policies]]\nindex = 0\nname = "standard"\nreplicas = 3\ndefault = true\n'
+    )
+    cluster.chmod(0o600)
+    return run("rebuild-index", root, "--cluster-file", cluster, "--json", *options)
 
 
 async def test_a_rebuilt_device_has_its_bodies_a_new_uuid_and_no_vote(root: Path) -> None:

@@ -99,7 +99,10 @@ async def node(tmp_path: Path) -> AsyncIterator[Node]:
             address,
             client,
             root,
-            lambda: server.counters.handler_bugs,
+            lambda: (
+                server.counters.handler_bugs
+                + sum(count for (_, ended), count in service.counts.items() if ended == "bug")
+            ),
             room,
         )
         await world.stack.aclose()

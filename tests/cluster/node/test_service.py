@@ -713,3 +713,21 @@ def test_what_a_store_raises_has_a_code(error: StorageError, code: Code) -> None
 def test_an_unknown_outcome_stays_unknown() -> None:
     reply = reply_to(OutcomeUnknown("a sync failed"))
     assert (reply.outcome, reply.reason) == (Outcome.UNKNOWN, "a sync failed")
+
+
+async def test_a_bug_met_by_a_call_that_waited_leaves_all_others_alone(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stumble(key: Key) -> Held | None:
+        await asyncio.sleep(0)
+        raise RuntimeError("nobody thought of this")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(node.store, "look_up", stumble)
+        with pytest.raises(NodeFailed) as failed:
+            await node.client.read(OBJECTS, path("o"))
+    assert failed.value.reply.outcome is Outcome.UNKNOWN
+    assert node.handler_bugs() == 1
+    await node.client.offer(OBJECTS, path("o"), put(1))
+    register, _, _ = await node.client.read(OBJECTS, path("o"))
+    assert register is not None
