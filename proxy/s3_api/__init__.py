@@ -17,7 +17,8 @@
     later       headers that ask for what is not there: refused by name
     access      who asks, and what he may do: the door to `proxy/auth`
     asks        one request on its way, with what every handler needs
-    listings, buckets, objects, copies, deletes      the handlers, one operation each
+    versions    in a bucket that has none
+    listings, buckets, objects, tags, attributes, copies, deletes      the handlers, one operation each
     probes      sub-resources that are not there, answered as by a bucket without them
     api         which handler a request goes to
 

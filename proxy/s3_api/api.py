@@ -10,7 +10,7 @@ from typing import Final
 from proxy.http.errors import RequestError
 from proxy.http.request import Request
 from proxy.http.response import Response
-from proxy.s3_api import buckets, copies, deletes, listings, objects
+from proxy.s3_api import attributes, buckets, copies, deletes, listings, objects, tags
 from proxy.s3_api.access import identify
 from proxy.s3_api.asks import Ask, Surroundings
 from proxy.s3_api.errors import S3Error, not_implemented, response_to
@@ -51,6 +51,10 @@ _OBJECT: Final[Mapping[tuple[str, str], Handler]] = {
     ("DELETE", ""): objects.delete,
     ("GET", "acl"): objects.show_acl,
     ("PUT", "acl"): objects.write_acl,
+    ("GET", "attributes"): attributes.show,
+    ("GET", "tagging"): tags.show,
+    ("PUT", "tagging"): tags.write,
+    ("DELETE", "tagging"): tags.delete,
 }
 """What is done, by method and sub-resource."""
 

@@ -25,8 +25,11 @@ from proxy.s3_api.conditional import (
 from proxy.s3_api.descriptions import describe_new, quoted, read_acl
 from proxy.s3_api.errors import S3Error, invalid_argument
 from proxy.s3_api.grants import ATTRIBUTE as GRANTS
-from proxy.s3_api.listings import NULL_VERSION, iso
+from proxy.s3_api.listings import iso
 from proxy.s3_api.resources import check_key
+from proxy.s3_api.tags import ATTRIBUTE as TAGS
+from proxy.s3_api.tags import TAGGING, read_header
+from proxy.s3_api.versions import NULL_VERSION
 from proxy.s3_api.xml import XML_TYPE, Element, write_document
 from proxy.store.errors import ConditionFailed, NoSuchObject
 from proxy.store.names import ObjectName
@@ -107,16 +110,19 @@ async def copy(ask: Ask) -> Response:
     if ask.request.body.size:
         raise S3Error("InvalidRequest", "A copy has no body of its own.")
     is_replaced = _directive(headers, "x-amz-metadata-directive") == _REPLACE
-    _directive(headers, "x-amz-tagging-directive")
+    are_tags_replaced = _directive(headers, "x-amz-tagging-directive") == _REPLACE
     named = _read_algorithm(headers)
     fresh = describe_new(headers) if is_replaced else read_acl(headers)
+    fresh |= read_header(headers.get("x-amz-tagging")) if are_tags_replaced else {}
     source_only, target_only = source_conditions(headers), write_conditions(headers)
 
     bucket = await ask.bucket()
     ask.require(Action.WRITE_OBJECT, bucket)
+    if TAGS in fresh:
+        ask.require(TAGGING, bucket)
     from_bucket = await ask.find_bucket(wanted.bucket, "x-amz-source-expected-bucket-owner")
     source, target = ObjectName(*from_bucket.name, wanted.key), ask.object_in(bucket)
-    if source == target and not is_replaced:
+    if source == target and not is_replaced and not are_tags_replaced:
         raise S3Error(
             "InvalidRequest",
             "This copy request is illegal because it is trying to copy an object to itself without changing the object's "
@@ -129,6 +135,8 @@ async def copy(ask: Ask) -> Response:
     def describe(info: ObjectInfo) -> dict[str, str]:
         of_source = {} if is_replaced else info.attributes
         shown = {name: value for name, value in of_source.items() if _is_shown(name)}
+        if not are_tags_replaced and TAGS in info.attributes:
+            shown[TAGS] = info.attributes[TAGS]
         return {**shown, **fresh}
 
     held = dict(kept(found.attributes))
@@ -178,7 +186,7 @@ async def _describe_anew(
         of_body = {
             name: value
             for name, value in old.attributes.items()
-            if name == "etag" or (name.startswith("sys:") and name != GRANTS)
+            if name == "etag" or (name.startswith("sys:") and name not in (GRANTS, TAGS))
         }
         return Description({**of_body, **describe(old)}, old.delete_at_us)
 

@@ -14,8 +14,8 @@ from proxy.s3_api.asks import Ask
 from proxy.s3_api.checksums import Algorithm
 from proxy.s3_api.conditional import condition_of, refusal_of_delete
 from proxy.s3_api.errors import S3Error, not_implemented, told
-from proxy.s3_api.listings import NULL_VERSION
 from proxy.s3_api.resources import check_key
+from proxy.s3_api.versions import NULL_VERSION
 from proxy.s3_api.xml import XML_TYPE, Element, Node, XmlRefused, write_document
 from proxy.store.errors import ConditionFailed, StoreError
 from proxy.store.names import ContainerName, ObjectName

@@ -42,6 +42,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "AccountProblem": (403, "The account was deleted."),
     "AuthorizationHeaderMalformed": (400, "The authorization header is malformed."),
     "AuthorizationQueryParametersError": (400, "The authorization parameters are malformed."),
+    "BadRequest": (400, "Bad Request"),
     "BadDigest": (
         400,
         "The Content-MD5 or checksum value that you specified did not match what we received.",

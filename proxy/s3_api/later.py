@@ -17,7 +17,6 @@ _LEADS: Final = (
 _NAMES: Final = frozenset(
     {
         "x-amz-website-redirect-location",
-        "x-amz-tagging",
         "x-amz-object-ownership",
         "x-amz-write-offset-bytes",
         "x-amz-mfa",

@@ -16,6 +16,7 @@ from proxy.s3_api.errors import invalid_argument
 from proxy.s3_api.grants import owner_element
 from proxy.s3_api.later import STANDARD
 from proxy.s3_api.tokens import TokenRefused, read_token, write_token
+from proxy.s3_api.versions import NULL_VERSION
 from proxy.s3_api.xml import XML_TYPE, Element, write_document
 from proxy.store.names import ContainerName
 from proxy.store.values import ListedObject, ListedPrefix
@@ -24,7 +25,6 @@ from swiftlike.node_calls import Query
 KEYS_MAX: Final = 1000
 _NUMBER_MAX: Final = 2**31 - 1
 _MICROS: Final = 1_000_000
-NULL_VERSION: Final = "null"
 
 
 class Wanted(NamedTuple):

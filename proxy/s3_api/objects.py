@@ -32,8 +32,10 @@ from proxy.s3_api.descriptions import (
 from proxy.s3_api.errors import S3Error, invalid_argument
 from proxy.s3_api.grants import ATTRIBUTE as GRANTS
 from proxy.s3_api.grants import read_grants, write_policy
-from proxy.s3_api.listings import NULL_VERSION
+from proxy.s3_api.tags import ATTRIBUTE as TAGS
+from proxy.s3_api.tags import TAGGING, read_header, read_tags
 from proxy.s3_api.uploads import BodyReader, S3Upload
+from proxy.s3_api.versions import check_version
 from proxy.s3_api.xml import XML_TYPE
 from proxy.store.errors import ConditionFailed
 from proxy.store.values import Attributes, Description, ObjectBody, ObjectInfo
@@ -47,7 +49,11 @@ async def store(ask: Ask) -> Response:
     bucket = await ask.bucket()
     ask.require(Action.WRITE_OBJECT, bucket)
     conditions = write_conditions(ask.headers)
-    upload = S3Upload(BodyReader(ask.request, ask.asker.proven), describe_new(ask.headers))
+    tags = read_header(ask.headers.get("x-amz-tagging"))
+    if tags:
+        ask.require(TAGGING, bucket)
+    attributes = describe_new(ask.headers) | tags
+    upload = S3Upload(BodyReader(ask.request, ask.asker.proven), attributes)
     try:
         info = await ask.around.store.objects.put(
             ask.object_in(bucket), upload, deadline=ask.deadline, condition=condition_of(conditions)
@@ -59,7 +65,7 @@ async def store(ask: Ask) -> Response:
 
 async def read(ask: Ask) -> Response:
     """GET and HEAD."""
-    check_version(ask, "NoSuchVersion")
+    check_version(ask)
     overrides = _read_overrides(ask)
     part = _read_part(ask)
     bucket = await ask.bucket()
@@ -84,6 +90,9 @@ async def read(ask: Ask) -> Response:
     is_whole = span is None or span == Span(0, info.size)
     asks_checksums = request.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED"
     headers = object_headers(info, overrides, asks_checksums and is_whole)
+    tags = info.attributes.get(TAGS)
+    if tags and ask.may(TAGGING, bucket):
+        headers.append(("x-amz-tagging-count", str(len(read_tags(tags)))))
     return _answer(info, body, headers, span, is_head)
 
 
@@ -158,7 +167,7 @@ def _answer(
 
 async def delete(ask: Ask) -> Response:
     """DELETE: there is no such object afterwards, whether there was or not."""
-    check_version(ask, "NoSuchVersion")
+    check_version(ask)
     bucket = await ask.bucket()
     ask.require(Action.DELETE_OBJECT, bucket)
     conditions = delete_conditions(ask.headers)
@@ -171,21 +180,12 @@ async def delete(ask: Ask) -> Response:
     return Response(204)
 
 
-def check_version(ask: Ask, code: str) -> None:
-    """Refuse a version that is not there: in a bucket without versions each object is one, whose name is null."""
-    version = ask.text("versionId", NULL_VERSION)
-    if version != NULL_VERSION:
-        if not version:
-            raise invalid_argument("Version id cannot be the empty string", "versionId", version)
-        raise S3Error(code, facts={"VersionId": version[:100]})
-
-
 # --- ACLs -----------------------------------------------------------------------------------------------------------
 
 
 async def show_acl(ask: Ask) -> Response:
     """GET of an object's `acl`."""
-    check_version(ask, "NoSuchVersion")
+    check_version(ask)
     bucket = await ask.bucket()
     info, _ = await ask.find_object(ask.object_in(bucket), bucket, Action.READ_OBJECT_ACL, inline_bytes=0)
     grants = read_grants(info.attributes.get(GRANTS, ""))
@@ -194,7 +194,7 @@ async def show_acl(ask: Ask) -> Response:
 
 async def write_acl(ask: Ask) -> Response:
     """PUT of an object's `acl`."""
-    check_version(ask, "NoSuchVersion")
+    check_version(ask)
     bucket = await ask.bucket()
     name = ask.object_in(bucket)
     info, _ = await ask.find_object(name, bucket, Action.WRITE_OBJECT_ACL, inline_bytes=0)

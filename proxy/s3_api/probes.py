@@ -54,14 +54,12 @@ BUCKET_PROBES: Final = frozenset({*_EMPTY, *_MISSING, *_LISTED, *_REFUSED})
 OBJECT_PROBES: Final = frozenset(
     {
         "annotation",
-        "attributes",
         "encryption",
         "legal-hold",
         "renameObject",
         "restore",
         "retention",
         "select",
-        "tagging",
         "torrent",
         "uploadId",
         "uploads",
@@ -97,18 +95,11 @@ async def probe_object(ask: Ask, name: str) -> Response:
     if (method, name) not in _OBJECT_ANSWERS:
         raise not_implemented(name)
     bucket = await ask.bucket()
-    action = Action.READ_OBJECT if method == "GET" else Action.WRITE_OBJECT
-    await ask.find_object(ask.object_in(bucket), bucket, action, inline_bytes=0)
-    if method == "DELETE":
-        return Response(204)
-    if name == "tagging":
-        return _document("Tagging", (Element("TagSet", ()),))
+    await ask.find_object(ask.object_in(bucket), bucket, inline_bytes=0)
     raise S3Error("NoSuchObjectLockConfiguration")
 
 
-_OBJECT_ANSWERS: Final = frozenset(
-    {("GET", "tagging"), ("DELETE", "tagging"), ("GET", "retention"), ("GET", "legal-hold")}
-)
+_OBJECT_ANSWERS: Final = frozenset({("GET", "retention"), ("GET", "legal-hold")})
 
 
 def _document(root: str, elements: tuple[Element, ...]) -> Response:

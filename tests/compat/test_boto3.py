@@ -15,7 +15,7 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from tests.cluster.serve.clusters import Serve
+from tests.cluster.serve.clusters import Serve, wait_for
 from tests.cluster.serve.swift_client import Swift
 
 BOX = "first-box"
@@ -279,7 +279,15 @@ def test_nobody_in_particular_reads_what_is_public(serve: Serve, client: Any) ->
         with pytest.raises(ClientError):
             anybody.list_objects_v2(Bucket=BOX)
         client.put_bucket_acl(Bucket=BOX, ACL="public-read-write")
-        anybody.put_object(Bucket=BOX, Key="new", Body=b"z")
+
+        def is_open() -> bool:
+            try:
+                anybody.put_object(Bucket=BOX, Key="new", Body=b"z")
+            except ClientError as error:
+                return bool(error.response["Error"]["Code"] != "AccessDenied")
+            return True
+
+        wait_for(is_open, "every worker knows the new ACL", 10)
         assert [one["Key"] for one in anybody.list_objects_v2(Bucket=BOX)["Contents"]] == [
             "new",
             "private",

@@ -73,7 +73,6 @@ async def test_an_error_to_a_head_has_no_body_and_the_connection_goes_on(s3: S3)
         ("PUT", "/box?versioning", 501, "NotImplemented"),
         ("PUT", "/box?policy", 501, "NotImplemented"),
         ("GET", "/box?policy&cors", 400, "InvalidArgument"),
-        ("GET", "/box/o?attributes", 501, "NotImplemented"),
         ("OPTIONS", "/box/o", 403, "AccessForbidden"),
     ],
 )
@@ -353,14 +352,11 @@ async def test_a_configuration_that_is_not_there_can_be_deleted(s3: S3) -> None:
     assert (await s3.ask("HEAD", "/box")).status == 200, "the bucket is still there"
 
 
-async def test_an_object_has_no_tags_no_retention_and_no_legal_hold(s3: S3) -> None:
+async def test_an_object_has_no_retention_and_no_legal_hold(s3: S3) -> None:
     await s3.ask("PUT", "/box/o", b"x")
-    assert tree_of(await s3.ask("GET", "/box/o?tagging")).tag == "Tagging"
     for name in ("retention", "legal-hold"):
         assert code_of(await s3.ask("GET", f"/box/o?{name}")) == "NoSuchObjectLockConfiguration"
-    assert code_of(await s3.ask("GET", "/box/none?tagging")) == "NoSuchKey"
-    assert (await s3.ask("DELETE", "/box/o?tagging")).status == 204
-    assert (await s3.ask("HEAD", "/box/o")).status == 200, "the object is still there"
+    assert code_of(await s3.ask("GET", "/box/none?retention")) == "NoSuchKey"
 
 
 # --- objects ------------------------------------------------------------------------------------------------------
@@ -478,6 +474,66 @@ async def test_deleting_is_done_whether_it_was_there_or_not_and_null_is_the_only
         answer = await s3.ask("DELETE", "/box/o?versionId=null")
         assert (answer.status, answer.body) == (204, b"")
         assert "x-amz-version-id" not in answer.headers
+
+
+def tagging(**tags: str) -> bytes:
+    listed = "".join(f"<Tag><Key>{key}</Key><Value>{value}</Value></Tag>" for key, value in tags.items())
+    return f"<Tagging><TagSet>{listed}</TagSet></Tagging>".encode()
+
+
+async def test_an_object_is_tagged_when_it_is_put_and_afterwards(s3: S3) -> None:
+    async def tags(name: str) -> dict[str, str]:
+        answer = await s3.ask("GET", f"/box/{name}?tagging")
+        assert answer.status == 200
+        return dict(
+            zip(texts_of(answer, "TagSet/Tag/Key"), texts_of(answer, "TagSet/Tag/Value"), strict=True)
+        )
+
+    await s3.ask("PUT", "/box/o", b"x", headers={"x-amz-tagging": "a=1&b%20c=%C3%A9+d"})
+    assert await tags("o") == {"a": "1", "b c": "é d"}
+    assert (await s3.ask("HEAD", "/box/o")).headers["x-amz-tagging-count"] == "2"
+    await s3.ask("PUT", "/box/copy", headers={"x-amz-copy-source": "/box/o"})
+    assert await tags("copy") == {"a": "1", "b c": "é d"}
+    replaced = {"x-amz-copy-source": "/box/o", "x-amz-tagging-directive": "REPLACE", "x-amz-tagging": "z=9"}
+    await s3.ask("PUT", "/box/anew", headers=replaced)
+    assert await tags("anew") == {"z": "9"}
+    assert (await s3.ask("PUT", "/box/o", headers=replaced)).status == 200, "tags alone are a change"
+    assert await tags("o") == {"z": "9"}
+    assert (await s3.ask("PUT", "/box/o?tagging", tagging(k="v", e=""))).status == 200
+    assert await tags("o") == {"k": "v", "e": ""}
+    assert (await s3.ask("PUT", "/box/o?acl", headers={"x-amz-acl": "public-read"})).status == 200
+    assert (await s3.ask("GET", "/box/o?tagging", who="other")).status == 403, "no ACL grants tags"
+    assert "x-amz-tagging-count" not in (await s3.ask("GET", "/box/o", who="other")).headers
+    assert (await s3.ask("DELETE", "/box/o?tagging")).status == 204
+    assert await tags("o") == {}
+    got = await s3.ask("GET", "/box/o")
+    assert (got.body, "x-amz-tagging-count" in got.headers) == (b"x", False)
+    assert code_of(await s3.ask("PUT", "/box/none?tagging", tagging(a="1"))) == "NoSuchKey"
+    for document, code in (
+        (b"", "MalformedXML"),
+        (b"<Tagging/>", "MalformedXML"),
+        (b"<Tagging><TagSet><Tag><Key>a</Key></Tag></TagSet></Tagging>", "MalformedXML"),
+        (tagging(**{"k" * 129: ""}), "InvalidTag"),
+        (tagging(a="v" * 257), "InvalidTag"),
+        (tagging(**{f"k{number}": "" for number in range(11)}), "BadRequest"),
+    ):
+        assert code_of(await s3.ask("PUT", "/box/o?tagging", document)) == code
+
+
+async def test_attributes_of_an_object_are_told_by_name(s3: S3) -> None:
+    await s3.ask("PUT", "/box/o", b"hello")
+    asked = {"x-amz-object-attributes": "ETag,ObjectSize,StorageClass,Checksum,ObjectParts"}
+    answer = await s3.ask("GET", "/box/o?attributes", headers=asked)
+    assert answer.status == 200
+    assert (text_of(answer, "ETag"), text_of(answer, "ObjectSize")) == (MD5_HELLO, "5")
+    assert text_of(answer, "Checksum/ChecksumCRC64NVME") == CRC64_HELLO
+    assert tree_of(answer).find("ObjectParts") is None
+    answer = await s3.ask("GET", "/box/o?attributes", headers={"x-amz-object-attributes": "ObjectSize"})
+    assert [element.tag for element in tree_of(answer)] == ["ObjectSize"]
+    for text in ("", "Nonsense"):
+        answer = await s3.ask("GET", "/box/o?attributes", headers={"x-amz-object-attributes": text})
+        assert code_of(answer) == "InvalidArgument"
+    assert code_of(await s3.ask("GET", "/box/none?attributes", headers=asked)) == "NoSuchKey"
 
 
 # --- what is promised of a body -----------------------------------------------------------------------------------
@@ -615,7 +671,10 @@ async def test_a_refused_upload_is_never_invited(s3: S3) -> None:
         ({"x-amz-server-side-encryption-customer-algorithm": "AES256"}, "NotImplemented"),
         ({"x-amz-object-lock-mode": "COMPLIANCE"}, "NotImplemented"),
         ({"x-amz-website-redirect-location": "/x"}, "NotImplemented"),
-        ({"x-amz-tagging": "a=b"}, "NotImplemented"),
+        ({"x-amz-tagging": "a=1&a=2"}, "InvalidTag"),
+        ({"x-amz-tagging": "=b"}, "InvalidTag"),
+        ({"x-amz-tagging": "a=%ff"}, "InvalidArgument"),
+        ({"x-amz-tagging": "&".join(f"{number}=" for number in range(11))}, "BadRequest"),
         ({"x-amz-grant-read": "emailAddress=x"}, "NotImplemented"),
         ({"x-amz-grant-read": "x"}, "InvalidArgument"),
         ({"x-amz-grant-read": "uri=http://acs.amazonaws.com/groups/global/Nobody"}, "InvalidArgument"),
