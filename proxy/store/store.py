@@ -20,6 +20,7 @@ from proxy.store.containers import Containers
 from proxy.store.debts import Debts
 from proxy.store.listings import Listings
 from proxy.store.object_listing import ObjectListing
+from proxy.store.marks import Graces
 from proxy.store.objects import Objects
 from proxy.store.payer import Payer
 from proxy.store.rows import Rows
@@ -35,9 +36,14 @@ class Store:
     """All of the domain; usable inside its context, which owns what goes on behind answers."""
 
     def __init__(
-        self, registers: Registers, policies: Sequence[PolicyConfig], random: Random | None = None
+        self,
+        registers: Registers,
+        policies: Sequence[PolicyConfig],
+        random: Random | None = None,
+        graces: Graces = Graces(),  # noqa: B008  # a value
     ) -> None:
-        """Take the registers of the cluster, which outlive the store, its policies, and what jitter is drawn from."""
+        """Take the registers of the cluster, which outlive the store, its policies, what jitter is drawn from, and how long
+        replaced parts are kept."""
         random = random or Random()
         nodes, patience = registers.nodes, registers.patience
         self._stragglers: Final = Stragglers(patience.stragglers_max)
@@ -56,7 +62,7 @@ class Store:
             ContainerCache(CONTAINERS_CACHED_MAX),
         )
         listing = ObjectListing(registers, containers, self._rows)
-        self.objects: Final = Objects(registers, containers, listing, self.debts, self.usage)
+        self.objects: Final = Objects(registers, containers, listing, self.debts, self.usage, graces)
         self.buckets: Final = Buckets(containers, self.objects, registers.clock.now_us, nodes.now)
         self.containers: Final = RegisteredContainers(containers, self.buckets)
         self.payer: Final = Payer(registers, containers, listing, self._rows, self.usage)
