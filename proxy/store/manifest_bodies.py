@@ -42,8 +42,9 @@ class ManifestBody:
         if self._manifest is None:
             raw = self._list_body.whole
             if raw is None:
-                async with aclosing(self._list_body.stream(0, self._list_body.entry.size)) as chunks:
-                    raw = b"".join([chunk async for chunk in chunks])
+                pieces = self._list_body.stream(0, self._list_body.entry.size)
+                async with aclosing(pieces):  # type: ignore[type-var]  # a generator, called an iterator
+                    raw = b"".join([piece async for piece in pieces])
             self._manifest = manifests.unpack(raw)
         return self._manifest
 

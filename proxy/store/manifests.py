@@ -19,7 +19,6 @@ from base64 import b64decode, b64encode
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from itertools import accumulate
-from os.path import commonprefix
 from typing import Any, Final, NamedTuple, cast
 
 import msgpack
@@ -106,13 +105,25 @@ def pack(manifest: Manifest) -> bytes:
     before = b""
     for part in manifest.parts:
         path = part.name.path
-        shared = len(commonprefix((before, path)))
+        shared = _shared_bytes(before, path)
         packed.append((shared, path[shared:], part.size, bytes.fromhex(part.etag), b64decode(part.checksum)))
         before = path
     raw = cast(bytes, msgpack.packb(packed))
     if len(raw) > RPC_BODY_BYTES_MAX:
         raise ManifestRefused(f"the list takes {len(raw)} bytes; the limit is {RPC_BODY_BYTES_MAX}")
     return raw
+
+
+def _shared_bytes(one: bytes, other: bytes) -> int:
+    """Return how many bytes two texts begin with alike, in a few comparisons of many bytes."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[:middle] == other[:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def unpack(raw: Body) -> Manifest:

@@ -5,6 +5,7 @@ more, payment of debts, usage on its way to accounts. Never sees HTTP.
 """
 
 import asyncio
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from random import Random
@@ -18,9 +19,11 @@ from proxy.store.buckets import Buckets, RegisteredContainers
 from proxy.store.cache import ContainerCache
 from proxy.store.containers import Containers
 from proxy.store.debts import Debts
+from proxy.store.freeing import Freeing, MarkedContainers
 from proxy.store.listings import Listings
-from proxy.store.object_listing import ObjectListing
 from proxy.store.marks import Graces
+from proxy.store.multipart import Multipart
+from proxy.store.object_listing import ObjectListing
 from proxy.store.objects import Objects
 from proxy.store.payer import Payer
 from proxy.store.rows import Rows
@@ -43,7 +46,8 @@ class Store:
         graces: Graces = Graces(),  # noqa: B008  # a value
     ) -> None:
         """Take the registers of the cluster, which outlive the store, its policies, what jitter is drawn from, and how long
-        replaced parts are kept."""
+        replaced parts are kept.
+        """
         random = random or Random()
         nodes, patience = registers.nodes, registers.patience
         self._stragglers: Final = Stragglers(patience.stragglers_max)
@@ -63,8 +67,13 @@ class Store:
         )
         listing = ObjectListing(registers, containers, self._rows)
         self.objects: Final = Objects(registers, containers, listing, self.debts, self.usage, graces)
-        self.buckets: Final = Buckets(containers, self.objects, registers.clock.now_us, nodes.now)
-        self.containers: Final = RegisteredContainers(containers, self.buckets)
+        self.freeing: Final = Freeing(registers, containers, self.objects, graces, random)
+        self.multipart: Final = Multipart(
+            self.objects, containers, graces, registers.clock.now_us, nodes.now, os.urandom
+        )
+        marked = MarkedContainers(containers, self.objects, graces, registers)
+        self.buckets: Final = Buckets(marked, self.objects, registers.clock.now_us, nodes.now)
+        self.containers: Final = RegisteredContainers(marked, self.buckets)
         self.payer: Final = Payer(registers, containers, listing, self._rows, self.usage)
         self._jobs: list[asyncio.Task[None]] = []
         self._tasks = asyncio.TaskGroup()
@@ -73,7 +82,8 @@ class Store:
         """Begin to own tasks."""
         await self._stragglers.__aenter__()
         await self._tasks.__aenter__()
-        self._jobs = [self._tasks.create_task(self.debts.run()), self._tasks.create_task(self.usage.run())]
+        jobs = (self.debts.run(), self.usage.run(), self.freeing.run())
+        self._jobs = [self._tasks.create_task(job) for job in jobs]
         return self
 
     async def __aexit__(
