@@ -260,6 +260,15 @@ BUCKETS_CACHED_MAX: Final = 10_000
 CONTAINERS_DIRTY_MAX: Final = 10_000
 """Containers whose usage a proxy still owes to their accounts; above it the one marked first is forgotten, and counted."""
 
+PARTS_MAX: Final = 10_000
+"""Parts of one object: their list is an object's body, and fits a frame."""
+
+PARTS_FREED_AT_ONCE: Final = 8
+"""Parts of uploads that a proxy deletes at the same time: whoever puts and gets has the right of way."""
+
+MARKS_PER_PASS_MAX: Final = 1_000
+"""Uploads that one pass of a proxy's freeing looks at, of all that are due; the rest is the next one's."""
+
 # --- HTTP (proxy/http, proxy/server) ----------------------------------------------------------------------------
 
 HTTP_LINE_BYTES_MAX: Final = 32 * 1024

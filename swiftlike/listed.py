@@ -23,6 +23,8 @@ from swiftlike.timestamps import Ballot, Timestamp, WriteId
 
 ROW_ATTRIBUTES: Final = ("etag", "type")
 """What a row repeats of its object's metadata."""
+TOTAL_SIZE: Final = "sys:manifest-size"
+"""In the metadata of an object whose body is only a list of its parts: the bytes of all of them, which a row shows."""
 
 
 class Payment(Enum):
@@ -93,16 +95,17 @@ def _row_of_container(entry: Entry) -> Entry:
 
 
 def _row_of_object(entry: Entry) -> Entry:
-    metadata = NO_METADATA
+    metadata, size = NO_METADATA, 0
     if not entry.tombstone:
         found = unpack_metadata(entry.metadata)
+        size = int(found.get(TOTAL_SIZE, entry.size))
         metadata = pack_metadata({name: found[name] for name in ROW_ATTRIBUTES if name in found})
     return Entry(
         entry.ballot,
         entry.write_id,
         entry.modified,
         tombstone=entry.tombstone,
-        size=0 if entry.tombstone else entry.size,
+        size=size,
         metadata=metadata,
         policy=entry.policy,
         delete_at=entry.delete_at,

@@ -40,6 +40,10 @@ from swiftlike.listed import row_of
 from swiftlike.node_calls import CONTAINERS, Query
 from swiftlike.timestamps import Ballot, WriteId
 
+HAS_MANIFESTS: Final = "sys:has-manifests"
+"""Said of a container before the first object whose parts are freed when it is replaced. It stays said: writes to objects of
+such a container look at what they replace, which costs them a round trip that others are spared."""
+
 CACHED_S: Final = 1.0
 """How long what was seen of a container is believed, unless somebody asks for less."""
 
@@ -237,5 +241,8 @@ def _info(name: ContainerName, entry: Entry) -> ContainerInfo:
 
 
 def _described(newest: Entry, write_id: WriteId, modified: int, describe: Describe) -> Entry:
-    metadata = pack_metadata(dict(describe(attributes_of(newest))))
+    old = attributes_of(newest)
+    metadata = pack_metadata(
+        {**{name: old[name] for name in (HAS_MANIFESTS,) if name in old}, **describe(old)}
+    )
     return newest._replace(write_id=write_id, modified=modified, metadata=metadata)

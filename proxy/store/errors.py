@@ -2,7 +2,7 @@
 
     StoreError
     ├── NotThere
-    │   ├── NoSuchAccount, NoSuchContainer, NoSuchObject
+    │   ├── NoSuchAccount, NoSuchContainer, NoSuchObject, NoSuchUpload
     │   └── AccountDeleted          it was deleted, and what it held is being removed
     ├── Refused                     what stands there does not allow it; nothing was changed
     │   ├── ConditionFailed
@@ -45,6 +45,10 @@ class NoSuchContainer(NotThere):
 
 class NoSuchObject(NotThere):
     """The object does not exist, or it is due for deletion."""
+
+
+class NoSuchUpload(NotThere):
+    """The multipart upload does not exist: it was aborted or completed, or never was."""
 
 
 class Refused(StoreError):

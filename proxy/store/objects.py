@@ -10,10 +10,12 @@ from contextlib import aclosing
 from typing import Final, TypeVar
 
 from proxy.cluster.decisions import Judge, Outcome, is_present
+from proxy.cluster.offers import Content
 from proxy.cluster.register import Registers, Written
 from proxy.cluster.uploads import TooFewOwners
-from proxy.store.bodies import StoredBody
-from proxy.store.containers import Containers
+from proxy.store import manifests
+from proxy.store.bodies import STALL_S, StoredBody
+from proxy.store.containers import HAS_MANIFESTS, Containers
 from proxy.store.debts import Debts
 from proxy.store.errors import (
     BodyGone,
@@ -24,9 +26,13 @@ from proxy.store.errors import (
     OutOfSpace,
     Unavailable,
 )
+from proxy.store.manifest_bodies import ManifestBody
+from proxy.store.manifests import Manifest
+from proxy.store.marks import MICROS, Graces, Marks
 from proxy.store.names import ContainerName, ObjectName
 from proxy.store.object_listing import ListedEnd, ObjectListing, micros_of, tombstone_of
 from proxy.store.outcomes import is_done, known
+from proxy.store.upload_names import upload_in
 from proxy.store.uploads import Arriving, Copy
 from proxy.store.usage import UsageCarrier
 from proxy.store.values import (
@@ -41,6 +47,7 @@ from proxy.store.values import (
 )
 from swiftlike.entries import Entry, pack_metadata
 from swiftlike.limits import RPC_BODY_BYTES_MAX
+from swiftlike.rpc.transport import Body
 from swiftlike.timestamps import ZERO_BALLOT, Ballot, WriteId
 
 T = TypeVar("T")
@@ -63,13 +70,16 @@ class Objects:
         listing: ObjectListing,
         debts: Debts,
         usage: UsageCarrier,
+        graces: Graces,
     ) -> None:
-        """Take what objects stand on."""
+        """Take what objects stand on, and how long replaced parts are kept."""
         self._registers: Final = registers
         self._containers: Final = containers
         self._listing: Final = listing
         self._debts: Final = debts
         self._usage: Final = usage
+        self._graces: Final = graces
+        self.marks: Final = Marks(self, containers)
 
     # --- reading ------------------------------------------------------------------------------------------------
 
@@ -88,8 +98,10 @@ class Objects:
                 info = _current(name, container, found.entry, self._registers.clock.now_us())
                 if info is None:
                     return None
-                if found.body is not None or not 0 < info.size <= inline_bytes:
+                if found.body is not None or not 0 < info.entry.size <= inline_bytes:
                     body = StoredBody(self._registers.bodies, self._registers.nodes.now, found, info.entry)
+                    if manifests.is_manifest(info.attributes):
+                        return info, ManifestBody(body, info.size, self._look)
                     return info, body
             raise BodyGone
 
@@ -97,6 +109,10 @@ class Objects:
         if found is None:
             raise NoSuchObject
         return found
+
+    async def _look(self, part: ObjectName) -> tuple[ObjectInfo, ObjectBody]:
+        """Read a part of another object."""
+        return await self.read(part, deadline=self._registers.nodes.now() + STALL_S)
 
     # --- writing ------------------------------------------------------------------------------------------------
 
@@ -114,17 +130,39 @@ class Objects:
             body = await arriving.small()
             if body is None:
                 return await self._put_streamed(name, upload, arriving, condition, allowed_s)
-        description = upload.finish(arriving.received())
-        deadline = now() + allowed_s
+        description = _without_manifest(upload.finish(arriving.received()))
+        return await self._put_whole(name, body, description, now() + allowed_s, condition)
 
+    async def put_manifest(
+        self,
+        name: ObjectName,
+        manifest: Manifest,
+        upload: str,
+        fingerprint: str,
+        description: Description,
+        *,
+        deadline: float,
+        condition: Condition | None = None,
+    ) -> ObjectInfo:
+        """Store an object that is the sum of others, which are there. `upload`: whose parts they are.
+
+        Raises ManifestRefused, NoSuchContainer, ConditionFailed, Unavailable, OutcomeUnknown.
+        """
+        attributes = {**description.attributes, **manifests.attributes_for(manifest, upload, fingerprint)}
+        described = Description(attributes, description.delete_at_us)
+        return await self._put_whole(name, manifests.pack(manifest), described, deadline, condition)
+
+    async def _put_whole(
+        self,
+        name: ObjectName,
+        body: Body,
+        description: Description,
+        deadline: float,
+        condition: Condition | None,
+    ) -> ObjectInfo:
         async def put(container: ContainerInfo) -> ObjectInfo:
             entry = self._entry(self._registers.new_write_id(), container, len(body), description)
-            key = name.key(container.policy, container.incarnation)
-            if condition is None:
-                written = await self._registers.write(key, entry, body, deadline=deadline)
-            else:
-                judge = _judging(name, container, condition, lambda current: entry)
-                written = await self._registers.write_if(key, judge, body, deadline=deadline)
+            written = await self._write(name, container, entry, body, condition, deadline)
             return await self._finish_put(name, container, entry, written, description, deadline)
 
         info = await self._in_container(name.parent, put, deadline)
@@ -152,19 +190,57 @@ class Objects:
                     async for chunk in chunks:
                         await streamed.send(chunk)
                 received = arriving.received()
-                description = upload.finish(received)
+                description = _without_manifest(upload.finish(received))
                 deadline = now() + allowed_s
                 entry = self._entry(write_id, container, received.size, description)
-                if condition is None:
-                    written = await self._registers.write(key, entry, streamed, deadline=deadline)
-                else:
-                    judge = _judging(name, container, condition, lambda current: entry)
-                    written = await self._registers.write_if(key, judge, streamed, deadline=deadline)
+                today = await self._containers.read(name.parent, deadline=deadline)
+                written = await self._write(name, container, entry, streamed, condition, deadline, today)
             return await self._finish_put(name, container, entry, written, description, deadline)
         except TooFewOwners as few:
             raise (OutOfSpace if few.is_full else Unavailable)(str(few)) from few
         except _OtherIncarnation:
             raise NoSuchContainer from None
+
+    async def _write(
+        self,
+        name: ObjectName,
+        container: ContainerInfo,
+        entry: Entry,
+        body: Content,
+        condition: Condition | None,
+        deadline: float,
+        today: ContainerInfo | None = None,
+    ) -> Written:
+        """Write over whatever stands there. `today`: the container as it is now, where that in hand is old."""
+        key = name.key(container.policy, container.incarnation)
+        if condition is None and HAS_MANIFESTS not in (today or container).attributes:
+            return await self._registers.write(key, entry, body, deadline=deadline)
+        judge = _judging(name, container, condition, lambda current: entry)
+        return await self._write_if(name, container, judge, body, deadline)
+
+    async def _write_if(
+        self, name: ObjectName, container: ContainerInfo, judge: Judge, body: Content, deadline: float
+    ) -> Written:
+        """Write what `judge` makes; where that replaces an object that names an upload, mark the upload before."""
+        key, marked, unmarked = name.key(container.policy, container.incarnation), set[str](), ""
+
+        def judge_marked(newest: Entry | None, ballot: Ballot) -> Entry | None:
+            nonlocal unmarked
+            made, unmarked = judge(newest, ballot), ""
+            replaced = manifests.upload_of(newest)
+            if made is None or not replaced or replaced in {*marked, manifests.upload_of(made)}:
+                return made
+            unmarked = replaced
+            return None
+
+        for _ in range(TRIES_MAX):
+            written = await self._registers.write_if(key, judge_marked, body, deadline=deadline)
+            if written.outcome is not Outcome.REFUSED or not unmarked:
+                return written
+            due_us = self._registers.clock.now_us() + int(self._graces.read_s * MICROS)
+            await self.marks.mark(upload_in(container, name.name, unmarked), due_us, deadline=deadline)
+            marked.add(unmarked)
+        raise Unavailable("the object is replaced again and again; provably without effect")
 
     async def _finish_put(
         self,
@@ -207,7 +283,12 @@ class Objects:
                 described = current.entry._replace(
                     write_id=write_id,
                     modified=micros_of(write_id),
-                    metadata=pack_metadata(dict(description.attributes)),
+                    metadata=pack_metadata(
+                        {
+                            **manifests.without(description.attributes),
+                            **manifests.only(current.attributes),
+                        }
+                    ),
                     delete_at=description.delete_at_us,
                 )
                 return described
@@ -239,12 +320,7 @@ class Objects:
         async def delete(container: ContainerInfo) -> bool | None:
             write_id = self._registers.new_write_id()
             tombstone = tombstone_of(write_id, container.policy)
-            key = name.key(container.policy, container.incarnation)
-            if condition is None:
-                written = await self._registers.write(key, tombstone, deadline=deadline)
-            else:
-                judge = _judging(name, container, condition, lambda current: tombstone)
-                written = await self._registers.write_if(key, judge, deadline=deadline)
+            written = await self._write(name, container, tombstone, None, condition, deadline)
             if not _is_done_in(container, written):
                 now_us = self._registers.clock.now_us()
                 raise ConditionFailed(_current(name, container, written.entry, now_us))
@@ -363,6 +439,13 @@ class Objects:
             policy=container.policy,
             delete_at=description.delete_at_us,
         )
+
+
+def _without_manifest(description: Description) -> Description:
+    """Return a description of an object that has a body of its own: perhaps it was described by another's attributes."""
+    if not manifests.is_manifest(description.attributes):
+        return description
+    return Description(manifests.without(description.attributes), description.delete_at_us)
 
 
 def _current(

@@ -5,6 +5,7 @@ more, payment of debts, usage on its way to accounts. Never sees HTTP.
 """
 
 import asyncio
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from random import Random
@@ -18,7 +19,10 @@ from proxy.store.buckets import Buckets, RegisteredContainers
 from proxy.store.cache import ContainerCache
 from proxy.store.containers import Containers
 from proxy.store.debts import Debts
+from proxy.store.freeing import Freeing, MarkedContainers
 from proxy.store.listings import Listings
+from proxy.store.marks import Graces
+from proxy.store.multipart import Multipart
 from proxy.store.object_listing import ObjectListing
 from proxy.store.objects import Objects
 from proxy.store.payer import Payer
@@ -35,9 +39,15 @@ class Store:
     """All of the domain; usable inside its context, which owns what goes on behind answers."""
 
     def __init__(
-        self, registers: Registers, policies: Sequence[PolicyConfig], random: Random | None = None
+        self,
+        registers: Registers,
+        policies: Sequence[PolicyConfig],
+        random: Random | None = None,
+        graces: Graces = Graces(),  # noqa: B008  # a value
     ) -> None:
-        """Take the registers of the cluster, which outlive the store, its policies, and what jitter is drawn from."""
+        """Take the registers of the cluster, which outlive the store, its policies, what jitter is drawn from, and how long
+        replaced parts are kept.
+        """
         random = random or Random()
         nodes, patience = registers.nodes, registers.patience
         self._stragglers: Final = Stragglers(patience.stragglers_max)
@@ -56,9 +66,14 @@ class Store:
             ContainerCache(CONTAINERS_CACHED_MAX),
         )
         listing = ObjectListing(registers, containers, self._rows)
-        self.objects: Final = Objects(registers, containers, listing, self.debts, self.usage)
-        self.buckets: Final = Buckets(containers, self.objects, registers.clock.now_us, nodes.now)
-        self.containers: Final = RegisteredContainers(containers, self.buckets)
+        self.objects: Final = Objects(registers, containers, listing, self.debts, self.usage, graces)
+        self.freeing: Final = Freeing(registers, containers, self.objects, graces, random)
+        self.multipart: Final = Multipart(
+            self.objects, containers, graces, registers.clock.now_us, nodes.now, os.urandom
+        )
+        marked = MarkedContainers(containers, self.objects, graces, registers)
+        self.buckets: Final = Buckets(marked, self.objects, registers.clock.now_us, nodes.now)
+        self.containers: Final = RegisteredContainers(marked, self.buckets)
         self.payer: Final = Payer(registers, containers, listing, self._rows, self.usage)
         self._jobs: list[asyncio.Task[None]] = []
         self._tasks = asyncio.TaskGroup()
@@ -67,7 +82,8 @@ class Store:
         """Begin to own tasks."""
         await self._stragglers.__aenter__()
         await self._tasks.__aenter__()
-        self._jobs = [self._tasks.create_task(self.debts.run()), self._tasks.create_task(self.usage.run())]
+        jobs = (self.debts.run(), self.usage.run(), self.freeing.run())
+        self._jobs = [self._tasks.create_task(job) for job in jobs]
         return self
 
     async def __aexit__(

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from proxy.store.names import ContainerName, ObjectName
 from swiftlike.entries import Entry, unpack_metadata
+from swiftlike.listed import TOTAL_SIZE
 from swiftlike.rpc.transport import Body
 from swiftlike.timestamps import Timestamp, WriteId
 
@@ -42,8 +43,8 @@ class ObjectInfo(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes of the body."""
-        return self.entry.size
+        """Bytes of the body: of all its parts, where what is stored is a list of them."""
+        return int(self.attributes.get(TOTAL_SIZE, self.entry.size))
 
     @property
     def etag(self) -> str:

@@ -1,0 +1,394 @@
+"""Multipart uploads: parts that are sent one by one, and become one object by one write of one register.
+
+Owns an upload's states, and what may happen in which. An upload is a record beside its bucket; its parts are objects; the
+object that it becomes names them (`manifests`). Never a rule of S3: sizes, order and sums are its dialect's.
+
+    open ──complete──> completed      the object is written first, then the record says so
+    open ──abort─────> aborted
+
+Each part is looked at once more after its last byte, so an upload that is over takes none. Every end of an upload is marked
+before it is written (`marks`); `freeing` then removes whatever no object names, and the record. A proxy that dies in between
+leaves the upload open, and completing it again is the same write again.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from typing import Any, Final, NamedTuple
+
+from proxy.store import manifests
+from proxy.store.containers import HAS_MANIFESTS
+from proxy.store.contract import Containers
+from proxy.store.errors import ConditionFailed, NoSuchContainer, NoSuchUpload, NotThere
+from proxy.store.manifests import Manifest, Part
+from proxy.store.marks import MICROS, Graces, Record, put_hidden
+from proxy.store.names import ContainerName, ObjectName
+from proxy.store.objects import Objects
+from proxy.store.upload_names import (
+    LAST,
+    UploadName,
+    is_upload_id,
+    split_part,
+    split_record,
+    upload_id,
+    upload_in,
+)
+from proxy.store.values import (
+    Attributes,
+    Condition,
+    ContainerInfo,
+    Description,
+    ListedObject,
+    ListedPrefix,
+    ObjectInfo,
+    Received,
+    Upload,
+)
+from swiftlike.limits import LISTING_ROWS_MAX
+from swiftlike.node_calls import Query
+from swiftlike.rpc.transport import Body
+
+STATE: Final = "sys:upload-state"
+OPEN, COMPLETED, ABORTED = "open", "completed", "aborted"
+_RESULT: Final = "result:"
+_PAGE: Final = 1_000
+
+
+class UploadInfo(NamedTuple):
+    """An upload that is there."""
+
+    name: UploadName
+    record: ObjectInfo
+
+    @property
+    def state(self) -> str:
+        """OPEN, COMPLETED or ABORTED."""
+        return self.record.attributes[STATE]
+
+    @property
+    def attributes(self) -> Attributes:
+        """What it was begun with."""
+        return self.record.attributes
+
+
+class StoredPart(NamedTuple):
+    """A part that is there."""
+
+    number: int
+    part: Part
+    modified_us: int
+
+
+class ListedUpload(NamedTuple):
+    """A row of a bucket's uploads."""
+
+    key: bytes
+    id: str
+    began_us: int
+    note: str
+    """What it was begun with for listings."""
+
+
+class UploadPage(NamedTuple):
+    """Part of a bucket's uploads, by key, and of one key as they began."""
+
+    items: tuple[ListedUpload | ListedPrefix, ...]
+    is_truncated: bool
+
+
+class Multipart:
+    """The uploads of the cluster."""
+
+    def __init__(
+        self,
+        objects: Objects,
+        containers: Containers,
+        graces: Graces,
+        now_us: Callable[[], int],
+        now: Callable[[], float],
+        random: Callable[[int], bytes],
+    ) -> None:
+        """Take the domain beneath, the host's clock and the loop's, and where ids come from that nobody guesses."""
+        self._objects: Final = objects
+        self._containers: Final = containers
+        self._graces: Final = graces
+        self._now_us: Final = now_us
+        self._now: Final = now
+        self._random: Final = random
+
+    # --- an upload's life ---------------------------------------------------------------------------------------
+
+    async def create(
+        self, bucket: ContainerInfo, key: bytes, attributes: Attributes, note: str, *, deadline: float
+    ) -> UploadName:
+        """Begin an upload. `note`: what listings of uploads tell of it, a short text. Raises NoSuchContainer."""
+        if HAS_MANIFESTS not in bucket.attributes:
+            await self._containers.describe(
+                bucket.name, lambda old: {**old, HAS_MANIFESTS: "yes"}, deadline=deadline
+            )
+        name = upload_in(bucket, key, upload_id(self._now_us(), self._random(16)))
+        record = Record({**attributes, STATE: OPEN, "type": f"{OPEN} {note}"})
+        await put_hidden(
+            self._objects, self._containers, name.record, record, bucket.policy, deadline=deadline
+        )
+        # One that was deleted meanwhile may have been looked through for uploads already.
+        stands = await self._containers.read(bucket.name, deadline=deadline, max_age_s=0)
+        if stands.incarnation != bucket.incarnation:
+            raise NoSuchContainer
+        return name
+
+    async def read(self, bucket: ContainerInfo, key: bytes, upload: str, *, deadline: float) -> UploadInfo:
+        """Return an upload, open or over. Raises NoSuchUpload."""
+        if not is_upload_id(upload):
+            raise NoSuchUpload
+        name = upload_in(bucket, key, upload)
+        try:
+            record, _ = await self._objects.read(name.record, deadline=deadline)
+        except NotThere:
+            raise NoSuchUpload from None
+        return UploadInfo(name, record)
+
+    async def read_open(
+        self, bucket: ContainerInfo, key: bytes, upload: str, *, deadline: float
+    ) -> UploadInfo:
+        """Return an upload that is open. Raises NoSuchUpload."""
+        found = await self.read(bucket, key, upload, deadline=deadline)
+        if found.state != OPEN:
+            raise NoSuchUpload
+        return found
+
+    async def put_part(self, upload: UploadInfo, number: int, body: Upload, *, deadline: float) -> ObjectInfo:
+        """Store a part, in the place of what was sent under its number before.
+
+        Raises NoSuchUpload, Unavailable, OutcomeUnknown, and whatever the body raises.
+        """
+        name, allowed_s = upload.name, deadline - self._now()
+
+        async def check() -> None:
+            await self._check_open(upload, self._now() + allowed_s)
+
+        attempt = f"{self._now_us():016x}{self._random(4).hex()}"
+        part = name.part(number, attempt)
+        try:
+            info = await self._objects.put(part, _Checked(body, check), deadline=deadline)
+        except NoSuchContainer:
+            raise NoSuchUpload from None
+        deadline = self._now() + allowed_s
+        before = b"%s%05d/" % (name.parts_prefix, number)
+        page = await self._containers.list(
+            name.hidden, Query(prefix=before, end_marker=part.name, limit=1), deadline=deadline
+        )
+        if page.items:
+            await self._mark(name, deadline)
+        return info
+
+    async def parts(
+        self, upload: UploadName, *, deadline: float, after: int = 0, limit: int = LISTING_ROWS_MAX
+    ) -> tuple[list[StoredPart], bool]:
+        """Return the parts whose numbers are above `after`, and whether there are more than `limit`. Raises NoSuchUpload."""
+        found: dict[int, StoredPart] = {}
+        query = Query(prefix=upload.parts_prefix, marker=upload.parts_after(after) if after else b"")
+        while True:
+            query = query._replace(limit=min(_PAGE, LISTING_ROWS_MAX))
+            try:
+                page = await self._containers.list(upload.hidden, query, deadline=deadline)
+            except NoSuchContainer:
+                raise NoSuchUpload from None
+            for row in page.items:
+                if isinstance(row, ListedObject):
+                    one = _stored_part(upload.hidden, row)
+                    if one.number not in found and len(found) == limit:
+                        return list(found.values()), True
+                    found[one.number] = one  # attempts at one number come as they began
+            if page.more is None:
+                return list(found.values()), False
+            query = query._replace(marker=page.more)
+
+    async def complete(
+        self,
+        upload: UploadInfo,
+        parts: Sequence[Part],
+        fingerprint: str,
+        attributes: Attributes,
+        *,
+        deadline: float,
+        condition: Condition | None = None,
+    ) -> ObjectInfo:
+        """Make an upload that was open a moment ago the object that it is to be: these of its parts, in this order.
+
+        `fingerprint`: what was asked for; `completed` knows it again. Raises ManifestRefused, NoSuchContainer,
+        ConditionFailed, Unavailable, OutcomeUnknown.
+        """
+        # What is written later than this might name parts that are freed: see `freeing`.
+        deadline = min(deadline, self._now() + self._graces.write_s / 2)
+        await self._mark(upload.name, deadline)
+        info = await self._objects.put_manifest(
+            upload.name.target,
+            Manifest(parts),
+            upload.name.id,
+            fingerprint,
+            Description(attributes),
+            deadline=deadline,
+            condition=condition,
+        )
+        await self._end(upload, COMPLETED, _result(info), deadline)
+        return info
+
+    async def completed(
+        self, bucket: ContainerInfo, key: bytes, upload: str, fingerprint: str, *, deadline: float
+    ) -> Attributes | None:
+        """Return what an upload was completed as, if it was with this fingerprint."""
+        try:
+            found = await self.read(bucket, key, upload, deadline=deadline)
+        except NoSuchUpload:
+            return await self._completed_object(bucket, key, upload, fingerprint, deadline)
+        if found.attributes.get(manifests.FINGERPRINT) != fingerprint:
+            return await self._completed_object(bucket, key, upload, fingerprint, deadline)
+        return {
+            name.removeprefix(_RESULT): value
+            for name, value in found.attributes.items()
+            if name.startswith(_RESULT)
+        }
+
+    async def _completed_object(
+        self, bucket: ContainerInfo, key: bytes, upload: str, fingerprint: str, deadline: float
+    ) -> Attributes | None:
+        """The same, of one whose record does not say: the object remembers for as long as it stands."""
+        try:
+            info, _ = await self._objects.read(
+                ObjectName(*bucket.name, key), deadline=deadline, inline_bytes=0
+            )
+        except NotThere:
+            return None
+        said = info.attributes
+        is_it = (said.get(manifests.UPLOAD), said.get(manifests.FINGERPRINT)) == (upload, fingerprint)
+        return said if is_it else None
+
+    async def abort(self, bucket: ContainerInfo, key: bytes, upload: str, *, deadline: float) -> None:
+        """End an upload; its parts go before long. Raises NoSuchUpload, also for one that was completed."""
+        found = await self.read(bucket, key, upload, deadline=deadline)
+        if found.state == COMPLETED:
+            raise NoSuchUpload
+        await self._mark(found.name, deadline)
+        if found.state == OPEN and not await self._end(found, ABORTED, {}, deadline):
+            raise NoSuchUpload
+
+    async def _check_open(self, upload: UploadInfo, deadline: float) -> None:
+        try:
+            record, _ = await self._objects.read(upload.name.record, deadline=deadline)
+        except NotThere:
+            raise NoSuchUpload from None
+        if record.attributes[STATE] != OPEN:
+            raise NoSuchUpload
+
+    async def _end(self, upload: UploadInfo, state: str, result: Attributes, deadline: float) -> bool:
+        """Write down how an upload ended, unless it ended already; say whether it did so now."""
+
+        def describe(current: ObjectInfo) -> Description:
+            return Description({**current.attributes, **result, STATE: state, "type": state})
+
+        def is_open(current: ObjectInfo | None) -> bool:
+            return current is not None and current.attributes[STATE] == OPEN
+
+        try:
+            await self._objects.describe(upload.name.record, describe, deadline=deadline, condition=is_open)
+        except (ConditionFailed, NotThere):
+            return False
+        return True
+
+    async def _mark(self, upload: UploadName, deadline: float) -> None:
+        due_us = self._now_us() + int(self._graces.write_s * MICROS)
+        await self._objects.marks.mark(upload, due_us, deadline=deadline)
+
+    # --- all uploads of a bucket --------------------------------------------------------------------------------
+
+    async def list(
+        self,
+        bucket: ContainerInfo,
+        *,
+        deadline: float,
+        prefix: bytes = b"",
+        delimiter: bytes = b"",
+        after_key: bytes = b"",
+        after_id: str = "",
+        limit: int = _PAGE,
+    ) -> UploadPage:
+        """Return a page of the uploads that are open: behind a key, or behind an upload of it."""
+        # A page may have ended with a prefix: then it goes on behind all that is rolled up there.
+        skipped = after_key if after_key and _rolled(after_key, prefix, delimiter) == after_key else b""
+        behind = LAST if skipped else b"\0" + (after_id.encode() or LAST)
+        marker = b"u" + after_key + behind if after_key else b""
+        query = Query(prefix=b"u" + prefix, marker=marker, limit=_PAGE)
+        hidden = upload_in(bucket, b"", "").hidden
+        items: list[ListedUpload | ListedPrefix] = []
+        while limit:
+            try:
+                page = await self._containers.list(hidden, query, deadline=deadline)
+            except NoSuchContainer:
+                break
+            at = page.more
+            for row in page.items:
+                if not isinstance(row, ListedObject) or not row.content_type.startswith(OPEN + " "):
+                    continue
+                key, upload = split_record(row.name)
+                rolled = _rolled(key, prefix, delimiter)
+                if rolled is not None and rolled == skipped:
+                    continue
+                if len(items) == limit:
+                    return UploadPage(tuple(items), True)
+                if rolled is None:
+                    note = row.content_type.removeprefix(OPEN + " ")
+                    items.append(ListedUpload(key, upload, int(upload[:16], 16), note))
+                    continue
+                items.append(ListedPrefix(rolled))
+                skipped = rolled
+                if at is not None:
+                    at = max(at, b"u" + rolled + LAST)
+            if at is None:
+                break
+            query = query._replace(marker=at)
+        return UploadPage(tuple(items), False)
+
+
+class _Checked:
+    """A body behind whose last byte something is looked at once more."""
+
+    def __init__(self, body: Upload, check: Any) -> None:
+        self._body: Final = body
+        self._check: Final = check
+
+    @property
+    def size(self) -> int | None:
+        return self._body.size
+
+    async def chunks(self) -> AsyncIterator[Body]:
+        source: Any = self._body.chunks()
+        async with aclosing(source) as chunks:
+            async for chunk in chunks:
+                yield chunk
+        await self._check()
+
+    def finish(self, received: Received) -> Description:
+        return self._body.finish(received)
+
+
+def _rolled(key: bytes, prefix: bytes, delimiter: bytes) -> bytes | None:
+    """Return what a key is rolled up into; None: nothing."""
+    if not delimiter or not key.startswith(prefix):
+        return None
+    at = key.find(delimiter, len(prefix))
+    return None if at < 0 else key[: at + len(delimiter)]
+
+
+def _stored_part(hidden: ContainerName, row: ListedObject) -> StoredPart:
+    name = ObjectName(*hidden, row.name)
+    return StoredPart(split_part(row.name), Part(name, row.size, row.etag, row.content_type), row.modified_us)
+
+
+def _result(info: ObjectInfo) -> dict[str, str]:
+    """Return what the answer to a completed upload tells, to be told again."""
+    told = {
+        _RESULT + name: value
+        for name, value in info.attributes.items()
+        if name == "etag" or name.startswith("sys:checksum")
+    }
+    return {**told, manifests.FINGERPRINT: info.attributes[manifests.FINGERPRINT]}
