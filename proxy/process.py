@@ -11,7 +11,6 @@ drained, 2 refused to start, anything else is a bug.
 
 import argparse
 import asyncio
-import gc
 import logging
 import signal
 import sys
@@ -31,7 +30,7 @@ from proxy.metrics import MeasuredLog, WorkerMetrics
 from proxy.opening import following, registers_of
 from proxy.server import Server
 from ring.errors import RingError
-from swiftlike import logs
+from swiftlike import garbage, logs
 from swiftlike.config import Cluster, ConfigError, HostConfig, ProxyConfig, load_cluster, load_host
 from swiftlike.limits import HttpLimits
 from swiftlike.rpc.client import Client
@@ -133,7 +132,7 @@ class Worker:
             place = f"{self._proxy.bind_host}:{self._proxy.port}"
             log.info("worker %d serves on %s", self._number, place)
             tell(f"{READY} {place}")
-            gc.freeze()  # what the start made lives as long as the process
+            garbage.settle()
             await self._stop.wait()
             log.info("draining")
         log.info("closed")

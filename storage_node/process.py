@@ -12,7 +12,6 @@ drained, 2 refused to start, 3 a sync failed (the device returns as one that doe
 import argparse
 import asyncio
 import ctypes
-import gc
 import logging
 import os
 import signal
@@ -41,7 +40,7 @@ from storage_node.rings import RingSet
 from storage_node.service import DeviceService, Surroundings
 from storage_node.updater import Payer, Updater
 from storage_node.voting import founding_partitions
-from swiftlike import logs
+from swiftlike import garbage, logs
 from swiftlike.config import (
     Cluster,
     ConfigError,
@@ -226,7 +225,7 @@ class DeviceProcess:
                 try:
                     places = [await self._listen(server, address) for address in self._addresses()]
                     self._take_signals(loop, rings)
-                    gc.freeze()  # what the start made lives as long as the process
+                    garbage.settle()
                     log.info("device %s serves on %s", device.name, " and ".join(places))
                     tell(f"{READY} {' '.join(places)}")
                     await self._stop.wait()

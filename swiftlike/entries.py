@@ -191,6 +191,21 @@ def is_hidden(raw: bytes, now_us: int) -> bool:
     return due != _NEVER and int.from_bytes(due, "big") <= now_us
 
 
+class Counted(NamedTuple):
+    """What a row adds to the sums of its listing."""
+
+    tombstone: bool
+    policy: int
+    size: int
+    objects: int
+
+
+def counted_of(raw: bytes) -> Counted:
+    """Return what an encoded entry, which a checksum around it covers, adds to sums."""
+    _, flags, policy, _, _, _, _, _, size, objects, _ = _FIXED.unpack_from(raw)
+    return Counted(bool(flags & _TOMBSTONE), policy, size, objects)
+
+
 def pack_metadata(metadata: Mapping[str, str | bytes | int]) -> bytes:
     """Encode a metadata map in one canonical order, so that equal maps are equal bytes."""
     return cast(bytes, msgpack.packb(dict(sorted(metadata.items()))))

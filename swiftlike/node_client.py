@@ -4,10 +4,11 @@ Owns how a question becomes a header and an answer a value. Never retries, never
 outcome: whatever is not OK is raised as NodeFailed, which carries the reply.
 """
 
+import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import starmap
-from typing import Any, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from swiftlike.digests import Digest
 from swiftlike.entries import Entry, EntryDamaged, Version, decode, encode
@@ -53,6 +54,13 @@ class NodeFailed(Exception):
         self.reply = reply
 
 
+class Asked(NamedTuple, Generic[T]):
+    """A call that was made, and how its reply is read; reading raises NodeFailed."""
+
+    reply: "asyncio.Future[Reply]"
+    read: Callable[[Reply], T]
+
+
 class NodeClient:
     """One device, under one epoch of each ring and one time limit for each call."""
 
@@ -84,10 +92,28 @@ class NodeClient:
         from_voter: bool = False,
     ) -> Acceptance:
         """Offer an entry, with its body if that is small and not there already."""
+        asked = self.ask_offer(table, path, entry, body, offer=offer, owing=owing, from_voter=from_voter)
+        return asked.read(await asked.reply)
+
+    def ask_offer(
+        self,
+        table: bytes,
+        path: bytes,
+        entry: Entry,
+        body: Body | None = None,
+        *,
+        offer: Offer = Offer.FIRST,
+        owing: bool = False,
+        from_voter: bool = False,
+    ) -> Asked[Acceptance]:
+        """Make that call."""
         header = self._at(table, path) | _offered(entry, offer, owing=owing, from_voter=from_voter)
         if body is not None:
             header["with_body"] = True
-        reply = await self._call(Method.OFFER, header, b"" if body is None else body)
+        return Asked(self._ask(Method.OFFER, header, b"" if body is None else body), self._read_acceptance)
+
+    def _read_acceptance(self, reply: Reply) -> Acceptance:
+        self._ok(Method.OFFER, reply)
         return self._parse(Method.OFFER, reply, lambda: Acceptance.of(reply.header))
 
     async def prepare(self, table: bytes, path: bytes, ballot: Ballot, *, closing: bool = False) -> Promise:
@@ -110,7 +136,16 @@ class NodeClient:
 
     async def get(self, table: bytes, path: bytes, inline_bytes: int = RPC_BODY_BYTES_MAX) -> Found:
         """Return the entry of a key, with its body if that is no longer than `inline_bytes`."""
-        reply = await self._call(Method.GET, self._at(table, path) | {"inline_bytes": inline_bytes})
+        asked = self.ask_get(table, path, inline_bytes)
+        return asked.read(await asked.reply)
+
+    def ask_get(self, table: bytes, path: bytes, inline_bytes: int) -> Asked[Found]:
+        """Make that call."""
+        header = {"table": table, "epoch": self.epoch_of(table), "path": path, "inline_bytes": inline_bytes}
+        return Asked(self._ask(Method.GET, header), self._read_found)
+
+    def _read_found(self, reply: Reply) -> Found:
+        self._ok(Method.GET, reply)
         return self._parse(Method.GET, reply, lambda: Found.of(reply.header, reply.body))
 
     # --- streamed bodies ----------------------------------------------------------------------------------------
@@ -294,6 +329,10 @@ class NodeClient:
         return self._ok(
             method, await self._transport.call(self.peer, str(method), header, body, deadline=deadline)
         )
+
+    def _ask(self, method: Method, header: Header, body: Body = b"") -> "asyncio.Future[Reply]":
+        deadline = self._transport.now() + self._timeout_s
+        return self._transport.ask(self.peer, method.value, header, body, deadline=deadline)
 
     def _ok(self, method: Method, reply: Reply) -> Reply:
         if reply.outcome is not Outcome.OK:

@@ -8,22 +8,22 @@ issues a ballot, never tries twice, never judges what a refusal means for the wr
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from proxy.cluster.bodies import Bodies
 from proxy.cluster.nodes import Nodes, is_full, is_without_effect, wants_handoff
 from proxy.cluster.placement import Placement
 from proxy.cluster.quorum import Answer, Need, Verdict, can_be_written_without, judge
 from proxy.cluster.rounds import Patience, Round, Stragglers
-from proxy.cluster.uploads import StreamedUpload
+from proxy.cluster.uploads import Lane, StreamedUpload
 from ring.device import Device, DeviceId
 from swiftlike.entries import Entry
 from swiftlike.node_calls import Acceptance
-from swiftlike.node_client import NodeFailed
+from swiftlike.node_client import Asked, NodeFailed
 from swiftlike.registers import Replaced
-from swiftlike.rpc.transport import Body
+from swiftlike.rpc.transport import Body, Reply
 from swiftlike.timestamps import ZERO_BALLOT, Ballot, Offer
 
 Content: TypeAlias = Body | StreamedUpload | None
@@ -97,20 +97,41 @@ class Offers:
         handoffs = placement.handoffs()  # lazy: costs nothing until one is needed
         hand_off = partial(self._hand_off, placement, entry, offer, round_deadline, body, handoffs)
 
-        async def offer_to(device: Device) -> Offered:
-            owing = placement.key.owes
-            one = await self._offer_to(placement, device, entry, offer, round_deadline, body, owing=owing)
-            if one.answer is not Answer.NO:
-                held.set()
-            elif one.acceptance is not None and one.acceptance.accepted:
+        async def go_on(device: Device, one: Offered) -> Offered:
+            if one.answer is Answer.NO and one.acceptance is not None and one.acceptance.accepted:
                 one = await self._fill(placement, device, entry, one.acceptance, round_deadline, body, held)
             if is_own and asked.is_left and one.wants_handoff:
                 await hand_off()
             return one
 
+        async def offer_to(device: Device, lane: Lane) -> Offered:
+            one = await self._commit(placement, lane, entry, offer, round_deadline)
+            if one.answer is not Answer.NO:
+                held.set()
+            return await go_on(device, one)
+
+        def call(device: Device) -> None:
+            inline = None if isinstance(body, StreamedUpload) else body
+            called, key = self._nodes.client(placement, device, round_deadline), placement.key
+            made = called.ask_offer(key.table, key.path, entry, inline, offer=offer, owing=key.owes)
+
+            def read(reply: Reply) -> Offered | Coroutine[Any, Any, Offered]:
+                one = self._offered(placement, made, reply)
+                if one.answer is not Answer.NO:
+                    held.set()
+                    return one
+                return go_on(device, one)
+
+            asked.call(device.id, made.reply, read)
+
         async with Round[Offered](self._stragglers) as asked:
             for owner in placement.owners.everyone:
-                asked.ask(owner, offer_to(placement.devices[owner]))
+                device = placement.devices[owner]
+                lane = body.lane(device) if isinstance(body, StreamedUpload) else None
+                if lane is None:
+                    call(device)
+                else:
+                    asked.ask(owner, offer_to(device, lane))
             await asked.until(
                 lambda offered: verdict(offered) is not Verdict.UNDECIDED,
                 patience_s=max(0.0, deadline - self._nodes.now()),
@@ -138,33 +159,25 @@ class Offers:
             not can_be_written_without(placement.owners, full),
         )
 
-    async def _offer_to(
-        self,
-        placement: Placement,
-        device: Device,
-        entry: Entry,
-        offer: Offer,
-        deadline: float,
-        body: Content,
-        *,
-        owing: bool,
+    async def _commit(
+        self, placement: Placement, lane: Lane, entry: Entry, offer: Offer, deadline: float
     ) -> Offered:
-        """Offer an entry to one device."""
-        key = placement.key
+        """Offer an entry to the device that has its body already."""
+        owing, epoch = placement.key.owes, placement.epoch
         try:
-            lane = body.lane(device) if isinstance(body, StreamedUpload) else None
-            if lane is not None:
-                acceptance = await lane.commit(
-                    entry, offer, owing=owing, epoch=placement.epoch, deadline=deadline
-                )
-            else:
-                client = self._nodes.client(placement, device, deadline)
-                inline = None if isinstance(body, StreamedUpload) else body
-                acceptance = await client.offer(key.table, key.path, entry, inline, offer=offer, owing=owing)
+            acceptance = await lane.commit(entry, offer, owing=owing, epoch=epoch, deadline=deadline)
         except NodeFailed as failure:
             self._nodes.heed(placement, failure)
             return Offered(Answer.NO, failure=failure)
         return _judged(acceptance)
+
+    def _offered(self, placement: Placement, asked: Asked[Acceptance], reply: Reply) -> Offered:
+        """Read what a device made of an offer."""
+        try:
+            return _judged(asked.read(reply))
+        except NodeFailed as failure:
+            self._nodes.heed(placement, failure)
+            return Offered(Answer.NO, failure=failure)
 
     async def _fill(
         self,
@@ -212,7 +225,9 @@ class Offers:
                 if await self._bodies.copy(placement, device, entry, copy_deadline):
                     return
                 continue
-            stood_in = await self._offer_to(placement, device, entry, offer, deadline, body, owing=False)
+            key, client = placement.key, self._nodes.client(placement, device, deadline)
+            asked = client.ask_offer(key.table, key.path, entry, body, offer=offer)
+            stood_in = self._offered(placement, asked, await asked.reply)
             if stood_in.acceptance is not None and stood_in.acceptance.counts:
                 return
 

@@ -38,7 +38,7 @@ from swiftlike.entries import Entry
 from swiftlike.limits import RPC_BODY_BYTES_MAX
 from swiftlike.node_calls import Found, Promise
 from swiftlike.node_client import NodeFailed
-from swiftlike.rpc.transport import Address, Body, Transport
+from swiftlike.rpc.transport import Address, Body, Reply, Transport
 from swiftlike.timestamps import ZERO_BALLOT, Ballot, Clock, ClockAhead, Offer, WriteId
 
 Inspect: TypeAlias = Callable[[Placement, tuple[DeviceId, ...]], Awaitable[bool]]
@@ -307,13 +307,18 @@ class Registers:
         needed = quorum(len(order))
         round_deadline = self._round_deadline(deadline)
 
-        async def get(owner: DeviceId, wanted_bytes: int) -> Found:
+        def get(owner: DeviceId, wanted_bytes: int) -> None:
             client = self.nodes.client(placement, placement.devices[owner], round_deadline)
-            try:
-                return await client.get(placement.key.table, placement.key.path, wanted_bytes)
-            except NodeFailed as failure:
-                self.nodes.heed(placement, failure)
-                return Found(None, whole=False, votes=False)
+            called = client.ask_get(placement.key.table, placement.key.path, wanted_bytes)
+
+            def read(reply: Reply) -> Found:
+                try:
+                    return called.read(reply)
+                except NodeFailed as failure:
+                    self.nodes.heed(placement, failure)
+                    return Found(None, whole=False, votes=False)
+
+            asked.call(owner, called.reply, read)
 
         def has_quorum(found: Mapping[DeviceId, Found]) -> bool:
             return judge(owners, Need.READ, _votes_of(found)) is not Verdict.UNDECIDED
@@ -323,13 +328,13 @@ class Registers:
 
         async with Round[Found](self._stragglers) as asked:
             for at, owner in enumerate(order[:needed]):
-                asked.ask(owner, get(owner, 0 if at else inline_bytes))
+                get(owner, 0 if at else inline_bytes)
             await asked.until(
                 lambda found: any(not one.votes for one in found.values()), patience_s=self.patience.hedge_s
             )
             if not is_agreed(asked.answers):
                 for owner in order[needed:]:
-                    asked.ask(owner, get(owner, inline_bytes))
+                    get(owner, inline_bytes)
                 await asked.until(has_quorum)
                 await asked.until(is_agreed, patience_s=self.patience.hedge_s)
             return dict(asked.answers)

@@ -8,10 +8,12 @@ process's tasks.
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
 from ring.device import DeviceId
+from swiftlike.rpc.transport import Reply
 
 A = TypeVar("A")
 
@@ -60,7 +62,7 @@ class Stragglers:
         """Take how many may be left to themselves; those above it are cancelled, and counted."""
         self._max = stragglers_max
         self._tasks = asyncio.TaskGroup()
-        self._left: dict[asyncio.Task[Any], None] = {}
+        self._left: dict[asyncio.Future[Any], None] = {}
         self.dropped = 0
 
     async def __aenter__(self) -> Self:
@@ -72,35 +74,44 @@ class Stragglers:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Wait for all of them."""
+        while self._left and kind is None:
+            await asyncio.wait(self._left)
+        for question in list(self._left):
+            question.cancel()
         await self._tasks.__aexit__(kind, error, traceback)
 
     def spawn(self, question: Coroutine[Any, Any, A]) -> asyncio.Task[A]:
         """Begin a question of a round."""
         return self._tasks.create_task(question)
 
-    def leave(self, task: asyncio.Task[Any]) -> None:
+    def leave(self, question: "asyncio.Future[Any]") -> None:
         """Let a question go on by itself, if there is room."""
         if len(self._left) >= self._max:
             self.dropped += 1
-            task.cancel()
+            question.cancel()
             return
-        self._left[task] = None
-        task.add_done_callback(self._forget)
+        self._left[question] = None
+        question.add_done_callback(self._forget)
 
-    def _forget(self, task: asyncio.Task[Any]) -> None:
-        self._left.pop(task, None)
+    def _forget(self, question: "asyncio.Future[Any]") -> None:
+        self._left.pop(question, None)
 
 
 class Round(Generic[A]):
-    """One question, asked of several owners at once; used inside its context, whose end drops what was not left."""
+    """One question, asked of several owners at once; used inside its context, whose end drops what was not left.
+
+    A question is a coroutine, which costs a task, or a call that was made already, which costs none.
+    """
 
     def __init__(self, stragglers: Stragglers) -> None:
         self.answers: Final[dict[DeviceId, A]] = {}
         self.is_left = False
         """The round is over, and nobody waits for the questions that still go on."""
         self._stragglers = stragglers
-        self._pending: dict[DeviceId, asyncio.Task[A]] = {}
-        self._heard = asyncio.Event()
+        self._pending: dict[DeviceId, asyncio.Future[Any]] = {}
+        self._enough: Enough[A] = _never
+        self._waiter: asyncio.Future[None] | None = None
+        self._bug: Exception | None = None
 
     async def __aenter__(self) -> Self:
         """Begin."""
@@ -110,34 +121,89 @@ class Round(Generic[A]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Stop asking; a call that is cancelled may or may not have been done."""
-        for task in self._pending.values():
-            task.cancel()
+        if self.is_left:
+            return
+        pending, self._pending = self._pending, {}
+        for question in pending.values():
+            question.cancel()
 
     def ask(self, owner: DeviceId, question: Coroutine[Any, Any, A]) -> None:
         """Ask one more owner."""
-        task = self._pending[owner] = self._stragglers.spawn(question)
-        task.add_done_callback(lambda done: self._hear(owner, done))
+        self._ask(owner, self._stragglers.spawn(question), _as_it_is)
+
+    def call(
+        self,
+        owner: DeviceId,
+        called: "asyncio.Future[Reply]",
+        read: Callable[[Reply], A | Coroutine[Any, Any, A]],
+    ) -> None:
+        """Ask one more owner by a call that is made. What its reply is read as is the answer, or goes on to find it."""
+        self._ask(owner, called, read)
+
+    def _ask(self, owner: DeviceId, question: "asyncio.Future[Any]", read: Callable[[Any], Any]) -> None:
+        self._pending[owner] = question
+        question.add_done_callback(partial(self._hear, owner, read))
 
     async def until(self, enough: Enough[A], patience_s: float | None = None) -> None:
         """Return when the answers are enough, when all have answered, or when patience ends."""
-        try:
-            async with asyncio.timeout(patience_s):
-                while self._pending and not enough(self.answers):
-                    self._heard.clear()
-                    await self._heard.wait()
-        except TimeoutError:
+        if self._is_over(enough):
             return
+        loop = asyncio.get_running_loop()
+        waiter = self._waiter = loop.create_future()
+        self._enough = enough
+        timer = None if patience_s is None else loop.call_later(patience_s, _wake, waiter)
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
+        if self._bug is not None:
+            raise self._bug
 
     def leave(self) -> None:
         """Let those who have not answered yet be asked to the end."""
         self.is_left = True
-        pending, self._pending = self._pending, {}
-        for task in pending.values():
-            self._stragglers.leave(task)
+        for question in list(self._pending.values()):
+            self._stragglers.leave(question)
 
-    def _hear(self, owner: DeviceId, task: asyncio.Task[A]) -> None:
-        if self._pending.pop(owner, None) is None:
+    def _is_over(self, enough: Enough[A]) -> bool:
+        return not self._pending or enough(self.answers)
+
+    def _hear(self, owner: DeviceId, read: Callable[[Any], Any], question: "asyncio.Future[Any]") -> None:
+        if self._pending.pop(owner, None) is None or question.cancelled():
+            self._wake_if_over()
             return
-        if not task.cancelled() and task.exception() is None:
-            self.answers[owner] = task.result()
-        self._heard.set()
+        try:
+            answer = read(question.result())
+        except Exception as bug:
+            if self._waiter is None:
+                raise
+            self._bug = bug
+            _wake(self._waiter)
+            return
+        if asyncio.iscoroutine(answer):
+            further = self._stragglers.spawn(answer)
+            self._ask(owner, further, _as_it_is)
+            if self.is_left:
+                self._stragglers.leave(further)
+            return
+        self.answers[owner] = answer
+        self._wake_if_over()
+
+    def _wake_if_over(self) -> None:
+        if self._waiter is not None and self._is_over(self._enough):
+            _wake(self._waiter)
+
+
+def _never(answers: Mapping[DeviceId, Any]) -> bool:
+    return False
+
+
+def _as_it_is(answer: Any) -> Any:
+    return answer
+
+
+def _wake(waiter: "asyncio.Future[None]") -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -101,7 +101,7 @@ class Listings:
         """Return one row, a tombstone too, as the newest that a majority holds. Raises Unavailable."""
         query = Query(prefix=name, limit=1, tombstones=True)
         pages = await self._pages(self._nodes.place(listing.key), listing, query, deadline)
-        return next((entry for found, entry in merge_pages(pages).rows if found == name), None)
+        return next((row.entry for row in merge_pages(pages).rows if row.name == name), None)
 
     async def has_rows(
         self, info: ContainerInfo, placement: Placement, promised: Collection[DeviceId], *, deadline: float

@@ -10,7 +10,7 @@ Tombstones take part in the merge and are left out afterwards, and only what is 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from swiftlike.entries import Entry, merge
+from swiftlike.entries import Entry, counted_of, merge
 from swiftlike.node_calls import Page, Query, Row, Tally
 
 LAST_NAME: Final = b"\xff" * 8
@@ -83,7 +83,7 @@ def is_hidden(entry: Entry, now_us: int) -> bool:
 class Merged(NamedTuple):
     """Rows of several owners, tombstones too, in the order asked for."""
 
-    rows: tuple[tuple[bytes, Entry], ...]
+    rows: tuple[Row, ...]
     more: bytes | None
     """The last name up to which all owners have said everything; None: they have said all there is."""
 
@@ -93,16 +93,23 @@ def merge_pages(pages: Iterable[Page], *, reverse: bool = False) -> Merged:
     pages = list(pages)
     ends = [page.more for page in pages if page.more is not None]
     end = (max(ends) if reverse else min(ends)) if ends else None
-    newest: dict[bytes, Entry] = {}
+    newest: dict[bytes, Row] = {}
     for page in pages:
         for row in page.rows:
-            name, entry = row.name, row.entry
-            assert entry is not None, "a page to be merged has no prefixes"
+            name = row.name
             if end is not None and (name < end if reverse else name > end):
                 break
-            held = newest.get(name)
-            newest[name] = entry if held is None else merge(held, entry)
-    return Merged(tuple(sorted(newest.items(), reverse=reverse)), end)
+            held = newest.setdefault(name, row)
+            # Nearly all rows are the same everywhere, to the byte, and need no look inside.
+            if held is not row and held.raw != row.raw:
+                newest[name] = Row.of(name, merge(_entry(held), _entry(row)))
+    return Merged(tuple(sorted(newest.values(), reverse=reverse)), end)
+
+
+def _entry(row: Row) -> Entry:
+    entry = row.entry
+    assert entry is not None, "a page to be merged has no prefixes"
+    return entry
 
 
 class Collector:
@@ -118,8 +125,9 @@ class Collector:
     def add(self, merged: Merged) -> Query | None:
         """Take merged rows; return what is to be asked next, or None when the page is whole."""
         query = self._query
-        for name, entry in merged.rows:
-            if is_hidden(entry, query.now_us):
+        for row in merged.rows:
+            name = row.name
+            if is_hidden(_entry(row), query.now_us):
                 continue
             rolled = common_prefix(name, query)
             if rolled is not None and (
@@ -129,7 +137,7 @@ class Collector:
             if len(self.rows) == query.limit:
                 self.more = self.rows[-1].name
                 return None
-            self.rows.append(Row.of(name, entry) if rolled is None else Row(rolled, None))
+            self.rows.append(row if rolled is None else Row(rolled, None))
         if merged.more is None:
             return None
         return query._replace(marker=self._marker_behind(merged.more), delimiter=b"", tombstones=True)
@@ -169,16 +177,18 @@ def sums_of_tally(tally: Tally) -> Sums:
     return Sums(tally.rows, tally.objects, tally.bytes, policies)
 
 
-def sums_of_rows(rows: Iterable[tuple[bytes, Entry]]) -> Sums:
+def sums_of_rows(rows: Iterable[Row]) -> Sums:
     """Count rows that were merged; due ones count until they are deleted, as they do for an owner."""
     policies: dict[int, tuple[int, int, int]] = {}
     count = objects = size = 0
-    for _, entry in rows:
-        if entry.tombstone:
+    for row in rows:
+        assert row.raw is not None, "a page to be merged has no prefixes"
+        tombstone, policy, row_bytes, row_objects = counted_of(row.raw)
+        if tombstone:
             continue
-        count, objects, size = count + 1, objects + entry.objects, size + entry.size
-        before = policies.get(entry.policy, (0, 0, 0))
-        policies[entry.policy] = (before[0] + 1, before[1] + entry.objects, before[2] + entry.size)
+        count, objects, size = count + 1, objects + row_objects, size + row_bytes
+        before = policies.get(policy, (0, 0, 0))
+        policies[policy] = (before[0] + 1, before[1] + row_objects, before[2] + row_bytes)
     return Sums(count, objects, size, policies)
 
 

@@ -68,11 +68,11 @@ class Rows:
                 waiting = self._waiting[bound] = []
                 loop.call_soon(self._send, bound)
             waiting.append(row)
+        late = loop.call_at(deadline, row.end)
         try:
-            async with asyncio.timeout_at(deadline):
-                await row.ended.wait()
-        except TimeoutError:
-            return Upserted.UNAVAILABLE
+            await row.ended
+        finally:
+            late.cancel()
         return row.upserted
 
     def _send(self, bound: "_Bound") -> None:
@@ -123,7 +123,7 @@ class _Row:
     def __init__(self, placement: Placement, offer: RowOffer) -> None:
         self.placement = placement
         self.offer = offer
-        self.ended = asyncio.Event()
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.upserted = Upserted.UNAVAILABLE
         self._answers: dict[DeviceId, RowTaken | RowRefused | None] = {}
         self._is_refused = self._is_closing = False
@@ -134,7 +134,7 @@ class _Row:
             self._is_refused = True
             self._is_closing |= answer.closing
         self._answers[device] = answer
-        if self.ended.is_set():
+        if self.ended.done():
             return
         # Those who took it under one entry of the container count together, and only they.
         seen = {answer.container for answer in self._answers.values() if isinstance(answer, RowTaken)}
@@ -147,7 +147,12 @@ class _Row:
             self.upserted = Upserted.CLOSING if self._is_closing else Upserted.GONE
         elif len(seen) > 1:
             self.upserted = Upserted.CLOSING
-        self.ended.set()
+        self.end()
+
+    def end(self) -> None:
+        """Let whoever waits for it go on, with what is known by now."""
+        if not self.ended.done():
+            self.ended.set_result(None)
 
     def _judge(self, container: Ballot) -> Verdict:
         answers = {owner: _worth(answer, container) for owner, answer in self._answers.items()}

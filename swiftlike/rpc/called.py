@@ -136,6 +136,30 @@ class CallerConnection(Connection):
             self.close(ConnectionFailed(f"{self.peer} is about to stop"))
 
 
+class _Asked(asyncio.Future[Reply]):
+    """What a call waits for; cancelled, it tells the peer that nobody does any more."""
+
+    def __init__(self, connection: "CallsConnection", call_id: int) -> None:
+        super().__init__(loop=connection.loop)
+        self._connection = connection
+        self.call_id = call_id
+        self.timer: asyncio.TimerHandle | None = None
+
+    def cancel(self, msg: object = None) -> bool:
+        """Give it up."""
+        if not super().cancel(msg):
+            return False
+        self._connection.give_up(self)
+        return True
+
+    def end(self, reply: Reply) -> None:
+        """Say how the call ended."""
+        if self.timer is not None:
+            self.timer.cancel()
+        if not self.done():
+            self.set_result(reply)
+
+
 class CallsConnection(CallerConnection):
     """The one connection to a peer on which calls are multiplexed."""
 
@@ -145,18 +169,34 @@ class CallsConnection(CallerConnection):
         super().__init__(owner, peer)
         self._last_id = 0
         self._flushed_id = 0  # calls up to this one have left, or may have
-        self._pending: dict[int, asyncio.Future[Reply]] = {}
+        self._pending: dict[int, _Asked] = {}
 
     def is_unused(self) -> bool:
         """Say whether no call waits here."""
         return self.trusted and not self._pending
 
-    async def call(self, method: str, header: Header, body: Body, deadline: float) -> Reply:
-        """Send one call and wait for how it ends."""
+    def ask(self, method: str, header: Header, body: Body, deadline: float) -> "asyncio.Future[Reply]":
+        """Send one call, and return what will be how it ends. Cancelled, it tells the peer to stop."""
         loop = self.loop
         self.used_at = now = loop.time()
         # Rounded up: the caller's own clock is the one that counts.
         left_ms = ceil(min((deadline - now) * 1000, RPC_DEADLINE_MS_MAX))
+        refusal = self._refusal(left_ms)
+        if refusal is not None:
+            return answered_at_once(loop, refusal)
+        call_id = self._last_id + 1
+        self.send(Kind.CALL, call_id, (method, left_ms, header), body)
+        self._last_id = call_id
+        if call_id == CALL_ID_MAX:
+            self.retired = True
+            self._owner.retire(self)
+        asked = _Asked(self, call_id)
+        asked.timer = loop.call_at(deadline, self._expire, call_id)
+        self._pending[call_id] = asked
+        return asked
+
+    def _refusal(self, left_ms: int) -> Reply | None:
+        """Return how a call ends that is not sent at all, or None."""
         if self.closed is not None:
             return not_sent("unreachable", str(self.closed))
         if left_ms <= 0:
@@ -167,33 +207,17 @@ class CallsConnection(CallerConnection):
             )
         if self.outbox_bytes > self.limits.outbox_bytes_max:
             return not_sent("outbox_full", f"{self.outbox_bytes} bytes wait for {self.peer} to read them")
-        call_id = self._last_id + 1
-        self.send(Kind.CALL, call_id, (method, left_ms, header), body)
-        self._last_id = call_id
-        if call_id == CALL_ID_MAX:
-            self.retired = True
-            self._owner.retire(self)
-        answered: asyncio.Future[Reply] = loop.create_future()
-        self._pending[call_id] = answered
-        timer = loop.call_at(deadline, self._expire, call_id)
-        try:
-            return await answered
-        except asyncio.CancelledError:
-            self._cancel(call_id)
-            raise
-        finally:
-            timer.cancel()
+        return None
 
     def handle_trusted(self, frame: Frame) -> None:
         """Give an answer to whoever waits for it."""
         reply = _reply(frame)
-        answered = self._pending.pop(frame.call_id, None)
-        if answered is None:
+        asked = self._pending.pop(frame.call_id, None)
+        if asked is None:
             if frame.call_id > self._last_id:
                 raise ProtocolBroken(f"{frame.kind.name} for a call that was never made")
             return  # its caller has gone, or its deadline passed
-        if not answered.done():
-            answered.set_result(reply)
+        asked.end(reply)
         if not self._pending:
             self._now_unused()
 
@@ -204,24 +228,26 @@ class CallsConnection(CallerConnection):
     def settle_all(self, error: WireError) -> None:
         """End all pending calls: those that may have left with UNKNOWN, the others with NOT_SENT."""
         pending, self._pending = self._pending, {}
-        for call_id, answered in pending.items():
-            if not answered.done():
-                answered.set_result(self._unanswered(call_id, "lost", str(error)))
+        for call_id, asked in pending.items():
+            asked.end(self._unanswered(call_id, "lost", str(error)))
 
     def _expire(self, call_id: int) -> None:
-        answered = self._pending.pop(call_id, None)
-        if answered is None or answered.done():
+        asked = self._pending.pop(call_id, None)
+        if asked is None:
             return
         reply = self._unanswered(call_id, "timeout", f"{self.peer} did not answer before the deadline")
         if reply.outcome is Outcome.NOT_SENT:
             self.withdraw(Kind.CALL, call_id)
-        answered.set_result(reply)
+        asked.end(reply)
         self.check_life()
         if not self._pending:
             self._now_unused()
 
-    def _cancel(self, call_id: int) -> None:
+    def give_up(self, asked: _Asked) -> None:
         """Tell the peer that the caller has gone."""
+        call_id = asked.call_id
+        if asked.timer is not None:
+            asked.timer.cancel()
         if self._pending.pop(call_id, None) is None or self.closed is not None:
             return
         if call_id > self._flushed_id:
@@ -302,6 +328,13 @@ class StreamConnection(CallerConnection):
         """End the open stream: what the peer did of it, nobody knows."""
         if self._stream is not None:
             self._stream.end(Reply(Outcome.UNKNOWN, code="lost", reason=str(error)))
+
+
+def answered_at_once(loop: asyncio.AbstractEventLoop, reply: Reply) -> "asyncio.Future[Reply]":
+    """Return the future of a call whose end is known."""
+    answered: asyncio.Future[Reply] = loop.create_future()
+    answered.set_result(reply)
+    return answered
 
 
 def not_sent(code: str, reason: str) -> Reply:

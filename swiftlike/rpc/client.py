@@ -8,14 +8,20 @@ know" to "failed". Never retries: whether a call may be repeated is known only t
 import asyncio
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from swiftlike.limits import RpcLimits
-from swiftlike.rpc.called import CallerConnection, CallsConnection, StreamConnection, not_sent
+from swiftlike.rpc.called import (
+    CallerConnection,
+    CallsConnection,
+    StreamConnection,
+    answered_at_once,
+    not_sent,
+)
 from swiftlike.rpc.connection import Connection
 from swiftlike.rpc.errors import ConnectionFailed, StreamEnded, WireError
 from swiftlike.rpc.handshake import NONCE_BYTES, check_secret
@@ -93,7 +99,35 @@ class Client:
             if isinstance(found, Reply):
                 return found
             connection = found
-        return await connection.call(method, header, body, deadline)
+        return await connection.ask(method, header, body, deadline)
+
+    def ask(
+        self, peer: Address, method: str, header: Header = EMPTY, body: Body = b"", *, deadline: float
+    ) -> "asyncio.Future[Reply]":
+        """See `transport.Transport.ask`."""
+        connection = self._calls.get(peer)
+        if connection is not None:
+            return connection.ask(method, header, body, deadline)
+        if self._closed:
+            return answered_at_once(self._loop, not_sent("closed", "this process has closed its transport"))
+        answered: asyncio.Future[Reply] = self._loop.create_future()
+        task = self._connecting.create_task(
+            self._answer(answered, self.call(peer, method, header, body, deadline=deadline))
+        )
+        answered.add_done_callback(lambda _: task.cancel())
+        return answered
+
+    async def _answer(self, answered: "asyncio.Future[Reply]", call: Coroutine[Any, Any, Reply]) -> None:
+        """Make a call whose connection is not there yet."""
+        try:
+            reply = await call
+            if not answered.done():
+                answered.set_result(reply)
+        except WireError as error:
+            if not answered.done():
+                answered.set_exception(error)
+        finally:
+            answered.cancel()  # where nothing above was reached: this process ends
 
     @asynccontextmanager
     async def open_stream(

@@ -514,11 +514,17 @@ class RepeatingTransport:
         self, peer: Address, method: str, header: Header = EMPTY, body: Body = b"", *, deadline: float
     ) -> Reply:
         """See `transport.Transport.call`."""
+        return await self.ask(peer, method, header, body, deadline=deadline)
+
+    def ask(
+        self, peer: Address, method: str, header: Header = EMPTY, body: Body = b"", *, deadline: float
+    ) -> asyncio.Future[Reply]:
+        """See `transport.Transport.ask`."""
         if method in self._methods and self._random.random() < self._chance:
             task = self._repetitions.create_task(self._repeat(peer, method, header, body))
             self._running[task] = None
             task.add_done_callback(lambda done: self._running.pop(done, None))
-        return await self._inner.call(peer, method, header, body, deadline=deadline)
+        return self._inner.ask(peer, method, header, body, deadline=deadline)
 
     def open_stream(
         self, peer: Address, method: str, header: Header = EMPTY, *, deadline: float

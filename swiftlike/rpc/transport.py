@@ -6,6 +6,7 @@ Time is the event loop's: a deadline is a moment on `loop.time()`, so whoever ru
 and on a virtual loop everything here happens in virtual time.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from enum import Enum
@@ -135,6 +136,14 @@ class Transport(Protocol):
 
         Raises FrameTooLarge when header or body are above their limits: the caller's mistake. A cancelled call
         tells the peer to stop, and may or may not have been done.
+        """
+
+    def ask(
+        self, peer: Address, method: str, header: Header = EMPTY, body: Body = b"", *, deadline: float
+    ) -> "asyncio.Future[Reply]":
+        """Make a call as `call` does, and return at once what will be how it ends: for many at a time, without a task each.
+
+        Cancel it to give the call up.
         """
 
     def open_stream(

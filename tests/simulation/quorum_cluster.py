@@ -219,6 +219,12 @@ class LossyTransport:
             return Reply(Outcome.UNKNOWN, code="timeout", reason="lost on the way there or back")
         return reply
 
+    def ask(
+        self, peer: Address, method: str, header: Header = EMPTY, body: Body = b"", *, deadline: float
+    ) -> asyncio.Future[Reply]:
+        """See `transport.Transport.ask`."""
+        return self._under_way.create_task(self.call(peer, method, header, body, deadline=deadline))
+
     async def _travel(self, peer: Address, method: str, header: Header, body: Body) -> Reply | None:
         if self._random.random() < self._loss():
             return None

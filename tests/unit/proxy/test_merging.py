@@ -227,10 +227,12 @@ def test_what_ranges_agree_on_and_the_merge_of_the_rest_add_up_to_the_newest_row
     for start, stop in compared.differing:
         sums = sums.joined(
             sums_of_rows(
-                (name, entry) for name, entry in newest.items() if start <= name and (not stop or name < stop)
+                Row.of(name, entry)
+                for name, entry in newest.items()
+                if start <= name and (not stop or name < stop)
             )
         )
-    assert sums == sums_of_rows(newest.items())
+    assert sums == sums_of_rows(map(Row.of, newest.keys(), newest.values()))
 
 
 @given(st.dictionaries(names, rows, max_size=12), st.lists(names, max_size=4))
@@ -239,7 +241,7 @@ def test_owners_with_the_same_rows_and_the_same_ranges_have_nothing_to_merge(
 ) -> None:
     compared = compare([ranges_of(held, firsts)] * 3)
     assert compared.differing == ()
-    assert compared.sums == sums_of_rows(held.items())
+    assert compared.sums == sums_of_rows(map(Row.of, held.keys(), held.values()))
 
 
 @pytest.mark.parametrize(
