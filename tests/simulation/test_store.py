@@ -27,6 +27,7 @@ from swiftlike.timestamps import Timestamp
 from tests.simulation.quorum_cluster import next_ring, ring_fields
 from tests.simulation.store_cluster import (
     CONTAINER,
+    PATIENCE,
     Sent,
     StoreCluster,
     counted,
@@ -517,6 +518,8 @@ def test_an_owner_that_is_silent_while_the_others_differ_does_not_keep_a_page_fr
         network = world.cluster.network
         await network.crash("device-1")
         await put(store, b"a")
+        # What is still under way to the dead one is given up: a row that finds it back in time would make it equal.
+        await asyncio.sleep(PATIENCE.round_s)
         network.restart("device-1")
         await asyncio.sleep(1)
         await network.crash("device-0", silent=True)
@@ -525,7 +528,8 @@ def test_an_owner_that_is_silent_while_the_others_differ_does_not_keep_a_page_fr
             assert await names(store) == [b"a"]
         assert store.listings.merged == merged + 3
 
-    play(scenario)
+    for seed in range(12):
+        play(scenario, seed=seed)
 
 
 def test_while_a_partition_moves_rows_need_a_majority_of_the_new_owners_too_and_old_ones_are_listed() -> None:
