@@ -12,7 +12,6 @@ from random import Random, SystemRandom
 from proxy.cluster.placement import Rings, tcp_address
 from proxy.cluster.register import Registers
 from proxy.cluster.rings import FollowedRings
-from proxy.store.payer import Payer
 from proxy.store.store import Store
 from ring.device import Device
 from swiftlike.config import Cluster, HostConfig
@@ -81,13 +80,13 @@ async def following(
 
 
 @asynccontextmanager
-async def open_payer(
+async def open_quorums(
     host: HostConfig,
     cluster: Cluster,
     now_us: Callable[[], int],
     when_ended: Callable[[BaseException | None], None],
-) -> AsyncIterator[Payer]:
-    """Open the quorum client of a process that serves no clients, such as a device's, for the debts that others left.
+) -> AsyncIterator[Store]:
+    """Open the quorum client of a process that serves no clients, such as a device's, for its jobs.
 
     Raises RingError, and ConfigError for the files of TLS.
     """
@@ -97,4 +96,4 @@ async def open_payer(
         following(rings, when_ended),
         open_store(transport, rings, host, cluster, now_us) as store,
     ):
-        yield store.payer
+        yield store

@@ -78,6 +78,13 @@ class Key(NamedTuple):
         return self.table in (CONTAINERS, ACCOUNTS)
 
 
+class DueDelete(NamedTuple):
+    """An object and the time at which it is to be deleted; in the order in which they fall due."""
+
+    at_us: int
+    key: Key
+
+
 class Listing(NamedTuple):
     """The rows of one incarnation of a container, or of an account (which has none)."""
 

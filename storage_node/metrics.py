@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from storage_node.device import Device
+from storage_node.jobs import Job
 from storage_node.service import DeviceService
 from swiftlike.rpc.server import Server
 
@@ -42,13 +43,15 @@ class DeviceMetrics(Collector):
         server: Server,
         free_bytes: Callable[[], int],
         debts: Callable[[], Mapping[str, int]],
+        jobs: Mapping[str, Job],
     ) -> None:
-        """Take who counts."""
+        """Take who counts; `jobs` may gain some while the process starts."""
         self._device = device
         self._service = service
         self._server = server
         self._free_bytes = free_bytes
         self._debts = debts
+        self._jobs = jobs
         self.registry: Final = CollectorRegistry()
         self.registry.register(self)
 
@@ -79,6 +82,10 @@ class DeviceMetrics(Collector):
             if ended not in ("walks", "left"):
                 debts.add_metric((ended,), count)
         yield debts
+        for name, job in dict(self._jobs).items():
+            for figure in job.figures():
+                family = CounterMetricFamily if figure.is_total else GaugeMetricFamily
+                yield family(f"swiftlike_device_{name}_{figure.name}", figure.text, value=figure.value)
         for name, text, value in (
             ("debts_left", "Debts that the last walk could not pay", self._debts().get("left", 0)),
             ("free_bytes", "Free space of the device", self._free_bytes()),

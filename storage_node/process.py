@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from random import Random, SystemRandom
 from types import FrameType
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import uvloop
 from prometheus_client import start_http_server
@@ -34,10 +34,13 @@ from storage_node.device import Device, Settings
 from storage_node.disk import Disk
 from storage_node.errors import DeviceFailed, DeviceRefused, InsufficientStorage, StorageError
 from storage_node.exits import Exit
+from storage_node.expirer import Expirer, Expiring
 from storage_node.housekeeping import keep_house
+from storage_node.jobs import Job
 from storage_node.metrics import DeviceMetrics
 from storage_node.rings import RingSet
 from storage_node.service import DeviceService, Surroundings
+from storage_node.turns import turns_of
 from storage_node.updater import Payer, Updater
 from storage_node.voting import founding_partitions
 from swiftlike import garbage, logs
@@ -64,18 +67,30 @@ _M_MMAP_THRESHOLD: Final = -3
 _KEPT_BYTES: Final = 32 * 1024**2
 
 
-OpenPayer: TypeAlias = Callable[
+class Quorums(Protocol):
+    """The quorum client, as far as the jobs of a device need it."""
+
+    @property
+    def payer(self) -> Payer:
+        """Pays debts."""
+
+    @property
+    def expiring(self) -> Expiring:
+        """Deletes what is due."""
+
+
+OpenQuorums: TypeAlias = Callable[
     [HostConfig, Cluster, Callable[[], int], Callable[[BaseException | None], None]],
-    AbstractAsyncContextManager[Payer],
+    AbstractAsyncContextManager[Quorums],
 ]
-"""Opens the quorum client that pays debts: with the host's and the cluster's settings, the host's clock, and who hears of it
-when it cannot go on."""
+"""Opens the quorum client: with the host's and the cluster's settings, the host's clock, and who hears of it when it cannot
+go on."""
 
 
-def main(arguments: list[str] | None = None, open_payer: OpenPayer | None = None) -> int:
+def main(arguments: list[str] | None = None, open_quorums: OpenQuorums | None = None) -> int:
     """Serve one device until told to stop; return the exit code.
 
-    A storage node knows no quorum client: whoever starts it with one lets it pay debts.
+    A storage node knows no quorum client: whoever starts it with one lets it do the jobs that take a majority.
     """
     parser = argparse.ArgumentParser(prog="storage_node.process", description="serve one device of this host")
     parser.add_argument("--config", type=Path, required=True)
@@ -105,7 +120,7 @@ def main(arguments: list[str] | None = None, open_payer: OpenPayer | None = None
                 config,
                 cluster,
                 without_votes=options.without_votes,
-                open_payer=open_payer,
+                open_quorums=open_quorums,
             )
             return runner.run(process.run())
     except (ConfigError, DeviceRefused) as refusal:
@@ -146,12 +161,13 @@ class DeviceProcess:
         cluster: Cluster,
         *,
         without_votes: bool = False,
-        open_payer: OpenPayer | None = None,
+        open_quorums: OpenQuorums | None = None,
     ) -> None:
         """Take the configuration; `path` is where it is read again on SIGHUP. Raises ConfigError for the files of TLS."""
         self._without_votes = without_votes
-        self._open_payer = open_payer
+        self._open_quorums = open_quorums
         self._updater: Updater | None = None
+        self._jobs: dict[str, Job] = {}
         self._path = path
         self._host = host
         self._storage = storage
@@ -213,15 +229,17 @@ class DeviceProcess:
             server = Server(
                 SocketNetwork(server_tls=self._tls), service.service, self._cluster.secret, limits=limits
             )
-            metrics = DeviceMetrics(device, service, server, self._free_bytes, self._debts)
+            metrics = DeviceMetrics(device, service, server, self._free_bytes, self._debts, self._jobs)
             async with server:
                 end_scrapes = self._serve_scrapes(metrics)
                 following = asyncio.create_task(rings.run(partial(self._take_ring, device)))
                 following.add_done_callback(partial(self._ended, "the rings are not followed any more"))
                 keeping = asyncio.create_task(keep_house(device, read_us))
                 keeping.add_done_callback(partial(self._ended, "the device is not kept in order any more"))
-                paying = asyncio.create_task(self._pay_debts(device))
-                paying.add_done_callback(partial(self._ended, "debts are not paid any more"))
+                asking = asyncio.create_task(self._ask_quorums(device, rings))
+                asking.add_done_callback(
+                    partial(self._ended, "the jobs that take a majority are not done any more")
+                )
                 try:
                     places = [await self._listen(server, address) for address in self._addresses()]
                     self._take_signals(loop, rings)
@@ -234,23 +252,31 @@ class DeviceProcess:
                 finally:
                     following.cancel()
                     keeping.cancel()
-                    paying.cancel()
-                    await asyncio.wait((following, keeping, paying))
+                    asking.cancel()
+                    await asyncio.wait((following, keeping, asking))
                     end_scrapes()
 
-    async def _pay_debts(self, device: Device) -> None:
-        """Pay what writers left unpaid, until cancelled; nothing, where no quorum client was handed in."""
-        if self._open_payer is None:
+    async def _ask_quorums(self, device: Device, rings: RingSet) -> None:
+        """Do what takes a majority, until cancelled: pay what writers left unpaid, delete what is due.
+
+        Nothing, where no quorum client was handed in.
+        """
+        if self._open_quorums is None:
             await asyncio.Event().wait()
             return
 
         def end(error: BaseException | None) -> None:
-            log.critical("the quorum client of the updater does not go on", exc_info=error)
+            log.critical("the quorum client of this device does not go on", exc_info=error)
             self._stop.set()
 
-        async with self._open_payer(self._host, self._cluster, read_us, end) as payer:
-            self._updater = Updater(device, payer, read_us, Random(SystemRandom().getrandbits(64)))
-            await self._updater.run()
+        turn = turns_of(rings.ring, device.uuid)
+        async with self._open_quorums(self._host, self._cluster, read_us, end) as quorums:
+            self._updater = Updater(device, quorums.payer, read_us, Random(SystemRandom().getrandbits(64)))
+            expirer = Expirer(device, quorums.expiring, turn, read_us, per_s=self._storage.jobs.expired_per_s)
+            self._jobs["expirer"] = expirer
+            async with asyncio.TaskGroup() as jobs:
+                jobs.create_task(self._updater.run())
+                jobs.create_task(expirer.run())
 
     async def _take_ring(self, device: Device, table: bytes, ring: Ring) -> None:
         """Vote at once where the ring says that nothing can have been missed; elsewhere only catch-up gives a vote."""
@@ -369,6 +395,10 @@ class DeviceProcess:
             "device": asdict(device.counters),
             "rpc": asdict(server.counters),
             "debts": self._debts(),
+            "jobs": {
+                name: {figure.name: figure.value for figure in job.figures()}
+                for name, job in self._jobs.items()
+            },
             "answers": {
                 f"{method} {ended}": count for (method, ended), count in sorted(service.counts.items())
             },

@@ -44,6 +44,10 @@ class RingSet:
             cluster.hash_seed, {table: self._ring(table).part_power for table in self._tables.values()}
         )
 
+    def ring(self, table: bytes) -> Ring:
+        """Return the ring that places a table."""
+        return self._ring(table)
+
     def epoch(self, table: bytes) -> int | None:
         """Return the epoch of the ring that places a table; None when there is none."""
         return self._ring(table).epoch if table in self.layout.part_powers else None

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import ParamSpec, Protocol, TypeVar
 
-from storage_node.keys import ACCOUNTS, Due, Key, Listing
+from storage_node.keys import ACCOUNTS, Due, DueDelete, Key, Layout, Listing
 from storage_node.tables import Held
 from swiftlike.digests import Digest
 from swiftlike.entries import Entry, Version
@@ -108,6 +108,10 @@ class Reclaimed:
 
 class Store(Protocol):
     """One device."""
+
+    @property
+    def layout(self) -> Layout:
+        """How this cluster hashes paths."""
 
     async def offer(self, offered: Offered) -> Acceptance:
         """Offer an entry to the acceptor of its key.
@@ -221,6 +225,12 @@ class Store(Protocol):
         """Return objects that are to be deleted, or that owe a row (with the version that owes), earliest first.
 
         Only of those due in `[from_us, before_us)`.
+        """
+
+    def due_deletes(self, before_us: int, limit: int, after: DueDelete | None = None) -> list[DueDelete]:
+        """Return objects that are to be deleted before a time, earliest first, from behind `after`.
+
+        How a job goes over them in slices: many may be due at the very same time.
         """
 
     def missing(self, after: Key | None, limit: int) -> list[Key]:

@@ -84,8 +84,8 @@ class DeviceChildren(Children):
                 restart
                 or device != self._devices[name]
                 or (
-                    (storage.bind_host, storage.limits, storage.reserve_bytes)
-                    != (before.bind_host, before.limits, before.reserve_bytes)
+                    (storage.bind_host, storage.limits, storage.jobs, storage.reserve_bytes)
+                    != (before.bind_host, before.limits, before.jobs, before.reserve_bytes)
                 )
             )
             self._devices[name] = device

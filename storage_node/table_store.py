@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from storage_node import keys, operations, rows, tables
 from storage_node.errors import BallotRefused, RingChanged, StorageError
-from storage_node.keys import Due, Key, Layout, Listing
+from storage_node.keys import Due, DueDelete, Key, Layout, Listing
 from storage_node.keyvalues import Reading
 from storage_node.operations import Content, Operation
 from storage_node.store import Offered, Reclaimed, RowOffer
@@ -196,6 +196,11 @@ class TableStore(ABC):
                 (keys.key_of(key), version)
                 for key, version in tables.read_due(view, kind, before_us, limit, from_us)
             ]
+
+    def due_deletes(self, before_us: int, limit: int, after: DueDelete | None = None) -> list[DueDelete]:
+        """Return objects that are to be deleted before a time, earliest first, from behind `after`."""
+        with self._view() as view:
+            return tables.read_due_deletes(view, self.layout, before_us, limit, after)
 
     def missing(self, after: Key | None, limit: int) -> list[Key]:
         """Return keys whose body is missing here, in order, from behind `after`."""

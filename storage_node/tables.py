@@ -5,13 +5,14 @@ forgotten. Never decides whether a change is allowed (the acceptor does) and nev
 """
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from struct import Struct
 from typing import Final, NamedTuple
 
 from ring.hashing import HASH_BITS
 from storage_node import keys
 from storage_node.errors import IndexDamaged
-from storage_node.keys import HEAD_KEY_BYTES, Due, Key, Layout
+from storage_node.keys import HEAD_KEY_BYTES, Due, DueDelete, Key, Layout
 from storage_node.keyvalues import Reading, Writing
 from storage_node.locations import (
     LOCATION_BYTES,
@@ -141,6 +142,19 @@ def read_due(
         if len(due) == limit:
             break
     return due
+
+
+def read_due_deletes(
+    view: Reading, layout: Layout, before_us: int, limit: int, after: DueDelete | None = None
+) -> list[DueDelete]:
+    """Return objects that are to be deleted before a time, earliest first, from behind `after`: many share one second."""
+    start = keys.due_key(Due.DELETE, 0, b"")
+    if after is not None:
+        register = keys.register_key(after.key, layout.hashed(after.key.path))
+        start = keys.due_key(Due.DELETE, after.at_us, register) + b"\0"
+    found = islice(view.scan(start, keys.due_key(Due.DELETE, before_us, b"")), limit)
+    due = [keys.due_of(raw_key) for raw_key, _ in found]
+    return [DueDelete(at_us, keys.key_of(raw)) for at_us, raw in due]
 
 
 def read_standings(view: Reading, layout: Layout) -> dict[PartitionKey, Standing]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final
 
-from swiftlike.limits import RECLAIM_AGE_US, RESERVE_BYTES, RPC_SECRET_BYTES_MIN, RpcLimits
+from swiftlike.limits import EXPIRED_PER_S, RECLAIM_AGE_US, RESERVE_BYTES, RPC_SECRET_BYTES_MIN, RpcLimits
 from swiftlike.toml_tables import Between, ConfigError, load_table, read_secret
 from swiftlike.user_config import UserConfig, check_users
 
@@ -24,6 +24,7 @@ __all__ = [
     "ConfigError",
     "DeviceConfig",
     "HostConfig",
+    "JobsConfig",
     "LimitsConfig",
     "PolicyConfig",
     "ProxyConfig",
@@ -134,6 +135,15 @@ class LimitsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class JobsConfig:
+    """`[storage.jobs]`: how fast each device goes about what nobody waits for."""
+
+    expired_per_s: Annotated[float, Between(0.1, 100_000)] = EXPIRED_PER_S
+    """Objects whose `X-Delete-At` is due, deleted a second. 250: half an hour for a million on three devices, and a small part of
+    what a device takes; above some 500 the device's process has no time for anything else."""
+
+
+@dataclass(frozen=True, slots=True)
 class StorageConfig:
     """`[storage]`: the devices of this host and what their processes share."""
 
@@ -151,6 +161,8 @@ class StorageConfig:
     """The longest such wait; also how often a refused device (not mounted, in use) is tried again."""
     limits: LimitsConfig = LimitsConfig()
     """Bounds towards callers."""
+    jobs: JobsConfig = JobsConfig()
+    """The pace of what nobody waits for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The process of one device with all that it needs: the device, and the quorum client that its updater pays debts by.
+"""The process of one device with all that it needs: the device, and the quorum client that its jobs ask.
 
 Owns nothing but the two being brought together, which neither package may do: a storage node and a proxy know each other
 only by what travels between them.
@@ -9,13 +9,13 @@ only by what travels between them.
 import signal
 import sys
 
-from proxy.opening import open_payer
+from proxy.opening import open_quorums
 from storage_node import process
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve one device until told to stop; return the exit code."""
-    return process.main(arguments, open_payer)
+    return process.main(arguments, open_quorums)
 
 
 if __name__ == "__main__":

@@ -28,10 +28,11 @@ from proxy.store.errors import (
 )
 from proxy.store.manifest_bodies import ManifestBody
 from proxy.store.manifests import Manifest
-from proxy.store.marks import MICROS, Graces, Marks
+from proxy.store.marks import Graces, Marks
 from proxy.store.names import ContainerName, ObjectName
 from proxy.store.object_listing import ListedEnd, ObjectListing, micros_of, tombstone_of
 from proxy.store.outcomes import is_done, known
+from proxy.store.replacing import TRIES_MAX, Replacing
 from proxy.store.upload_names import upload_in
 from proxy.store.uploads import Arriving, Copy
 from proxy.store.usage import UsageCarrier
@@ -51,9 +52,6 @@ from swiftlike.rpc.transport import Body
 from swiftlike.timestamps import ZERO_BALLOT, Ballot, WriteId
 
 T = TypeVar("T")
-
-TRIES_MAX: Final = 4
-"""Times that an operation begins again because its container was made anew, or its body replaced, meanwhile."""
 
 
 class _OtherIncarnation(Exception):
@@ -78,8 +76,8 @@ class Objects:
         self._listing: Final = listing
         self._debts: Final = debts
         self._usage: Final = usage
-        self._graces: Final = graces
         self.marks: Final = Marks(self, containers)
+        self.replacing: Final = Replacing(registers, self.marks, graces)
 
     # --- reading ------------------------------------------------------------------------------------------------
 
@@ -221,26 +219,8 @@ class Objects:
     async def _write_if(
         self, name: ObjectName, container: ContainerInfo, judge: Judge, body: Content, deadline: float
     ) -> Written:
-        """Write what `judge` makes; where that replaces an object that names an upload, mark the upload before."""
-        key, marked, unmarked = name.key(container.policy, container.incarnation), set[str](), ""
-
-        def judge_marked(newest: Entry | None, ballot: Ballot) -> Entry | None:
-            nonlocal unmarked
-            made, unmarked = judge(newest, ballot), ""
-            replaced = manifests.upload_of(newest)
-            if made is None or not replaced or replaced in {*marked, manifests.upload_of(made)}:
-                return made
-            unmarked = replaced
-            return None
-
-        for _ in range(TRIES_MAX):
-            written = await self._registers.write_if(key, judge_marked, body, deadline=deadline)
-            if written.outcome is not Outcome.REFUSED or not unmarked:
-                return written
-            due_us = self._registers.clock.now_us() + int(self._graces.read_s * MICROS)
-            await self.marks.mark(upload_in(container, name.name, unmarked), due_us, deadline=deadline)
-            marked.add(unmarked)
-        raise Unavailable("the object is replaced again and again; provably without effect")
+        key, upload = name.key(container.policy, container.incarnation), upload_in(container, name.name, "")
+        return await self.replacing.write_if(key, upload, judge, body, deadline=deadline)
 
     async def _finish_put(
         self,

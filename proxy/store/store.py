@@ -19,6 +19,7 @@ from proxy.store.buckets import Buckets, RegisteredContainers
 from proxy.store.cache import ContainerCache
 from proxy.store.containers import Containers
 from proxy.store.debts import Debts
+from proxy.store.expiring import Expiring
 from proxy.store.freeing import Freeing, MarkedContainers
 from proxy.store.listings import Listings
 from proxy.store.marks import Graces
@@ -75,6 +76,9 @@ class Store:
         self.buckets: Final = Buckets(marked, self.objects, registers.clock.now_us, nodes.now)
         self.containers: Final = RegisteredContainers(marked, self.buckets)
         self.payer: Final = Payer(registers, containers, listing, self._rows, self.usage)
+        self.expiring: Final = Expiring(
+            registers, containers, listing, self.objects.replacing, self.debts, self.usage
+        )
         self._jobs: list[asyncio.Task[None]] = []
         self._tasks = asyncio.TaskGroup()
 

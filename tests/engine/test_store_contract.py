@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from storage_node.errors import BallotRefused, StorageError
-from storage_node.keys import BUCKET_BITS, CONTAINERS, Due, Key, Listing, objects
+from storage_node.keys import BUCKET_BITS, CONTAINERS, Due, DueDelete, Key, Listing, objects
 from storage_node.store import Offered, RowOffer, Store
 from swiftlike.digests import EMPTY, Digest, digest_of
 from swiftlike.entries import Entry
@@ -347,6 +347,27 @@ async def test_what_is_to_be_deleted_falls_due_in_the_order_of_time(store: Store
     await offer(store, object_key("b"), put(2, b""))
     assert [key.path[-1:] for key, _ in store.due(Due.DELETE, NOW_US + 100, 5)] == [b"c", b"a"]
     assert [key.path[-1:] for key, _ in store.due(Due.DELETE, NOW_US + 50, 5)] == [b"c"]
+
+
+async def test_what_is_due_at_one_time_is_gone_over_in_slices_that_miss_nothing(store: Store) -> None:
+    for number in range(25):
+        await offer(store, object_key(str(number)), put(1, b"", delete_at=NOW_US + number % 2))
+    seen: list[DueDelete] = []
+    while some := store.due_deletes(NOW_US + 10, 4, seen[-1] if seen else None):
+        seen += some
+    assert [due.at_us for due in seen] == [NOW_US] * 13 + [NOW_US + 1] * 12
+    assert {due.key for due in seen} == {object_key(str(number)) for number in range(25)}
+    assert len(store.due_deletes(NOW_US + 1, 99)) == 13
+
+
+async def test_an_object_described_anew_falls_due_at_its_new_time_or_never(store: Store) -> None:
+    first = put(1, b"", delete_at=NOW_US + 10)
+    await offer(store, KEY, first)
+    again = put(2, b"", delete_at=NOW_US + 20)._replace(body_id=first.body_id)
+    await offer(store, KEY, again)
+    assert store.due_deletes(NOW_US + 100, 9) == [DueDelete(NOW_US + 20, KEY)]
+    await offer(store, KEY, put(3, b"")._replace(body_id=first.body_id))
+    assert store.due_deletes(NOW_US + 100, 9) == []
 
 
 @pytest.mark.parametrize("table", [b"o\0", b"o\1"], ids=["part power 4", "part power 18"])
