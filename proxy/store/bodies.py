@@ -3,7 +3,7 @@
 Owns for how long a stream may stand still. Never decides which version is read: the entry names its body.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
@@ -32,7 +32,14 @@ class StoredBody:
         """All of it, where it is small and came along."""
         return b"" if self.entry.size == 0 else self.read.body
 
-    async def stream(self, start: int, stop: int) -> AsyncIterator[Body]:
+    async def fetch_all(self) -> Body:
+        """Return all of it, which is for callers that know it to be small. Raises BodyGone."""
+        if (whole := self.whole) is not None:
+            return whole
+        async with aclosing(self.stream(0, self.entry.size)) as pieces:
+            return b"".join([piece async for piece in pieces])
+
+    async def stream(self, start: int, stop: int) -> AsyncGenerator[Body, None]:
         """Yield the bytes `[start, stop)`. Close it (`aclosing`) when leaving early. Raises BodyGone."""
         if (whole := self.whole) is not None:
             yield memoryview(whole)[start:stop]

@@ -179,15 +179,22 @@ class Containers:
             raise NoSuchContainer
         return written
 
-    async def delete(self, name: ContainerName, *, deadline: float) -> None:
-        """Delete a container that lists nothing. Raises NoSuchContainer, ContainerNotEmpty, Unavailable, OutcomeUnknown."""
+    async def delete(self, name: ContainerName, *, deadline: float, without: str = "") -> None:
+        """Delete a container that lists nothing, and that has not the attribute `without`.
+
+        Raises NoSuchContainer, ContainerNotEmpty, Unavailable, OutcomeUnknown.
+        """
         info = await self.read(name, deadline=deadline, max_age_s=0)
         write_id = self._registers.new_write_id()
         modified = int.from_bytes(write_id[:8], "big")
-        has_objects = False
+        has_objects = has_attribute = False
 
         def judge(newest: Entry | None, ballot: Ballot) -> Entry | None:
+            nonlocal has_attribute
             if newest is None or newest.tombstone or newest.incarnation != info.incarnation:
+                return None
+            has_attribute = without in attributes_of(newest)
+            if has_attribute:
                 return None
             return Entry(
                 ballot, write_id, modified, tombstone=True, objects=0, incarnation=newest.incarnation
@@ -202,7 +209,7 @@ class Containers:
         written = await self._registers.write_closing(name.key, judge, is_empty, deadline=deadline)
         self._cache.forget(name)
         if not is_done(written):
-            if has_objects:
+            if has_objects or has_attribute:
                 raise ContainerNotEmpty
             raise NoSuchContainer
         await self._list_in_account(name, written, deadline)

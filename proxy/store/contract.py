@@ -7,6 +7,8 @@ Everything here may raise Unavailable, and what writes may raise OutcomeUnknown 
 from collections.abc import Callable
 from typing import Protocol
 
+from proxy.store.manifests import Manifest, Origin
+from proxy.store.marks import Marks
 from proxy.store.names import ContainerName, ObjectName
 from proxy.store.values import (
     AccountInfo,
@@ -106,6 +108,26 @@ class Objects(Protocol):
         condition: Condition | None = None,
     ) -> tuple[ObjectInfo, ObjectInfo]:
         """Store one object's body under another name; return the source as it was read, and the copy. Raises NoSuchObject."""
+
+
+class ManifestObjects(Objects, Protocol):
+    """Objects, some of which are the sum of others."""
+
+    @property
+    def marks(self) -> Marks:
+        """What writes marks."""
+
+    async def put_manifest(
+        self,
+        name: ObjectName,
+        manifest: Manifest,
+        origin: Origin,
+        description: Description,
+        *,
+        deadline: float,
+        condition: Condition | None = None,
+    ) -> ObjectInfo:
+        """Store one that is the sum of others. Raises ManifestRefused."""
 
 
 class Store(Protocol):

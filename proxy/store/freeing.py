@@ -5,19 +5,23 @@ once: everything is looked up anew, and deleting twice is deleting. It goes slow
 
 What a mark asks:
 
-1.  What is chosen at the key? It is settled first, so that no write that came to nothing there can come back later.
-2.  Parts that the chosen object names stay.
-3.  An upload that is over: the others go, and its record. It has been over for longer than any request takes that still held
+1.  What is chosen at the key? It is settled first, and where nothing stands a tombstone is written, so that no write that
+    came to nothing there can come back later, from a device that was away.
+2.  Is the mark still the same? Whoever replaces an object marks it before, so what 1 found is what has stood there since the
+    mark became due.
+3.  Parts that the chosen object names stay.
+4.  An upload that is over: the others go, and its record. It has been over for longer than any request takes that still held
     it for open, and so any object that could name its parts stands by now.
-4.  An upload that is open: the attempts that another of the same number has replaced go, once that one is as old.
-5.  The mark goes, unless it was written anew meanwhile.
+5.  An upload that is open: the attempts that another of the same number has replaced go, once that one is as old.
+6.  The mark goes, unless it was written anew meanwhile.
 
-A bucket that is gone takes everything beside it along.
+A bucket that is gone takes everything beside it along, when its own mark is due. A part that comes to be listed long after its
+writer died has its upload marked anew by whoever lists it (`LateParts`).
 """
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from random import Random
 from typing import Final, NamedTuple
@@ -25,6 +29,7 @@ from typing import Final, NamedTuple
 from proxy.cluster.register import Registers
 from proxy.store import manifests
 from proxy.store.containers import HAS_MANIFESTS
+from proxy.store.containers import Containers as PlainContainers
 from proxy.store.contract import Containers
 from proxy.store.errors import (
     ConditionFailed,
@@ -35,16 +40,27 @@ from proxy.store.errors import (
     Unavailable,
 )
 from proxy.store.manifest_bodies import ManifestBody
-from proxy.store.marks import MICROS, Graces, Mark, read_mark
-from proxy.store.multipart import COMPLETED, OPEN, STATE
+from proxy.store.manifests import ManifestRefused
+from proxy.store.marks import MICROS, Graces, Mark, Marks, read_mark
+from proxy.store.multipart import COMPLETED, OF_KEY, OPEN, STATE
 from proxy.store.names import ContainerName, ObjectName
+from proxy.store.object_listing import tombstone_of
 from proxy.store.objects import Objects
 from proxy.store.outcomes import is_done
-from proxy.store.upload_names import FREEING, SHARDS, UploadName, shard_name, split_part, upload_in
-from proxy.store.values import Condition, Description, ListedObject, ObjectInfo
-from swiftlike.entries import Entry
+from proxy.store.upload_names import (
+    FREEING,
+    SHARDS,
+    UploadName,
+    shard_name,
+    split_part,
+    upload_in,
+    upload_of_part,
+)
+from proxy.store.values import Condition, Description, ListedObject, ObjectInfo, attributes_of
+from swiftlike.entries import Entry, EntryDamaged
 from swiftlike.limits import MARKS_PER_PASS_MAX, PARTS_FREED_AT_ONCE
 from swiftlike.node_calls import Query
+from swiftlike.timestamps import Ballot
 
 log: Final = logging.getLogger("proxy.freeing")
 
@@ -100,6 +116,8 @@ class Freeing:
                 continue  # another proxy was here
             except StoreError as error:
                 log.info("a mark is left for later: %s", error)
+            except (EntryDamaged, ManifestRefused) as error:
+                log.error("a mark is left, since what it is about cannot be read: %s", error)
 
     async def _due(self, container: ContainerName) -> list[bytes]:
         found: list[bytes] = []
@@ -129,17 +147,22 @@ class Freeing:
             is_there = bucket.incarnation == name.incarnation
         except NoSuchContainer:
             is_there = False
-        if not is_there:
-            await self._free_hidden(name.hidden)
-        elif name.id and not await self._free_upload(name):
+        if name.id and not is_there:
+            await self._objects.marks.mark_bucket(
+                name, self._due_us(self._graces.read_s), deadline=self._soon()
+            )
+        elif name.id and not await self._free_upload(mark):
             return
+        elif not is_there:
+            await self._free_hidden(name.hidden)
         await self._delete(mark.info.name, _is_still(mark.info))
 
-    async def _free_upload(self, upload: UploadName) -> bool:
+    async def _free_upload(self, mark: Mark) -> bool:
         """Free what an upload has left behind; False when it is too early for some of it.
 
         What the key holds is looked at last: whoever could still name what seems free here has done so by then.
         """
+        upload = mark.name
         record = await self._record(upload)
         is_over = record is None or record.attributes[STATE] != OPEN
         if record is not None and is_over and not self._is_settled(record.modified_us):
@@ -150,6 +173,8 @@ class Freeing:
         doomed = rows if is_over else [one for one, by in replaced if self._is_settled(by.modified_us)]
 
         chosen = await self._chosen(upload)
+        if not await self._stands(mark):
+            return False
         is_named = manifests.upload_of(chosen) == upload.id
         kept = await self._named(upload) if is_named else frozenset()
         await self._delete_all(row.name for row in doomed if row.name not in kept)
@@ -162,12 +187,25 @@ class Freeing:
             return False
         return not is_early
 
+    async def _stands(self, mark: Mark) -> bool:
+        """Whether a mark is still the one that was read."""
+        try:
+            info, _ = await self._objects.read(mark.info.name, deadline=self._soon())
+        except NotThere:
+            return False
+        return info.write_id == mark.info.write_id
+
     async def _chosen(self, upload: UploadName) -> Entry | None:
-        """Return what is chosen at the key, above whatever was offered to few."""
+        """Return what is chosen at the key, above whatever was offered to few; nothing may stand there, but not be missing."""
         key = upload.target.key(upload.policy, upload.incarnation)
-        settled = await self._registers.settle(key, deadline=self._soon())
-        is_done(settled)  # REFUSED is the good end of it
-        return settled.entry
+        tombstone = tombstone_of(self._registers.new_write_id(), upload.policy)
+
+        def judge(newest: Entry | None, ballot: Ballot) -> Entry | None:
+            return tombstone if newest is None else None
+
+        # Nobody ever listed what is not there, so the tombstone owes no row.
+        written = await self._registers.write_if(key._replace(owes=False), judge, deadline=self._soon())
+        return None if is_done(written) else written.entry
 
     async def _named(self, upload: UploadName) -> frozenset[ObjectName]:
         """Return the parts that the object names. Raises StoreError."""
@@ -216,16 +254,17 @@ class Freeing:
 
     async def _free_hidden(self, hidden: ContainerName) -> None:
         """Free all that stands beside a bucket that is gone."""
+        query = Query(limit=_PAGE)
         while True:
             try:
-                page = await self._containers.list(hidden, Query(limit=_PAGE), deadline=self._soon())
+                page = await self._containers.list(hidden, query, deadline=self._soon())
                 if not page.items:
                     await self._containers.delete(hidden, deadline=self._soon())
                     return
             except NoSuchContainer:
                 return
             except ContainerNotEmpty:
-                continue
+                raise Unavailable("something came beside a bucket that is gone just now") from None
             await self._delete_all(
                 ObjectName(*hidden, row.name) for row in page.items if isinstance(row, ListedObject)
             )
@@ -251,6 +290,9 @@ class Freeing:
         """Whether every request has ended by now that was at work then."""
         return self._registers.clock.now_us() - since_us >= self._graces.write_s * MICROS
 
+    def _due_us(self, grace_s: float) -> int:
+        return self._registers.clock.now_us() + int(grace_s * MICROS)
+
     def _soon(self) -> float:
         return self._registers.nodes.now() + PATIENCE_S
 
@@ -258,7 +300,9 @@ class Freeing:
 class MarkedContainers:
     """Containers, what stands beside which is marked before they are deleted."""
 
-    def __init__(self, beneath: Containers, objects: Objects, graces: Graces, registers: Registers) -> None:
+    def __init__(
+        self, beneath: PlainContainers, objects: Objects, graces: Graces, registers: Registers
+    ) -> None:
         """Take the containers beneath, and what marks are written with."""
         self._beneath: Final = beneath
         self._objects: Final = objects
@@ -273,10 +317,37 @@ class MarkedContainers:
     async def delete(self, name: ContainerName, *, deadline: float) -> None:
         """Delete it, with the uploads that are open in it. Raises NoSuchContainer, ContainerNotEmpty."""
         info = await self._beneath.read(name, deadline=deadline, max_age_s=0)
-        if HAS_MANIFESTS in info.attributes:
-            due_us = self._registers.clock.now_us() + int(self._graces.read_s * MICROS)
-            await self._objects.marks.mark(upload_in(info, b"", ""), due_us, deadline=deadline)
+        if HAS_MANIFESTS not in info.attributes:
+            try:
+                await self._beneath.delete(name, deadline=deadline, without=HAS_MANIFESTS)
+                return
+            except ContainerNotEmpty:
+                info = await self._beneath.read(name, deadline=deadline, max_age_s=0)
+                if HAS_MANIFESTS not in info.attributes:
+                    raise
+        due_us = self._registers.clock.now_us() + int(self._graces.read_s * MICROS)
+        await self._objects.marks.mark_bucket(upload_in(info, b"", ""), due_us, deadline=deadline)
         await self._beneath.delete(name, deadline=deadline)
+
+
+class LateParts:
+    """What a payer asks of parts that come to be listed when their writer is gone."""
+
+    def __init__(self, marks: Marks, graces: Graces, now_us: Callable[[], int]) -> None:
+        """Take what marks are written with, and the host's clock."""
+        self._marks: Final = marks
+        self._graces: Final = graces
+        self._now_us: Final = now_us
+
+    async def mark(self, name: ObjectName, entry: Entry, *, deadline: float) -> None:
+        """Have the upload of a part looked at, which may be over by now. Raises Unavailable, OutcomeUnknown."""
+        if entry.tombstone or not name.account.startswith(b"\0"):
+            return
+        key = attributes_of(entry).get(OF_KEY)
+        upload = None if key is None else upload_of_part(name, entry.policy, key.encode())
+        if upload is not None:
+            due_us = self._now_us() + int(self._graces.write_s * MICROS)
+            await self._marks.mark(upload, due_us, deadline=deadline)
 
 
 class _Row(NamedTuple):

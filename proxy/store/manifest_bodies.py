@@ -8,15 +8,22 @@ is stored.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Final
+from typing import Any, Final, Protocol
 
 from proxy.store import manifests
-from proxy.store.bodies import StoredBody
 from proxy.store.errors import BodyGone, NotThere, Unavailable
 from proxy.store.manifests import Manifest, Piece
 from proxy.store.names import ObjectName
 from proxy.store.values import ObjectBody, ObjectInfo
 from swiftlike.rpc.transport import Body
+
+
+class ListBody(Protocol):
+    """The body of the list of parts."""
+
+    async def fetch_all(self) -> Body:
+        """Return all of it. Raises BodyGone."""
+
 
 Look = Callable[[ObjectName], Awaitable[tuple[ObjectInfo, ObjectBody]]]
 """Reads a part."""
@@ -25,7 +32,7 @@ Look = Callable[[ObjectName], Awaitable[tuple[ObjectInfo, ObjectBody]]]
 class ManifestBody:
     """The body of an object that is the sum of others."""
 
-    def __init__(self, list_body: StoredBody, size: int, look: Look) -> None:
+    def __init__(self, list_body: ListBody, size: int, look: Look) -> None:
         """Take where the list of its parts is, how many bytes they are, and how a part is read."""
         self._list_body: Final = list_body
         self._size: Final = size
@@ -40,11 +47,7 @@ class ManifestBody:
     async def manifest(self) -> Manifest:
         """Return the parts. Raises BodyGone."""
         if self._manifest is None:
-            raw = self._list_body.whole
-            if raw is None:
-                pieces = self._list_body.stream(0, self._list_body.entry.size)
-                async with aclosing(pieces):  # type: ignore[type-var]  # a generator, called an iterator
-                    raw = b"".join([piece async for piece in pieces])
+            raw = await self._list_body.fetch_all()
             self._manifest = manifests.unpack(raw)
         return self._manifest
 
@@ -60,8 +63,8 @@ class ManifestBody:
                 following = (
                     asyncio.ensure_future(self._open(pieces[at + 1])) if at + 1 < len(pieces) else None
                 )
-                chunks = body.stream(piece.start, piece.stop)
-                async with aclosing(chunks):  # type: ignore[type-var]  # what streams an object is a generator
+                chunks: Any = self._piece(piece, body)
+                async with aclosing(chunks):
                     async for chunk in chunks:
                         sent += len(chunk)
                         yield chunk
@@ -71,6 +74,23 @@ class ManifestBody:
             if following is not None:
                 following.cancel()
                 await asyncio.gather(following, return_exceptions=True)
+
+    async def _piece(self, piece: Piece, body: ObjectBody) -> AsyncIterator[Body]:
+        """Yield a piece of a part. It may have been opened long ago, when other devices held it: then it is once more."""
+        at, is_fresh = piece.start, False
+        while True:
+            began_at = at
+            chunks: Any = body.stream(at, piece.stop)
+            try:
+                async with aclosing(chunks):
+                    async for chunk in chunks:
+                        at += len(chunk)
+                        yield chunk
+                return
+            except BodyGone:
+                if is_fresh and at == began_at:
+                    raise
+            body, is_fresh = await self._open(piece), True
 
     async def _open(self, piece: Piece) -> ObjectBody:
         """Read a part's register. Raises BodyGone when it is not the part that the manifest names any more."""

@@ -29,6 +29,7 @@ from swiftlike.entries import Entry, unpack_metadata
 from swiftlike.limits import PARTS_MAX, RPC_BODY_BYTES_MAX
 from swiftlike.listed import TOTAL_SIZE, split_path
 from swiftlike.rpc.transport import Body
+from swiftlike.timestamps import Timestamp
 
 UPLOAD: Final = "sys:manifest-upload"
 """The upload to which the parts belong; they go when no object names it any more."""
@@ -142,12 +143,21 @@ def unpack(raw: Body) -> Manifest:
     return Manifest(parts)
 
 
-def attributes_for(manifest: Manifest, upload: str, fingerprint: str) -> dict[str, str]:
+class Origin(NamedTuple):
+    """Where a manifest comes from."""
+
+    upload: str
+    fingerprint: str
+    incarnation: Timestamp
+    """Of the container beside which the parts are, and in which alone it may stand."""
+
+
+def attributes_for(manifest: Manifest, origin: Origin) -> dict[str, str]:
     """Return the attributes of an object that has this manifest for its body."""
     return {
-        UPLOAD: upload,
+        UPLOAD: origin.upload,
         COUNT: str(len(manifest.parts)),
-        FINGERPRINT: fingerprint,
+        FINGERPRINT: origin.fingerprint,
         TOTAL_SIZE: str(manifest.size),
     }
 

@@ -142,6 +142,10 @@ class Marks:
                 condition=is_later,
             )
 
+    async def mark_bucket(self, upload: UploadName, due_us: int, *, deadline: float) -> None:
+        """Have all uploads of a bucket looked at, when it is gone by then. Raises Unavailable, OutcomeUnknown."""
+        await self.mark(upload._replace(key=b"", id=""), due_us, deadline=deadline)
+
 
 def mark_of(upload: UploadName) -> ObjectName:
     """Return the name of an upload's mark, or of a bucket's."""

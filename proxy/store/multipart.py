@@ -11,21 +11,22 @@ before it is written (`marks`); `freeing` then removes whatever no object names,
 leaves the upload open, and completing it again is the same write again.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, Final, NamedTuple
 
 from proxy.store import manifests
 from proxy.store.containers import HAS_MANIFESTS
-from proxy.store.contract import Containers
+from proxy.store.contract import Containers, ManifestObjects
 from proxy.store.errors import ConditionFailed, NoSuchContainer, NoSuchUpload, NotThere
-from proxy.store.manifests import Manifest, Part
+from proxy.store.manifests import Manifest, Origin, Part
 from proxy.store.marks import MICROS, Graces, Record, put_hidden
 from proxy.store.names import ContainerName, ObjectName
-from proxy.store.objects import Objects
 from proxy.store.upload_names import (
     LAST,
     UploadName,
+    attempted_us,
+    began_us,
     is_upload_id,
     split_part,
     split_record,
@@ -49,7 +50,13 @@ from swiftlike.rpc.transport import Body
 
 STATE: Final = "sys:upload-state"
 OPEN, COMPLETED, ABORTED = "open", "completed", "aborted"
-_RESULT: Final = "result:"
+_BEGUN, _RESULT = "begun:", "result:"
+"""Before the names of attributes: of what an upload was begun with, and of what it was completed as."""
+CHECKSUM: Final = "checksum"
+"""The attribute by which a dialect tells a part's checksum, in base64."""
+OF_KEY: Final = "sys:part-of-key"
+"""Of a part: the key that its upload is for."""
+_FINGERPRINT: Final = "sys:upload-fingerprint"
 _PAGE: Final = 1_000
 
 
@@ -67,7 +74,12 @@ class UploadInfo(NamedTuple):
     @property
     def attributes(self) -> Attributes:
         """What it was begun with."""
-        return self.record.attributes
+        return _under(_BEGUN, self.record.attributes)
+
+    @property
+    def began_us(self) -> int:
+        """When it was begun."""
+        return began_us(self.name.id)
 
 
 class StoredPart(NamedTuple):
@@ -100,7 +112,7 @@ class Multipart:
 
     def __init__(
         self,
-        objects: Objects,
+        objects: ManifestObjects,
         containers: Containers,
         graces: Graces,
         now_us: Callable[[], int],
@@ -126,15 +138,24 @@ class Multipart:
                 bucket.name, lambda old: {**old, HAS_MANIFESTS: "yes"}, deadline=deadline
             )
         name = upload_in(bucket, key, upload_id(self._now_us(), self._random(16)))
-        record = Record({**attributes, STATE: OPEN, "type": f"{OPEN} {note}"})
+        begun = {_BEGUN + attribute: value for attribute, value in attributes.items()}
+        record = Record({**begun, STATE: OPEN, "type": f"{OPEN} {note}"})
         await put_hidden(
             self._objects, self._containers, name.record, record, bucket.policy, deadline=deadline
         )
-        # One that was deleted meanwhile may have been looked through for uploads already.
-        stands = await self._containers.read(bucket.name, deadline=deadline, max_age_s=0)
-        if stands.incarnation != bucket.incarnation:
+        if not await self._is_there(bucket, deadline):
+            # What stands beside it may have been looked through already.
+            due_us = self._now_us() + int(self._graces.write_s * MICROS)
+            await self._objects.marks.mark_bucket(name, due_us, deadline=deadline)
             raise NoSuchContainer
         return name
+
+    async def _is_there(self, bucket: ContainerInfo, deadline: float) -> bool:
+        try:
+            stands = await self._containers.read(bucket.name, deadline=deadline, max_age_s=0)
+        except NoSuchContainer:
+            return False
+        return stands.incarnation == bucket.incarnation
 
     async def read(self, bucket: ContainerInfo, key: bytes, upload: str, *, deadline: float) -> UploadInfo:
         """Return an upload, open or over. Raises NoSuchUpload."""
@@ -162,33 +183,41 @@ class Multipart:
         Raises NoSuchUpload, Unavailable, OutcomeUnknown, and whatever the body raises.
         """
         name, allowed_s = upload.name, deadline - self._now()
+        before = await self._newest_attempt(name, number, deadline)
 
         async def check() -> None:
-            await self._check_open(upload, self._now() + allowed_s)
+            deadline = self._now() + allowed_s
+            await self._check_open(upload, deadline)
+            if before:
+                await self._mark(name, deadline)
 
-        attempt = f"{self._now_us():016x}{self._random(4).hex()}"
-        part = name.part(number, attempt)
+        # Attempts at one number are told apart by their names, and the last is the part: whatever the clocks of other
+        # proxies say, this one comes behind all that were stored before it began.
+        began_us = max(self._now_us(), attempted_us(before) + 1 if before else 0)
+        part = name.part(number, f"{began_us:016x}{self._random(4).hex()}")
         try:
-            info = await self._objects.put(part, _Checked(body, check), deadline=deadline)
+            return await self._objects.put(part, _PartBody(body, name.key, check), deadline=deadline)
         except NoSuchContainer:
             raise NoSuchUpload from None
-        deadline = self._now() + allowed_s
-        before = b"%s%05d/" % (name.parts_prefix, number)
-        page = await self._containers.list(
-            name.hidden, Query(prefix=before, end_marker=part.name, limit=1), deadline=deadline
-        )
-        if page.items:
-            await self._mark(name, deadline)
-        return info
+
+    async def _newest_attempt(self, upload: UploadName, number: int, deadline: float) -> bytes:
+        """Return the name of what was sent last under a number; empty: nothing was. Raises NoSuchUpload."""
+        query = Query(prefix=upload.attempts_prefix(number), limit=1, reverse=True)
+        try:
+            page = await self._containers.list(upload.hidden, query, deadline=deadline)
+        except NoSuchContainer:
+            raise NoSuchUpload from None
+        return next((row.name for row in page.items if isinstance(row, ListedObject)), b"")
 
     async def parts(
         self, upload: UploadName, *, deadline: float, after: int = 0, limit: int = LISTING_ROWS_MAX
     ) -> tuple[list[StoredPart], bool]:
         """Return the parts whose numbers are above `after`, and whether there are more than `limit`. Raises NoSuchUpload."""
         found: dict[int, StoredPart] = {}
-        query = Query(prefix=upload.parts_prefix, marker=upload.parts_after(after) if after else b"")
+        query = Query(
+            prefix=upload.parts_prefix, marker=upload.parts_after(after) if after else b"", limit=_PAGE
+        )
         while True:
-            query = query._replace(limit=min(_PAGE, LISTING_ROWS_MAX))
             try:
                 page = await self._containers.list(upload.hidden, query, deadline=deadline)
             except NoSuchContainer:
@@ -215,20 +244,24 @@ class Multipart:
     ) -> ObjectInfo:
         """Make an upload that was open a moment ago the object that it is to be: these of its parts, in this order.
 
-        `fingerprint`: what was asked for; `completed` knows it again. Raises ManifestRefused, NoSuchContainer,
-        ConditionFailed, Unavailable, OutcomeUnknown.
+        `fingerprint`: what was asked for; `completed` knows it again, and so does this, whatever the condition, where it
+        was done before and nobody was told. Raises ManifestRefused, NoSuchContainer, ConditionFailed, Unavailable,
+        OutcomeUnknown.
         """
+
+        def holds(current: ObjectInfo | None) -> bool:
+            return condition is None or _is_it(current, upload.name.id, fingerprint) or condition(current)
+
         # What is written later than this might name parts that are freed: see `freeing`.
         deadline = min(deadline, self._now() + self._graces.write_s / 2)
         await self._mark(upload.name, deadline)
         info = await self._objects.put_manifest(
             upload.name.target,
             Manifest(parts),
-            upload.name.id,
-            fingerprint,
+            Origin(upload.name.id, fingerprint, upload.name.incarnation),
             Description(attributes),
             deadline=deadline,
-            condition=condition,
+            condition=None if condition is None else holds,
         )
         await self._end(upload, COMPLETED, _result(info), deadline)
         return info
@@ -241,13 +274,9 @@ class Multipart:
             found = await self.read(bucket, key, upload, deadline=deadline)
         except NoSuchUpload:
             return await self._completed_object(bucket, key, upload, fingerprint, deadline)
-        if found.attributes.get(manifests.FINGERPRINT) != fingerprint:
+        if found.record.attributes.get(_FINGERPRINT) != fingerprint:
             return await self._completed_object(bucket, key, upload, fingerprint, deadline)
-        return {
-            name.removeprefix(_RESULT): value
-            for name, value in found.attributes.items()
-            if name.startswith(_RESULT)
-        }
+        return _under(_RESULT, found.record.attributes)
 
     async def _completed_object(
         self, bucket: ContainerInfo, key: bytes, upload: str, fingerprint: str, deadline: float
@@ -259,9 +288,7 @@ class Multipart:
             )
         except NotThere:
             return None
-        said = info.attributes
-        is_it = (said.get(manifests.UPLOAD), said.get(manifests.FINGERPRINT)) == (upload, fingerprint)
-        return said if is_it else None
+        return info.attributes if _is_it(info, upload, fingerprint) else None
 
     async def abort(self, bucket: ContainerInfo, key: bytes, upload: str, *, deadline: float) -> None:
         """End an upload; its parts go before long. Raises NoSuchUpload, also for one that was completed."""
@@ -337,7 +364,7 @@ class Multipart:
                     return UploadPage(tuple(items), True)
                 if rolled is None:
                     note = row.content_type.removeprefix(OPEN + " ")
-                    items.append(ListedUpload(key, upload, int(upload[:16], 16), note))
+                    items.append(ListedUpload(key, upload, began_us(upload), note))
                     continue
                 items.append(ListedPrefix(rolled))
                 skipped = rolled
@@ -349,11 +376,12 @@ class Multipart:
         return UploadPage(tuple(items), False)
 
 
-class _Checked:
-    """A body behind whose last byte something is looked at once more."""
+class _PartBody:
+    """The body of a part, behind whose last byte something is looked at once more."""
 
-    def __init__(self, body: Upload, check: Any) -> None:
+    def __init__(self, body: Upload, key: bytes, check: Callable[[], Awaitable[None]]) -> None:
         self._body: Final = body
+        self._key: Final = key
         self._check: Final = check
 
     @property
@@ -368,7 +396,19 @@ class _Checked:
         await self._check()
 
     def finish(self, received: Received) -> Description:
-        return self._body.finish(received)
+        """Describe the part: the type of its row is its checksum, and its key says whose it is (see `freeing`)."""
+        said = self._body.finish(received).attributes
+        return Description({"etag": said["etag"], "type": said.get(CHECKSUM, ""), OF_KEY: self._key.decode()})
+
+
+def _under(lead: str, attributes: Attributes) -> dict[str, str]:
+    return {name.removeprefix(lead): value for name, value in attributes.items() if name.startswith(lead)}
+
+
+def _is_it(found: ObjectInfo | None, upload: str, fingerprint: str) -> bool:
+    """Whether an object is what an upload was completed as."""
+    said = {} if found is None else found.attributes
+    return (said.get(manifests.UPLOAD), said.get(manifests.FINGERPRINT)) == (upload, fingerprint)
 
 
 def _rolled(key: bytes, prefix: bytes, delimiter: bytes) -> bytes | None:
@@ -391,4 +431,4 @@ def _result(info: ObjectInfo) -> dict[str, str]:
         for name, value in info.attributes.items()
         if name == "etag" or name.startswith("sys:checksum")
     }
-    return {**told, manifests.FINGERPRINT: info.attributes[manifests.FINGERPRINT]}
+    return {**told, _FINGERPRINT: info.attributes[manifests.FINGERPRINT]}

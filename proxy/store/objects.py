@@ -27,7 +27,7 @@ from proxy.store.errors import (
     Unavailable,
 )
 from proxy.store.manifest_bodies import ManifestBody
-from proxy.store.manifests import Manifest
+from proxy.store.manifests import Manifest, Origin
 from proxy.store.marks import Graces, Marks
 from proxy.store.names import ContainerName, ObjectName
 from proxy.store.object_listing import ListedEnd, ObjectListing, micros_of, tombstone_of
@@ -49,7 +49,7 @@ from proxy.store.values import (
 from swiftlike.entries import Entry, pack_metadata
 from swiftlike.limits import RPC_BODY_BYTES_MAX
 from swiftlike.rpc.transport import Body
-from swiftlike.timestamps import ZERO_BALLOT, Ballot, WriteId
+from swiftlike.timestamps import ZERO_BALLOT, Ballot, Timestamp, WriteId
 
 T = TypeVar("T")
 
@@ -135,20 +135,21 @@ class Objects:
         self,
         name: ObjectName,
         manifest: Manifest,
-        upload: str,
-        fingerprint: str,
+        origin: Origin,
         description: Description,
         *,
         deadline: float,
         condition: Condition | None = None,
     ) -> ObjectInfo:
-        """Store an object that is the sum of others, which are there. `upload`: whose parts they are.
+        """Store an object that is the sum of others, which are there.
 
-        Raises ManifestRefused, NoSuchContainer, ConditionFailed, Unavailable, OutcomeUnknown.
+        Raises ManifestRefused, NoSuchContainer, also when it was made anew meanwhile, ConditionFailed, Unavailable,
+        OutcomeUnknown.
         """
-        attributes = {**description.attributes, **manifests.attributes_for(manifest, upload, fingerprint)}
+        attributes = {**description.attributes, **manifests.attributes_for(manifest, origin)}
         described = Description(attributes, description.delete_at_us)
-        return await self._put_whole(name, manifests.pack(manifest), described, deadline, condition)
+        body = manifests.pack(manifest)
+        return await self._put_whole(name, body, described, deadline, condition, origin.incarnation)
 
     async def _put_whole(
         self,
@@ -157,14 +158,20 @@ class Objects:
         description: Description,
         deadline: float,
         condition: Condition | None,
+        incarnation: Timestamp | None = None,
     ) -> ObjectInfo:
-        async def put(container: ContainerInfo) -> ObjectInfo:
+        """Store a body that is here. `incarnation`: the only one of its container that it may be stored in."""
+
+        async def put(container: ContainerInfo) -> ObjectInfo | None:
+            if incarnation is not None and container.incarnation != incarnation:
+                return None
             entry = self._entry(self._registers.new_write_id(), container, len(body), description)
             written = await self._write(name, container, entry, body, condition, deadline)
             return await self._finish_put(name, container, entry, written, description, deadline)
 
         info = await self._in_container(name.parent, put, deadline)
-        assert info is not None, "a put stores something or raises"
+        if info is None:
+            raise NoSuchContainer
         return info
 
     async def _put_streamed(

@@ -14,7 +14,8 @@ from proxy.cluster.placement import Key
 from proxy.cluster.register import Registers
 from proxy.store.containers import Containers
 from proxy.store.errors import NoSuchContainer, StoreError
-from proxy.store.names import ContainerName
+from proxy.store.freeing import LateParts
+from proxy.store.names import ContainerName, ObjectName
 from proxy.store.object_listing import ListedEnd, ObjectListing
 from proxy.store.rows import Rows, Upserted
 from proxy.store.usage import UsageCarrier
@@ -36,8 +37,10 @@ class Payer:
         listing: ObjectListing,
         rows: Rows,
         usage: UsageCarrier,
+        late_parts: LateParts,
     ) -> None:
         """Take what it stands on."""
+        self._late_parts: Final = late_parts
         self._registers: Final = registers
         self._containers: Final = containers
         self._usage: Final = usage
@@ -62,6 +65,7 @@ class Payer:
             else:
                 parts = split_path(path)
                 container = ContainerName(parts.account, parts.container)
+                await self._late_parts.mark(ObjectName(*parts), chosen, deadline=deadline)
                 end = await self._listing.list(key, container, chosen, chosen.write_id, deadline=deadline)
                 if end is ListedEnd.LISTED:
                     await self._mark(container, deadline)

@@ -20,7 +20,7 @@ from proxy.store.cache import ContainerCache
 from proxy.store.containers import Containers
 from proxy.store.debts import Debts
 from proxy.store.expiring import Expiring
-from proxy.store.freeing import Freeing, MarkedContainers
+from proxy.store.freeing import Freeing, LateParts, MarkedContainers
 from proxy.store.listings import Listings
 from proxy.store.marks import Graces
 from proxy.store.multipart import Multipart
@@ -75,7 +75,8 @@ class Store:
         marked = MarkedContainers(containers, self.objects, graces, registers)
         self.buckets: Final = Buckets(marked, self.objects, registers.clock.now_us, nodes.now)
         self.containers: Final = RegisteredContainers(marked, self.buckets)
-        self.payer: Final = Payer(registers, containers, listing, self._rows, self.usage)
+        late_parts = LateParts(self.objects.marks, graces, registers.clock.now_us)
+        self.payer: Final = Payer(registers, containers, listing, self._rows, self.usage, late_parts)
         self.expiring: Final = Expiring(
             registers, containers, listing, self.objects.replacing, self.debts, self.usage
         )

@@ -28,6 +28,7 @@ LAST: Final = b"\xff"
 """Above every byte of a name."""
 
 _UPLOAD_ID: Final = re.compile(r"[0-9a-f]{48}")
+_PART: Final = re.compile(rb"p([0-9a-f]{48})/[0-9]{5}/")
 
 
 class UploadName(NamedTuple):
@@ -62,11 +63,15 @@ class UploadName(NamedTuple):
 
     def part(self, number: int, attempt: str) -> ObjectName:
         """One of its parts."""
-        return ObjectName(*self.hidden, b"%s%05d/%s" % (self.parts_prefix, number, attempt.encode()))
+        return ObjectName(*self.hidden, self.attempts_prefix(number) + attempt.encode())
+
+    def attempts_prefix(self, number: int) -> bytes:
+        """What the names of all attempts at a number begin with."""
+        return b"%s%05d/" % (self.parts_prefix, number)
 
     def parts_after(self, number: int) -> bytes:
         """The marker behind all attempts at a number."""
-        return b"%s%05d/%s" % (self.parts_prefix, number, LAST)
+        return self.attempts_prefix(number) + LAST
 
 
 def upload_in(bucket: ContainerInfo, key: bytes, upload: str) -> UploadName:
@@ -93,6 +98,31 @@ def split_record(name: bytes) -> tuple[bytes, str]:
 def split_part(name: bytes) -> int:
     """Return the number of a part's name."""
     return int(name.split(b"/")[1])
+
+
+def attempted_us(name: bytes) -> int:
+    """Return the time that leads an attempt's name."""
+    return int(name.rpartition(b"/")[2][:16], 16)
+
+
+def began_us(upload: str) -> int:
+    """Return when an upload began."""
+    return int(upload[:16], 16)
+
+
+def upload_of_part(part: ObjectName, policy: int, key: bytes) -> UploadName | None:
+    """Return whose part an object is, by its name; `key`: what the upload is for. None: it is none."""
+    bucket, _, incarnation = part.container.rpartition(b"/")
+    found = _PART.match(part.name)
+    if not part.account.startswith(b"\0") or not bucket or found is None:
+        return None
+    return UploadName(
+        ContainerName(part.account[1:], bucket),
+        Timestamp(bytes.fromhex(incarnation.decode("ascii"))),
+        policy,
+        key,
+        found[1].decode("ascii"),
+    )
 
 
 def upload_id(now_us: int, random: bytes) -> str:

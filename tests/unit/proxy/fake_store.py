@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
+from proxy.store import manifests
 from proxy.store.errors import (
     AccountDeleted,
     ConditionFailed,
@@ -16,6 +17,9 @@ from proxy.store.errors import (
     NoSuchObject,
     PolicyDiffers,
 )
+from proxy.store.manifest_bodies import ManifestBody
+from proxy.store.manifests import Manifest, Origin
+from proxy.store.marks import Marks
 from proxy.store.names import ContainerName, ObjectName
 from proxy.store.values import (
     AccountInfo,
@@ -55,6 +59,9 @@ class FakeBody:
     @property
     def whole(self) -> Body | None:
         return self._raw if self._inline else None
+
+    async def fetch_all(self) -> Body:
+        return self._raw
 
     async def stream(self, start: int, stop: int) -> AsyncIterator[Body]:
         for at in range(start, stop, self._piece_bytes):
@@ -242,6 +249,7 @@ class FakeContainers:
 class FakeObjects:
     def __init__(self, store: FakeStore) -> None:
         self._store = store
+        self.marks = Marks(self, store.containers)
 
     def _judge(self, name: ObjectName, condition: Condition | None) -> ObjectInfo | None:
         found = self._store.object(name)
@@ -256,7 +264,24 @@ class FakeObjects:
         raw = b"".join([bytes(chunk) async for chunk in upload.chunks()])
         described = upload.finish(Received(len(raw), hashlib.md5(raw).hexdigest()))
         self._judge(name, condition)
+        described = Description(manifests.without(described.attributes), described.delete_at_us)
         return self._store.write(name, described, raw)
+
+    async def put_manifest(
+        self,
+        name: ObjectName,
+        manifest: Manifest,
+        origin: Origin,
+        description: Description,
+        *,
+        deadline: float,
+        condition: Condition | None = None,
+    ) -> ObjectInfo:
+        if self._store.container(name.parent).incarnation != origin.incarnation:
+            raise NoSuchContainer
+        self._judge(name, condition)
+        attributes = {**description.attributes, **manifests.attributes_for(manifest, origin)}
+        return self._store.write(name, Description(attributes), manifests.pack(manifest))
 
     def _there(self, name: ObjectName, condition: Condition | None) -> ObjectInfo:
         if self._store.object(name) is None:
@@ -269,7 +294,13 @@ class FakeObjects:
         self, name: ObjectName, *, deadline: float, inline_bytes: int = RPC_BODY_BYTES_MAX
     ) -> tuple[ObjectInfo, ObjectBody]:
         found = self._there(name, None)
-        return found, FakeBody(self._store.bodies[name], min(inline_bytes, self._store.inline_bytes))
+        raw = self._store.bodies[name]
+        if manifests.is_manifest(found.attributes):
+            return found, ManifestBody(FakeBody(raw, len(raw)), found.size, self._look)
+        return found, FakeBody(raw, min(inline_bytes, self._store.inline_bytes))
+
+    async def _look(self, part: ObjectName) -> tuple[ObjectInfo, ObjectBody]:
+        return await self.read(part, deadline=0.0)
 
     async def describe(
         self,
@@ -279,7 +310,10 @@ class FakeObjects:
         deadline: float,
         condition: Condition | None = None,
     ) -> ObjectInfo:
-        return self._store.write(name, describe(self._there(name, condition)), self._store.bodies[name])
+        found = self._there(name, condition)
+        described = describe(found)
+        kept = {**manifests.without(described.attributes), **manifests.only(found.attributes)}
+        return self._store.write(name, Description(kept, described.delete_at_us), self._store.bodies[name])
 
     async def delete(self, name: ObjectName, *, deadline: float, condition: Condition | None = None) -> bool:
         found = self._judge(name, condition)
@@ -297,7 +331,18 @@ class FakeObjects:
         source_condition: Condition | None = None,
         condition: Condition | None = None,
     ) -> tuple[ObjectInfo, ObjectInfo]:
-        found, raw = self._there(source, source_condition), self._store.bodies[source]
+        found = self._there(source, source_condition)
+        raw = await self._whole(source)
         described = describe(found, Received(len(raw), hashlib.md5(raw).hexdigest()))
         self._judge(target, condition)
-        return found, self._store.write(target, described, raw)
+        if source != target:
+            described = Description(manifests.without(described.attributes), described.delete_at_us)
+            return found, self._store.write(target, described, raw)
+        kept = {**manifests.without(described.attributes), **manifests.only(found.attributes)}
+        return found, self._store.write(
+            target, Description(kept, described.delete_at_us), self._store.bodies[source]
+        )
+
+    async def _whole(self, name: ObjectName) -> bytes:
+        info, body = await self.read(name, deadline=0.0)
+        return b"".join([bytes(chunk) async for chunk in body.stream(0, info.size)])
