@@ -113,6 +113,11 @@ class Exchange:
         return self.message.should_close or self.message.version < HttpVersion11
 
     @property
+    def knows_chunks(self) -> bool:
+        """Whether the client can read an answer in chunks."""
+        return bool(self.message.version >= HttpVersion11)
+
+    @property
     def scheme(self) -> str:
         """How the client reached us."""
         return "http" if self.protocol.ssl_context is None else "https"

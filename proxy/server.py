@@ -13,7 +13,7 @@ import os
 import ssl
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from itertools import count
 from typing import Final, Self, cast
 
@@ -22,9 +22,10 @@ from proxy.http.access_log import AccessLog
 from proxy.http.dates import format_date
 from proxy.http.errors import TargetRefused
 from proxy.http.request import Dialect, Request
-from proxy.http.response import Response, write_head
+from proxy.http.response import Response, write_chunk, write_head
 from proxy.http.target import parse_target
 from swiftlike.limits import HttpLimits
+from swiftlike.rpc.transport import Body
 
 log: Final = logging.getLogger("proxy.server")
 
@@ -190,13 +191,16 @@ class Server:
         """Write an answer; return the bytes of its body. Raises ConnectionError when the client has gone."""
         stream = response.stream
         try:
-            head = write_head(response, self.common_headers(transaction_id), close)
+            is_chunked = exchange.knows_chunks
+            head = write_head(response, self.common_headers(transaction_id), close, is_chunked)
             if exchange.method == "HEAD" or not response.sends_body:
                 exchange.write(head)
                 return 0
             if stream is None:
                 return await self._send_whole(exchange, head, response)
             exchange.write(head)
+            if response.is_endless:
+                return await self._send_endless(exchange, stream, is_chunked)
             sent, length = 0, response.length
             async for chunk in stream:
                 sent += len(chunk)
@@ -210,6 +214,18 @@ class Server:
         finally:
             if stream is not None and (end := getattr(stream, "aclose", None)) is not None:
                 await end()
+
+    async def _send_endless(self, exchange: Exchange, stream: AsyncIterator[Body], is_chunked: bool) -> int:
+        sent = 0
+        async for chunk in stream:
+            if chunk:
+                sent += len(chunk)
+                exchange.write(write_chunk(chunk) if is_chunked else chunk)
+                await exchange.wait_written(self.limits.client_idle_s)
+        if is_chunked:
+            exchange.write(write_chunk(b""))
+            await exchange.wait_written(self.limits.client_idle_s)
+        return sent
 
     async def _send_whole(self, exchange: Exchange, head: bytes, response: Response) -> int:
         body = response.body

@@ -1,7 +1,8 @@
 """One answer, and how its head is written.
 
 Owns status, headers, the body or where it comes from, and the rules of Content-Length: every answer has one but 304, a
-204 says 0, and a HEAD's is that of the GET. Never touches a socket.
+204 says 0, and a HEAD's is that of the GET; and but one that begins before anybody knows how long it is, which comes in
+HTTP's own chunks. Never touches a socket.
 """
 
 from collections.abc import AsyncIterator
@@ -30,7 +31,8 @@ class Response:
     stream: AsyncIterator[Body] | None = None
     """Where the body comes from instead, `length` bytes of it; closed when the answer ends, however it ends."""
     length: int | None = None
-    """Content-Length: of `stream`, or of the body that a HEAD does not send; None: that of `body`."""
+    """Content-Length: of `stream`, or of the body that a HEAD does not send; None: that of `body`, and a stream ends when it
+    ends."""
     close: bool = False
     """End the connection after it."""
 
@@ -39,19 +41,28 @@ class Response:
         """Whether this status has a body at all."""
         return self.status not in _BODILESS
 
+    @property
+    def is_endless(self) -> bool:
+        """Whether nobody knows yet how long the body is."""
+        return self.stream is not None and self.length is None
+
 
 class HeaderRefused(ValueError):
     """A header of an answer holds a line break: a bug, since nothing that a client sends may get there."""
 
 
-def write_head(response: Response, common: str, close: bool) -> bytes:
+def write_head(response: Response, common: str, close: bool, is_chunked: bool = True) -> bytes:
     """Write status line and headers. `common` are header lines that every answer has, each with its line end.
 
-    Raises HeaderRefused.
+    `is_chunked`: whether the client knows chunks; to one that does not, only the end of the connection tells the end of an
+    endless answer. Raises HeaderRefused.
     """
     lines = [f"{name}: {value}\r\n" for name, value in response.headers]
     if response.status == 204:
         lines.append("Content-Length: 0\r\n")
+    elif response.is_endless:
+        if is_chunked:
+            lines.append("Transfer-Encoding: chunked\r\n")
     elif response.status != 304:
         length = len(response.body) if response.length is None else response.length
         lines.append(f"Content-Length: {length}\r\n")
@@ -60,3 +71,8 @@ def write_head(response: Response, common: str, close: bool) -> bytes:
         raise HeaderRefused(f"a line break in the headers of a {response.status}")
     ending = "Connection: close\r\n\r\n" if close else "\r\n"
     return (_STATUS_LINES[response.status] + text + common + ending).encode()
+
+
+def write_chunk(raw: Body) -> bytes:
+    """Write one of HTTP's chunks; an empty one is the last. Source: RFC 9112 §7.1."""
+    return b"".join((b"%x\r\n" % len(raw), raw, b"\r\n"))

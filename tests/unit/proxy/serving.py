@@ -81,7 +81,17 @@ class Client:
         status, fields = await self.head()
         length = int(dict(fields).get("Content-Length", 0))
         has_body = method != "HEAD" and status not in (204, 304)
+        if ("Transfer-Encoding", "chunked") in fields:
+            return Answer(status, fields, await self._chunks())
         return Answer(status, fields, await self.reader.readexactly(length) if has_body else b"")
+
+    async def _chunks(self) -> bytes:
+        pieces = []
+        while size := int(await self.reader.readuntil(b"\r\n"), 16):
+            pieces.append(await self.reader.readexactly(size))
+            assert await self.reader.readexactly(2) == b"\r\n"
+        assert await self.reader.readexactly(2) == b"\r\n"
+        return b"".join(pieces)
 
     async def is_ended(self) -> bool:
         """Wait for the other end to close; say whether it sent nothing more."""
