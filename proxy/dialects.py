@@ -115,5 +115,9 @@ async def answering(cluster: Cluster, proxy: ProxyConfig, registers: Registers) 
         swift = SwiftApi(Surroundings(store, users, cluster.policies, names, now_us))
         rules = Rules(proxy.s3_region)
         host_id = os.urandom(24).hex()
-        s3 = S3Api(S3Surroundings(store, store.buckets, users, rules, proxy.storage_domain, now_us, host_id))
+        s3 = S3Api(
+            S3Surroundings(
+                store, store.buckets, store.multipart, users, rules, proxy.storage_domain, now_us, host_id
+            )
+        )
         yield Answering(swift, s3, seeding)

@@ -270,6 +270,12 @@ CONTAINERS_DIRTY_MAX: Final = 10_000
 PARTS_MAX: Final = 10_000
 """Parts of one object: their list is an object's body, and fits a frame."""
 
+PART_BYTES_MIN: Final = 5 * 1024**2
+"""The smallest part of an S3 upload but for its last, as in S3: clients count on the refusal."""
+
+OBJECT_BYTES_MAX: Final = 5 * 1024**4
+"""The largest object of many parts, as in S3."""
+
 PARTS_FREED_AT_ONCE: Final = 8
 """Parts of uploads that a proxy deletes at the same time: whoever puts and gets has the right of way."""
 

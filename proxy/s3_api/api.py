@@ -10,10 +10,10 @@ from typing import Final
 from proxy.http.errors import RequestError
 from proxy.http.request import Request
 from proxy.http.response import Response
-from proxy.s3_api import attributes, buckets, copies, deletes, listings, objects, tags
+from proxy.s3_api import attributes, buckets, completing, copies, deletes, listings, multipart, objects, tags
 from proxy.s3_api.access import identify
 from proxy.s3_api.asks import Ask, Surroundings
-from proxy.s3_api.errors import S3Error, not_implemented, response_to
+from proxy.s3_api.errors import S3Error, invalid_argument, not_implemented, response_to
 from proxy.s3_api.later import refuse_later
 from proxy.s3_api.probes import BUCKET_PROBES, OBJECT_PROBES, probe_bucket, probe_object
 from proxy.s3_api.resources import Resource, bucket_of_host, parse_resource
@@ -24,6 +24,8 @@ Handler = Callable[[Ask], Awaitable[Response]]
 
 
 async def _store_or_copy(ask: Ask) -> Response:
+    if "partNumber" in ask.request.query:
+        raise invalid_argument("A part number needs an upload ID.", "partNumber", ask.text("partNumber"))
     return await (copies.copy(ask) if "x-amz-copy-source" in ask.headers else objects.store(ask))
 
 
@@ -49,6 +51,10 @@ _OBJECT: Final[Mapping[tuple[str, str], Handler]] = {
     ("HEAD", ""): objects.read,
     ("PUT", ""): _store_or_copy,
     ("DELETE", ""): objects.delete,
+    ("POST", "uploads"): multipart.begin,
+    ("PUT", "uploadId"): multipart.send_part,
+    ("POST", "uploadId"): completing.complete,
+    ("DELETE", "uploadId"): multipart.abort,
     ("GET", "acl"): objects.show_acl,
     ("PUT", "acl"): objects.write_acl,
     ("GET", "attributes"): attributes.show,

@@ -21,9 +21,10 @@ from proxy.s3_api.xml import Node, XmlRefused, read_document
 from proxy.store.buckets import Buckets
 from proxy.store.contract import Store
 from proxy.store.errors import NoSuchContainer, NoSuchObject
+from proxy.store.multipart import Multipart
 from proxy.store.names import ObjectName
 from proxy.store.values import ContainerInfo, ObjectBody, ObjectInfo
-from swiftlike.limits import RPC_BODY_BYTES_MAX
+from swiftlike.limits import PART_BYTES_MIN, RPC_BODY_BYTES_MAX
 
 XML_BYTES_MAX: Final = 64 * 1024
 """A document of a client, unless it is a list of keys or parts."""
@@ -35,6 +36,7 @@ class Surroundings:
 
     store: Store
     buckets: Buckets
+    uploads: Multipart
     users: Users
     rules: Rules
     domain: str
@@ -43,6 +45,8 @@ class Surroundings:
     """The host's clock, for signatures."""
     host_id: str = ""
     """What answers say of who gave them."""
+    part_bytes_min: int = PART_BYTES_MIN
+    """What every part of an object has at least, but for its last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,17 +135,19 @@ class Ask:
         self.require(action, bucket, info)
         return info, body
 
-    async def read_xml(self, root: str, bytes_max: int = XML_BYTES_MAX) -> Node | None:
+    async def read_xml(
+        self, root: str, bytes_max: int = XML_BYTES_MAX, *, is_summed: bool = True
+    ) -> Node | None:
         """Return the document that is the body; None when there is no body. Raises S3Error, BodyError."""
         if self.request.body.size == 0:
             return None
-        raw = await self.read_body(bytes_max)
+        raw = await self.read_body(bytes_max, is_summed=is_summed)
         try:
             return read_document(raw, root)
         except XmlRefused as refused:
             raise S3Error("MalformedXML", f"The XML you provided is not taken: {refused}") from None
 
-    async def read_body(self, bytes_max: int) -> bytes:
+    async def read_body(self, bytes_max: int, *, is_summed: bool = True) -> bytes:
         """Return a small body, which is what was promised of it. Raises S3Error, BodyError, SignatureRefused."""
-        reader = BodyReader(self.request, self.asker.proven, bytes_max)
+        reader = BodyReader(self.request, self.asker.proven, bytes_max, is_summed=is_summed)
         return await reader.read_checked()

@@ -8,7 +8,7 @@ from typing import Final
 from proxy.auth.decisions import Action
 from proxy.http.response import Response
 from proxy.s3_api.asks import Ask
-from proxy.s3_api.checksums import kept
+from proxy.s3_api.checksums import coverage_of, kept
 from proxy.s3_api.descriptions import last_modified
 from proxy.s3_api.errors import invalid_argument
 from proxy.s3_api.later import STANDARD
@@ -45,6 +45,10 @@ def _facts(name: str, info: ObjectInfo) -> tuple[Element, ...]:
             return (Element(name, str(info.size)),)
         case "Checksum":
             sums = [Element(f"Checksum{one.value}", text) for one, text in kept(info.attributes)]
-            return (Element(name, [*sums, Element("ChecksumType", "FULL_OBJECT")]),) if sums else ()
+            return (
+                (Element(name, [*sums, Element("ChecksumType", coverage_of(info.attributes))]),)
+                if sums
+                else ()
+            )
         case _:
             return ()

@@ -1,13 +1,14 @@
 """Checksums that clients send along and ask back: CRC32, CRC32C, CRC64NVME, SHA1 and SHA256.
 
-Owns their names, their forms in headers, and how each is computed as bytes come. What a client does not promise is computed
-all the same, as CRC64NVME, so that every object has one that its readers can verify.
+Owns their names, their forms in headers, how each is computed as bytes come, and how those of parts become the one of an
+object. What a client does not promise is computed all the same, as CRC64NVME, so that every object has one that its readers
+can verify.
 """
 
 import base64
 import binascii
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
@@ -54,7 +55,29 @@ UNASKED: Final = Algorithm.CRC64NVME
 """What is computed where no client asked for another."""
 _BY_HEADER: Final = {algorithm.header: algorithm for algorithm in Algorithm}
 _OF_TYPE: Final = "x-amz-checksum-type"
-_MODES: Final = frozenset({_OF_TYPE, "x-amz-checksum-mode", "x-amz-checksum-algorithm"})
+_OF_ALGORITHM: Final = "x-amz-checksum-algorithm"
+_MODES: Final = frozenset({_OF_TYPE, "x-amz-checksum-mode", _OF_ALGORITHM})
+
+
+class Coverage(Enum):
+    """What the checksum of an object covers."""
+
+    FULL_OBJECT = "FULL_OBJECT"
+    """Its bytes, as if it had come in one piece."""
+    COMPOSITE = "COMPOSITE"
+    """The checksums of its parts, one after the other; how many they are follows a dash."""
+
+
+COVERAGE: Final = "sys:checksum-type"
+"""The attribute that tells what the checksum covers; none: the full object."""
+_COVERAGES: Final[Mapping[Algorithm, tuple[Coverage, ...]]] = {
+    Algorithm.CRC32: (Coverage.COMPOSITE, Coverage.FULL_OBJECT),
+    Algorithm.CRC32C: (Coverage.COMPOSITE, Coverage.FULL_OBJECT),
+    Algorithm.CRC64NVME: (Coverage.FULL_OBJECT,),
+    Algorithm.SHA1: (Coverage.COMPOSITE,),
+    Algorithm.SHA256: (Coverage.COMPOSITE,),
+}
+"""Of an upload in parts, the default first."""
 
 
 class Summing:
@@ -182,3 +205,61 @@ def kept(attributes: Attributes) -> list[tuple[Algorithm, str]]:
         for algorithm in Algorithm
         if algorithm.attribute in attributes
     ]
+
+
+def coverage_of(attributes: Attributes) -> str:
+    """Return what the checksum of an object covers."""
+    return attributes.get(COVERAGE, Coverage.FULL_OBJECT.value)
+
+
+class PartChecksums(NamedTuple):
+    """How the parts of an upload, and the object that they become, are summed up."""
+
+    algorithm: Algorithm
+    coverage: Coverage
+    is_asked: bool
+    """The upload was begun with it: parts that bring another are refused."""
+
+
+def read_part_checksums(headers: Mapping[str, str]) -> PartChecksums:
+    """Return how an upload that is begun is to be summed up. Raises S3Error."""
+    named, covered = headers.get(_OF_ALGORITHM), headers.get(_OF_TYPE)
+    if named is None:
+        if covered is not None:
+            raise S3Error(
+                "InvalidRequest",
+                "The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header.",
+            )
+        return PartChecksums(UNASKED, Coverage.FULL_OBJECT, False)
+    algorithm = read_algorithm(_OF_ALGORITHM, named)
+    allowed = _COVERAGES[algorithm]
+    if covered is None:
+        return PartChecksums(algorithm, allowed[0], True)
+    if covered not in Coverage.__members__:
+        raise invalid_argument("Value for x-amz-checksum-type header is invalid.", _OF_TYPE, covered)
+    if Coverage(covered) not in allowed:
+        raise S3Error(
+            "InvalidRequest",
+            f"The {covered} checksum type cannot be used with the {algorithm.value.lower()} checksum algorithm.",
+        )
+    return PartChecksums(algorithm, Coverage(covered), True)
+
+
+def sum_of_parts(how: PartChecksums, parts: Sequence[tuple[str, int]]) -> str:
+    """Return the checksum of an object from those of its parts, each in base64 and with its size."""
+    digests = [base64.b64decode(text) for text, _ in parts]
+    if how.coverage is Coverage.COMPOSITE:
+        summing = Summing(how.algorithm)
+        summing.update(b"".join(digests))
+        return f"{summing.text()}-{len(parts)}"
+    combine, crc = _COMBINED[how.algorithm], 0
+    for digest, (_, size) in zip(digests, parts, strict=True):
+        crc = combine(crc, int.from_bytes(digest, "big"), size)
+    return base64.b64encode(crc.to_bytes(how.algorithm.digest_bytes, "big")).decode("ascii")
+
+
+_COMBINED: Final[Mapping[Algorithm, Callable[[int, int, int], int]]] = {
+    Algorithm.CRC32: crt.combine_crc32,
+    Algorithm.CRC32C: crt.combine_crc32c,
+    Algorithm.CRC64NVME: crt.combine_crc64nvme,
+}

@@ -14,7 +14,7 @@ from proxy.http.errors import TargetRefused
 from proxy.http.response import Response
 from proxy.http.target import decode_percent, parse_query
 from proxy.s3_api.asks import Ask
-from proxy.s3_api.checksums import UNASKED, Algorithm, Summing, kept, read_algorithm
+from proxy.s3_api.checksums import UNASKED, Algorithm, Summing, coverage_of, kept, read_algorithm
 from proxy.s3_api.conditional import (
     condition_of,
     holds_of_source,
@@ -160,7 +160,7 @@ async def copy(ask: Ask) -> Response:
     sums = kept(copied.attributes)
     elements += [Element(f"Checksum{one.value}", text) for one, text in sums]
     if sums:
-        elements.append(Element("ChecksumType", "FULL_OBJECT"))
+        elements.append(Element("ChecksumType", coverage_of(copied.attributes)))
     return Response(200, [("Content-Type", XML_TYPE)], write_document("CopyObjectResult", elements))
 
 

@@ -13,6 +13,7 @@ from multidict import CIMultiDictProxy
 
 from proxy.http.dates import format_date, seconds_up
 from proxy.http.response import Headers
+from proxy.s3_api.checksums import coverage_of
 from proxy.s3_api.checksums import kept as kept_checksums
 from proxy.s3_api.errors import S3Error, invalid_argument
 from proxy.s3_api.grants import ATTRIBUTE as ACL
@@ -174,7 +175,7 @@ def object_headers(info: ObjectInfo, overrides: Attributes, with_checksums: bool
 def checksum_headers(attributes: Attributes) -> Headers:
     """Return the checksums that an object is kept with, and what they cover."""
     found = [(algorithm.header, text) for algorithm, text in kept_checksums(attributes)]
-    return [*found, ("x-amz-checksum-type", "FULL_OBJECT")] if found else []
+    return [*found, ("x-amz-checksum-type", coverage_of(attributes))] if found else []
 
 
 OVERRIDES: Final = {

@@ -27,6 +27,7 @@ from proxy.store.errors import (
     NoSuchAccount,
     NoSuchContainer,
     NoSuchObject,
+    NoSuchUpload,
     OutcomeUnknown,
     OutOfSpace,
     Refused,
@@ -57,6 +58,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     ),
     "BucketNotEmpty": (409, "The bucket you tried to delete is not empty."),
     "EntityTooLarge": (400, "Your proposed upload exceeds the maximum allowed size."),
+    "EntityTooSmall": (400, "Your proposed upload is smaller than the minimum allowed size"),
     "ExpiredToken": (400, "The provided token has expired."),
     "IllegalLocationConstraintException": (
         400,
@@ -69,7 +71,15 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "InvalidArgument": (400, "Invalid Argument"),
     "InvalidBucketName": (400, "The specified bucket is not valid."),
     "InvalidDigest": (400, "The Content-MD5 you specified was invalid."),
+    "InvalidPart": (
+        400,
+        "One or more of the specified parts could not be found, or have another entity tag than was specified.",
+    ),
     "InvalidPartNumber": (416, "The requested partnumber is not satisfiable."),
+    "InvalidPartOrder": (
+        400,
+        "The list of parts was not in ascending order. Parts must be ordered by part number.",
+    ),
     "InvalidRange": (416, "The requested range is not satisfiable."),
     "InvalidRequest": (400, "Invalid Request"),
     "InvalidStorageClass": (
@@ -142,6 +152,7 @@ _CODE_OF: Final[dict[type[Exception], str]] = {
     AccountDeleted: "AccountProblem",
     NoSuchContainer: "NoSuchBucket",
     NoSuchObject: "NoSuchKey",
+    NoSuchUpload: "NoSuchUpload",
     ConditionFailed: "PreconditionFailed",
     ContainerNotEmpty: "BucketNotEmpty",
     BucketTaken: "BucketAlreadyExists",

@@ -61,8 +61,6 @@ OBJECT_PROBES: Final = frozenset(
         "retention",
         "select",
         "torrent",
-        "uploadId",
-        "uploads",
     }
 )
 

@@ -48,8 +48,15 @@ def payload_of(headers: Mapping[str, str], proven: Proven | None) -> Proven:
 class BodyReader:
     """A body as it comes, and what was promised of it."""
 
-    def __init__(self, request: Request, proven: Proven | None, bytes_max: int = BODY_BYTES_MAX) -> None:
-        """Read the head. Raises S3Error."""
+    def __init__(
+        self,
+        request: Request,
+        proven: Proven | None,
+        bytes_max: int = BODY_BYTES_MAX,
+        *,
+        is_summed: bool = True,
+    ) -> None:
+        """Read the head. `is_summed`: checksums in it are of this body, and not of something else. Raises S3Error."""
         headers = request.headers
         self._request = request
         self._bytes_max = bytes_max
@@ -61,7 +68,7 @@ class BodyReader:
             self._chunks = ChunkedBody(self._proven, self.size, trailers)
         elif trailers:
             raise S3Error("InvalidRequest", "x-amz-trailer needs a body in chunks.")
-        self.promise: Final = read_promise(headers, trailers)
+        self.promise: Final = read_promise(headers, trailers) if is_summed else None
         self.summing: Final = Summing(UNASKED if self.promise is None else self.promise.algorithm)
         self._md5 = _read_md5(headers.get("Content-MD5"))
         self._sha256 = sha256() if self._proven.payload is Payload.SIGNED else None

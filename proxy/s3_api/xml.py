@@ -10,6 +10,8 @@ from xml.parsers import expat
 
 NAMESPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"
 XML_TYPE: Final = "application/xml"
+DECLARATION: Final = b'<?xml version="1.0" encoding="UTF-8"?>\n'
+"""What every document that we write begins with."""
 
 DEPTH_MAX: Final = 12
 ELEMENTS_MAX: Final = 50_000
@@ -51,7 +53,7 @@ def write_document(
 ) -> bytes:
     """Write a document of elements, or of text alone."""
     xmlns = f' xmlns="{namespace}"' if namespace else ""
-    pieces = ['<?xml version="1.0" encoding="UTF-8"?>\n', f"<{root}{xmlns}>", escape(text)]
+    pieces = [DECLARATION.decode(), f"<{root}{xmlns}>", escape(text)]
     for element in elements:
         _write(element, pieces)
     pieces.append(f"</{root}>")

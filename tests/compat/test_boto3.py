@@ -1,6 +1,7 @@
 """AWS's own Python client, without a flag, against a whole cluster of real processes."""
 
 import hashlib
+import io
 import json
 import threading
 import urllib.error
@@ -11,6 +12,7 @@ from typing import Any
 
 import boto3
 import pytest
+from boto3.s3.transfer import TransferConfig
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
@@ -323,3 +325,89 @@ def test_one_store_has_two_dialects(serve: Serve, client: Any) -> None:
         client.delete_bucket(Bucket="made-by-swift")
         listed = json.loads(swift.request("GET", query="format=json").body)
         assert [one["name"] for one in listed] == [BOX]
+
+
+# --- uploads in parts -----------------------------------------------------------------------------------------------
+
+
+LARGE = bytes(range(251)) * (40 * 1024**2 // 251)
+"""40 MB, no multiple of a part."""
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_large_file_goes_up_in_parts_and_comes_back(client: Any, threads: int) -> None:
+    config = TransferConfig(multipart_chunksize=5 * 1024**2, max_concurrency=threads)
+    extra = {"Metadata": {"who": "me"}, "ContentType": "text/x"}
+    client.upload_fileobj(io.BytesIO(LARGE), BOX, "large", Config=config, ExtraArgs=extra)
+    head = client.head_object(Bucket=BOX, Key="large", ChecksumMode="ENABLED")
+    assert head["ETag"].endswith('-8"')
+    assert (head["ContentLength"], head["Metadata"], head["ContentType"]) == (
+        len(LARGE),
+        {"who": "me"},
+        "text/x",
+    )
+    assert any(name.startswith("Checksum") for name in head)
+    back = io.BytesIO()
+    client.download_fileobj(BOX, "large", back, Config=config)
+    assert back.getvalue() == LARGE
+    ranged = client.get_object(Bucket=BOX, Key="large", Range=f"bytes={5 * 1024**2 - 3}-{10 * 1024**2 + 3}")
+    assert ranged["Body"].read() == LARGE[5 * 1024**2 - 3 : 10 * 1024**2 + 4]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "coverage"),
+    [
+        ("CRC32", "COMPOSITE"),
+        ("CRC32", "FULL_OBJECT"),
+        ("CRC32C", "FULL_OBJECT"),
+        ("CRC64NVME", "FULL_OBJECT"),
+        ("SHA1", "COMPOSITE"),
+        ("SHA256", "COMPOSITE"),
+    ],
+)
+def test_parts_are_summed_up_by_every_algorithm(client: Any, algorithm: str, coverage: str) -> None:
+    body = LARGE[: 6 * 1024**2]
+    begun = client.create_multipart_upload(
+        Bucket=BOX, Key="summed", ChecksumAlgorithm=algorithm, ChecksumType=coverage
+    )
+    upload, field = begun["UploadId"], f"Checksum{algorithm}"
+    parts = []
+    for number, piece in enumerate((body[: 5 * 1024**2], body[5 * 1024**2 :]), 1):
+        sent = client.upload_part(
+            Bucket=BOX,
+            Key="summed",
+            UploadId=upload,
+            PartNumber=number,
+            Body=piece,
+            ChecksumAlgorithm=algorithm,
+        )
+        parts.append({"PartNumber": number, "ETag": sent["ETag"], field: sent[field]})
+    done = client.complete_multipart_upload(
+        Bucket=BOX,
+        Key="summed",
+        UploadId=upload,
+        MultipartUpload={"Parts": parts},
+        ChecksumType=coverage,
+        MpuObjectSize=len(body),
+    )
+    assert done["ChecksumType"] == coverage
+    got = client.get_object(Bucket=BOX, Key="summed", ChecksumMode="ENABLED")
+    assert (got[field], got["ChecksumType"]) == (done[field], coverage)
+    assert got["Body"].read() == body, (
+        "which the client has verified where the checksum is of the full object"
+    )
+
+
+def test_an_upload_that_is_given_up_leaves_nothing(client: Any) -> None:
+    upload = client.create_multipart_upload(Bucket=BOX, Key="never")["UploadId"]
+    where = {"Bucket": BOX, "Key": "never", "UploadId": upload}
+    part = client.upload_part(**where, PartNumber=1, Body=b"x")
+    client.abort_multipart_upload(**where)
+    with pytest.raises(ClientError) as raised:
+        client.upload_part(**where, PartNumber=2, Body=b"x")
+    assert code_of(raised) == "NoSuchUpload"
+    parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+    with pytest.raises(ClientError) as raised:
+        client.complete_multipart_upload(**where, MultipartUpload=parts)
+    assert code_of(raised) == "NoSuchUpload"
+    assert "Contents" not in client.list_objects_v2(Bucket=BOX)

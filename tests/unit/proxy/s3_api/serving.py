@@ -1,5 +1,6 @@
 """A server of the S3 dialect on loopback over the store in memory, and a client that signs what it asks."""
 
+import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -16,6 +17,8 @@ from proxy.s3_api.asks import Surroundings
 from proxy.s3_api.signatures import Rules
 from proxy.store.buckets import Buckets, RegisteredContainers
 from proxy.store.contract import Accounts, Containers, Objects
+from proxy.store.marks import Graces
+from proxy.store.multipart import Multipart
 from swiftlike.limits import HttpLimits
 from swiftlike.timestamps import Clock
 from swiftlike.user_config import Role
@@ -24,6 +27,8 @@ from tests.unit.proxy.serving import Answer, Client, Serving, serve
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 DOMAIN = "objects.example"
+PART_BYTES_MIN = 1_000
+"""Of the tests' cluster."""
 REGION = "us-east-1"
 
 
@@ -67,7 +72,14 @@ def make_store(page_items: int = 10_000) -> FakeStore:
 def make_api(store: FakeStore, region: str = REGION) -> S3Api:
     buckets = Buckets(store.containers, store.objects, store.clock.now_us, time.monotonic)
     kept = Registered(store.accounts, RegisteredContainers(store.containers, buckets), store.objects)
-    return S3Api(Surroundings(kept, buckets, KeyHolders(), Rules(region), DOMAIN, now_us, "host"))
+    uploads = Multipart(
+        store.objects, kept.containers, Graces(), store.clock.now_us, time.monotonic, os.urandom
+    )
+    return S3Api(
+        Surroundings(
+            kept, buckets, uploads, KeyHolders(), Rules(region), DOMAIN, now_us, "host", PART_BYTES_MIN
+        )
+    )
 
 
 class S3(NamedTuple):
