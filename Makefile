@@ -1,7 +1,7 @@
 # Everything a newcomer types. `make test` builds its own environment in .venv and passes on a clean machine.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help test serve laws lint format types lock clean bench-ring bench-device bench-crash bench-compare
+.PHONY: help test serve laws lint format types lock clean simulate bench-ring bench-device bench-crash bench-compare
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 BIN := .venv/bin
@@ -43,6 +43,11 @@ lock: $(READY) ## refresh requirements.lock from pyproject.toml
 	$(BIN)/pip-compile --quiet --extra dev --strip-extras --generate-hashes --allow-unsafe \
 		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-annotate --no-header \
 		--output-file requirements.lock pyproject.toml
+
+SEEDS ?= 1000
+FIRST ?= 0
+simulate: $(READY) ## whole clusters in virtual time, each from one seed, with everything that may go wrong (SEEDS=10000 FIRST=0)
+	$(BIN)/python -m tests.simulation.campaign --seeds $(SEEDS) --first $(FIRST)
 
 bench-ring: $(READY) ## the ring builder beside OpenStack Swift's (CPU seconds, moves, memory)
 	$(BIN)/python -m benchmarks.ring

@@ -92,6 +92,10 @@ class MemoryStore(TableStore):
         yield self._table
 
     async def _submit(self, operation: Operation) -> Any:
+        return self._apply(operation)
+
+    def _apply(self, operation: Operation) -> Any:
+        """Do an operation in a transaction of its own."""
         change = Change(self._table, self.layout, self._standings)
         try:
             answer = operation.apply(change, self._bodies)

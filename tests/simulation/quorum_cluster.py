@@ -115,13 +115,15 @@ class Cluster:
         owners: int,
         others: int = 0,
         tables: Sequence[bytes] = (TABLE,),
+        device: "Callable[[Cluster, int], SimulatedDevice] | None" = None,
     ) -> None:
         self.network = network
         self.random = network.random
         self.layout = Layout(SEED, dict.fromkeys(tables, 0))
         self.ring = ring_of(ring_fields(range(owners), owners + others))
         self.shelves: list[RingShelf] = []
-        self.devices = [SimulatedDevice(self, number) for number in range(owners + others)]
+        make = device or SimulatedDevice
+        self.devices = [make(self, number) for number in range(owners + others)]
         self.owners = tuple(range(owners))
         """The devices that own the partition, before a move."""
         self._stack = stack

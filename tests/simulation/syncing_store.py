@@ -1,0 +1,135 @@
+"""A device's memory with the one property of a disk that the protocol rests on: what was not synced is lost in a crash.
+
+Owns a store's queue, its writer and its faults: a batch takes time to become durable, all of it or nothing, and only then is
+answered; a crash in the middle leaves either. It can be slow, full, and hold bodies that do not match their checksums.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from copy import deepcopy
+from random import Random
+from typing import Any, NoReturn
+
+from storage_node.errors import BodyDamaged, InsufficientStorage
+from storage_node.keys import Key, Layout
+from storage_node.locations import Location
+from storage_node.memory import MemoryBody, MemoryStore
+from storage_node.operations import Disown, Operation, Sweep
+from storage_node.tables import Held
+
+SYNC_S = 0.004
+"""What a batch takes on average."""
+
+
+class SyncingStore(MemoryStore):
+    """One device, whose process comes and goes."""
+
+    def __init__(self, name: str, layout: Layout, read_us: Callable[[], int], random: Random) -> None:
+        """Begin empty, voting on nothing, and without a process."""
+        super().__init__(name, layout, read_us)
+        self._random = random
+        self._queue: list[tuple[Operation, asyncio.Future[Any]]] = []
+        self._queued = asyncio.Event()
+        self._has_process = False
+        self._rotten: set[Location] = set()
+        self.slowness = 1.0
+        """Times that a batch takes."""
+        self.is_full = False
+
+    acknowledges_early = False
+    """A deliberate bug: answers before the sync."""
+
+    async def write(self) -> NoReturn:
+        """Be the writer of a process; when that is cancelled, what is under way is on the disk or not."""
+        self._queue.clear()
+        self._has_process = True
+        batch: list[tuple[Operation, asyncio.Future[Any]]] = []
+        try:
+            while True:
+                await self._queued.wait()
+                self._queued.clear()
+                batch, self._queue = self._queue, []
+                await asyncio.sleep(self._random.expovariate(1 / SYNC_S) * self.slowness)
+                written, batch = batch, []
+                for operation, answered in written:
+                    self._write(operation, answered)
+        finally:
+            self._has_process = False
+            if self.acknowledges_early:
+                self._lose(batch)
+            elif self._random.random() < 0.5:
+                for operation, answered in batch:
+                    self._write(operation, answered)
+
+    def _lose(self, batch: list[tuple[Operation, asyncio.Future[Any]]]) -> None:
+        """Take back what was answered and is not on the disk."""
+        if batch:
+            self._table, self._standings = self._synced
+
+    def damage(self, key: Key) -> None:
+        """Let the bytes of a body change, if there are any."""
+        held = self.read(key)
+        if held is not None and held.location.held:
+            self._rotten.add(held.location)
+
+    def forget_staged(self) -> None:
+        """What a process that is gone had queued reaches nobody."""
+        self._queue.clear()
+
+    async def find(self, key: Key, size_max: int) -> tuple[Held | None, MemoryBody | None]:
+        """Return what stands at a key, and its body, held open."""
+        held, body = await super().find(key, size_max)
+        if held is not None and body is not None and held.location in self._rotten:
+            return held, _RottenBody(self, key, held.location, body)
+        return held, body
+
+    async def disown(self, key: Key, place: Location) -> None:
+        """Count a body as missing, as a device does that finds it damaged."""
+        await self._submit(Disown(key, place))
+        self._rotten.discard(place)
+
+    async def _submit(self, operation: Operation) -> Any:
+        if self.is_full and not operation.spends_reserve:
+            raise InsufficientStorage(f"device {self.name} has only its reserve left")
+        if not self._has_process:
+            return self._apply(operation)  # the test's own hand
+        if self.acknowledges_early:
+            if not self._queue:
+                self._synced = deepcopy((self._table, self._standings))
+            answer = self._apply(operation)
+            self._queue.append((Sweep(0), asyncio.get_running_loop().create_future()))
+            self._queued.set()
+            return answer
+        answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._queue.append((operation, answered))
+        self._queued.set()
+        return await answered
+
+    def _write(self, operation: Operation, answered: "asyncio.Future[Any]") -> None:
+        try:
+            answer = self._apply(operation)
+        except Exception as error:
+            if not answered.done():
+                answered.set_exception(error)
+            return
+        if not answered.done():
+            answered.set_result(answer)
+
+
+class _RottenBody(MemoryBody):
+    """A body whose bytes are not what was written."""
+
+    def __init__(self, store: SyncingStore, key: Key, place: Location, body: MemoryBody) -> None:
+        super().__init__(bytes(body.size))
+        self._store = store
+        self._key = key
+        self._place = place
+
+    async def read(self, start: int, stop: int) -> memoryview:
+        """Find the damage."""
+        await self._store.disown(self._key, self._place)
+        raise BodyDamaged(f"device {self._store.name}: block checksum mismatch")
+
+    async def stream(self, start: int, stop: int) -> AsyncIterator[memoryview]:
+        """Find the damage."""
+        yield await self.read(start, stop)
