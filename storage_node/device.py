@@ -135,6 +135,8 @@ class Device(TableStore):
         self.files = Files(root / "files", root / "staging", device.stamp, self.disk)
         self._writer = GroupCommit(self, on_failure)
         self._digests = FollowedDigests()
+        self.on_missing: Callable[[Key], None] = lambda key: None
+        """Told, on the loop, of a body that was found to be bad and is missing from then on: whoever repairs sets this."""
         self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="reader")
         self._scanners = ThreadPoolExecutor(SCAN_THREADS, thread_name_prefix="scanner")
         self._remover = ThreadPoolExecutor(1, thread_name_prefix="remover")
@@ -423,11 +425,16 @@ class Device(TableStore):
 
     async def find(self, key: Key, size_max: int) -> tuple[Held | None, OpenBody | None]:
         """Return what stands at a key and, where that is here and no larger than `size_max`, its body, held open."""
+        gone: Location | None = None
         for _ in range(_OPEN_TRIES):
             held = await self.look_up(key)
             if held is None or held.register.entry is None or held.register.entry.size > size_max:
                 return held, None
             entry, place = held.register.entry, held.location
+            if place == gone:
+                # Nobody has put it elsewhere meanwhile: it is lost, as by a file system that was repaired.
+                lost = BodyDamaged(f"{key.path!r} is not where it should be, {place}; read another replica")
+                raise await self.judge_damage(key, place, lost)
             try:
                 match place:
                     case InVolume():
@@ -438,6 +445,7 @@ class Device(TableStore):
                     case _:
                         return held, None
             except BodyGone:
+                gone = place
                 continue
             except OSError as error:
                 raise self.refused_read(f"device {self.name}, {key.path!r}", error) from error
@@ -471,6 +479,7 @@ class Device(TableStore):
         _log.error("device %s: %s", self.name, damage)
         if isinstance(place, InFile):
             await self.on_thread(self._quarantine, place)
+        self.on_missing(key)
         return damage
 
     def _quarantine(self, place: InFile) -> None:
@@ -479,6 +488,8 @@ class Device(TableStore):
         try:
             self.disk.rename(self.files.path(place.file), target / place.file.hex())
             self.disk.sync_directory(target)
+        except FileNotFoundError:
+            return  # there is nothing to keep for a second look
         except OSError as error:
             # Nothing points at it any more, wherever it lies: the reader hears of the damage, not of this.
             self.counters.write_errors += 1

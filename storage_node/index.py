@@ -189,6 +189,15 @@ class IndexView:
                         return
                     yield key, _opened(key, raw)
 
+    def scan_sound(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes | None]]:
+        """Yield the items in `[start, stop)` in order of their keys, with None for a value that fails its checksum."""
+        with self._cursor() as cursor:
+            if cursor.set_range(start):
+                for key, raw in cursor:
+                    if key >= stop:
+                        return
+                    yield key, _value_of(key, raw)
+
     def take(
         self, start: bytes, stop: bytes, limit: int, *, reverse: bool = False
     ) -> list[tuple[bytes, bytes]]:
@@ -280,6 +289,11 @@ def _opened(key: bytes, raw: bytes) -> bytes:
     if xxh3_64_digest(key + value) != raw[-_CHECKSUM_BYTES:]:
         raise IndexDamaged(f"index key {key[:80]!r}: checksum mismatch; run check, then rebuild-index")
     return value
+
+
+def _value_of(key: bytes, raw: bytes) -> bytes | None:
+    value = raw[:-_CHECKSUM_BYTES]
+    return value if xxh3_64_digest(key + value) == raw[-_CHECKSUM_BYTES:] else None
 
 
 def _told(error: lmdb.Error) -> StorageError:

@@ -18,6 +18,7 @@ Owns the names of the tables and the order of keys within them. Never reads or w
     v 0                      volume(4)                                live bytes of a volume
     f 0                      table(2) part power(1) partition(4)      voting and floor
     f 1                                                               set by format: first votes may still be granted
+    j                        job                                      how far a job has come; format and meaning are the job's
     # 0                                                               identity of the index
 
 The bucket is the first three bytes of the path hash, at any part power: a partition is one run of keys (part of a bucket
@@ -210,6 +211,11 @@ def due_of(raw: bytes) -> tuple[int, bytes]:
 def volume_key(volume: int) -> bytes:
     """Return where the live bytes of a volume stand."""
     return VOLUMES + _NUMBER.pack(volume)
+
+
+def job_key(job: str) -> bytes:
+    """Return where it stands how far a job has come."""
+    return b"j" + job.encode()
 
 
 def standing_key(table: bytes, part_power: int, partition: int) -> bytes:

@@ -19,6 +19,9 @@ class Reading(Protocol):
     def scan(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """Yield the items in `[start, stop)` in order of their keys, or from the last to the first."""
 
+    def scan_sound(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes | None]]:
+        """Yield the items in `[start, stop)` in order, with None for a value that fails its checksum."""
+
     def take(
         self, start: bytes, stop: bytes, limit: int, *, reverse: bool = False
     ) -> list[tuple[bytes, bytes]]:
@@ -57,6 +60,10 @@ class MemoryKeyValues:
         for key in reversed(keys) if reverse else keys:
             if key in self._values:
                 yield key, self._values[key]
+
+    def scan_sound(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes | None]]:
+        """Yield the items in `[start, stop)`: in memory nothing decays."""
+        yield from self.scan(start, stop)
 
     def take(
         self, start: bytes, stop: bytes, limit: int, *, reverse: bool = False

@@ -30,6 +30,7 @@ import uvloop
 from prometheus_client import start_http_server
 
 from ring.ring import Ring
+from storage_node.auditor import Auditor, Rates
 from storage_node.device import Device, Settings
 from storage_node.disk import Disk
 from storage_node.errors import DeviceFailed, DeviceRefused, InsufficientStorage, StorageError
@@ -37,6 +38,7 @@ from storage_node.exits import Exit
 from storage_node.expirer import Expirer, Expiring
 from storage_node.housekeeping import keep_house
 from storage_node.jobs import Job
+from storage_node.mender import Mender, Mending
 from storage_node.metrics import DeviceMetrics
 from storage_node.rings import RingSet
 from storage_node.service import DeviceService, Surroundings
@@ -77,6 +79,10 @@ class Quorums(Protocol):
     @property
     def expiring(self) -> Expiring:
         """Deletes what is due."""
+
+    @property
+    def mending(self) -> Mending:
+        """Brings bodies that are missing."""
 
 
 OpenQuorums: TypeAlias = Callable[
@@ -236,6 +242,8 @@ class DeviceProcess:
                 following.add_done_callback(partial(self._ended, "the rings are not followed any more"))
                 keeping = asyncio.create_task(keep_house(device, read_us))
                 keeping.add_done_callback(partial(self._ended, "the device is not kept in order any more"))
+                auditing = asyncio.create_task(self._audit(device))
+                auditing.add_done_callback(partial(self._ended, "the device is not audited any more"))
                 asking = asyncio.create_task(self._ask_quorums(device, rings))
                 asking.add_done_callback(
                     partial(self._ended, "the jobs that take a majority are not done any more")
@@ -252,12 +260,21 @@ class DeviceProcess:
                 finally:
                     following.cancel()
                     keeping.cancel()
+                    auditing.cancel()
                     asking.cancel()
-                    await asyncio.wait((following, keeping, asking))
+                    await asyncio.wait((following, keeping, auditing, asking))
                     end_scrapes()
 
+    async def _audit(self, device: Device) -> None:
+        """Read back what the device holds, until cancelled."""
+        jobs = self._storage.jobs
+        rates = Rates(jobs.audited_bytes_per_s, jobs.audited_bodies_per_s, jobs.audit_every_s)
+        auditor = Auditor(device, read_us, rates)
+        self._jobs["auditor"] = auditor
+        await auditor.run()
+
     async def _ask_quorums(self, device: Device, rings: RingSet) -> None:
-        """Do what takes a majority, until cancelled: pay what writers left unpaid, delete what is due.
+        """Do what takes a majority, until cancelled: pay what writers left unpaid, delete what is due, bring back bodies.
 
         Nothing, where no quorum client was handed in.
         """
@@ -273,10 +290,13 @@ class DeviceProcess:
         async with self._open_quorums(self._host, self._cluster, read_us, end) as quorums:
             self._updater = Updater(device, quorums.payer, read_us, Random(SystemRandom().getrandbits(64)))
             expirer = Expirer(device, quorums.expiring, turn, read_us, per_s=self._storage.jobs.expired_per_s)
-            self._jobs["expirer"] = expirer
+            mender = Mender(device, quorums.mending, device.uuid)
+            device.on_missing = mender.tell
+            self._jobs |= {"expirer": expirer, "mender": mender}
             async with asyncio.TaskGroup() as jobs:
                 jobs.create_task(self._updater.run())
                 jobs.create_task(expirer.run())
+                jobs.create_task(mender.run())
 
     async def _take_ring(self, device: Device, table: bytes, ring: Ring) -> None:
         """Vote at once where the ring says that nothing can have been missed; elsewhere only catch-up gives a vote."""

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import ParamSpec, Protocol, TypeVar
 
+from storage_node.auditing import AuditedBuckets, AuditedListings, AuditedValues, RangeOf
 from storage_node.keys import ACCOUNTS, Due, DueDelete, Key, Layout, Listing
 from storage_node.tables import Held
 from swiftlike.digests import Digest
@@ -232,6 +233,27 @@ class Store(Protocol):
 
         How a job goes over them in slices: many may be due at the very same time.
         """
+
+    def audit_values(self, after: bytes, limit: int) -> AuditedValues:
+        """Check up to `limit` values of the index from behind a key; nothing is read or mended beyond."""
+
+    def audit_buckets(self, start: bytes, registers_min: int) -> AuditedBuckets:
+        """Check buckets of registers from a key on, until they held so many."""
+
+    def audit_listings(self, start: bytes, rows_min: int) -> AuditedListings:
+        """Check the tallies of listings from a key on, until so many rows were counted."""
+
+    async def recount_bucket(self, head_key: bytes) -> bool:
+        """Count the digest of a bucket anew; say whether it was wrong."""
+
+    async def recount_range(self, drifted: RangeOf) -> bool:
+        """Count the tallies of a range and of its listing anew; say whether one was wrong."""
+
+    async def remember(self, job: str, position: bytes) -> None:
+        """Write down how far a job has come."""
+
+    def position(self, job: str) -> bytes | None:
+        """Return how far a job had come when that was last written down."""
 
     def missing(self, after: Key | None, limit: int) -> list[Key]:
         """Return keys whose body is missing here, in order, from behind `after`."""

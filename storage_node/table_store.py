@@ -10,11 +10,13 @@ from contextlib import AbstractContextManager
 from itertools import islice
 from typing import Any, TypeVar
 
-from storage_node import keys, operations, rows, tables
+from storage_node import auditing, keys, operations, rows, tables
+from storage_node.auditing import AuditedBuckets, AuditedListings, AuditedValues, RangeOf
 from storage_node.errors import BallotRefused, RingChanged, StorageError
 from storage_node.keys import Due, DueDelete, Key, Layout, Listing
 from storage_node.keyvalues import Reading
 from storage_node.operations import Content, Operation
+from storage_node.recounting import RecountBucket, RecountRange, Remember
 from storage_node.store import Offered, Reclaimed, RowOffer
 from storage_node.tables import Held, PartitionKey
 from swiftlike.digests import Digest
@@ -201,6 +203,40 @@ class TableStore(ABC):
         """Return objects that are to be deleted before a time, earliest first, from behind `after`."""
         with self._view() as view:
             return tables.read_due_deletes(view, self.layout, before_us, limit, after)
+
+    def audit_values(self, after: bytes, limit: int) -> AuditedValues:
+        """Check up to `limit` values of the index from behind a key."""
+        with self._view() as view:
+            return auditing.audit_values(view, after, limit)
+
+    def audit_buckets(self, start: bytes, registers_min: int) -> AuditedBuckets:
+        """Check buckets of registers from a key on, until they held so many."""
+        with self._view() as view:
+            return auditing.audit_buckets(view, start, registers_min)
+
+    def audit_listings(self, start: bytes, rows_min: int) -> AuditedListings:
+        """Check the tallies of listings from a key on, until so many rows were counted."""
+        with self._view() as view:
+            return auditing.audit_listings(view, start, rows_min)
+
+    async def recount_bucket(self, head_key: bytes) -> bool:
+        """Count the digest of a bucket anew; say whether it was wrong."""
+        answer: bool = await self._submit(RecountBucket(head_key))
+        return answer
+
+    async def recount_range(self, drifted: RangeOf) -> bool:
+        """Count the tallies of a range and of its listing anew; say whether one was wrong."""
+        answer: bool = await self._submit(RecountRange(drifted.listing, drifted.first))
+        return answer
+
+    async def remember(self, job: str, position: bytes) -> None:
+        """Write down how far a job has come."""
+        await self._submit(Remember(job, position))
+
+    def position(self, job: str) -> bytes | None:
+        """Return how far a job had come when that was last written down."""
+        with self._view() as view:
+            return view.get(keys.job_key(job))
 
     def missing(self, after: Key | None, limit: int) -> list[Key]:
         """Return keys whose body is missing here, in order, from behind `after`."""

@@ -323,6 +323,28 @@ class Change:
             sums = self.tallies[key] = Sums.decode(self.view.get(key))
         return sums
 
+    def set_head(self, head_key: bytes, counted: Digest) -> bool:
+        """Put the digest of a bucket right; say whether it was wrong."""
+        raw = self.view.get(head_key)
+        stood = self._heads.get(head_key) or ([0, 0] if raw is None else list(decode_head(head_key, raw)))
+        xor, entries = counted.xor ^ stood[0], counted.entries - stood[1]
+        self._heads[head_key] = [counted.xor, counted.entries]
+        power = self.layout.part_powers.get(head_key[:2])
+        if (
+            power is not None and power <= keys.BUCKET_BITS
+        ):  # above, digests of partitions are not made of these
+            partition = (head_key[:2], keys.bucket_in(head_key) >> (keys.BUCKET_BITS - power))
+            moved = self.digests_moved.setdefault(partition, [0, 0])
+            moved[0] ^= xor
+            moved[1] += entries
+        return bool(xor or entries)
+
+    def set_tally(self, key: bytes, counted: Sums) -> bool:
+        """Put a tally right; say whether it was wrong."""
+        was_wrong = self.tally(key) != counted
+        self.tallies[key] = counted
+        return was_wrong
+
     def flush(self) -> None:
         """Write what was collected; the transaction is then ready to commit."""
         put = self.view.put

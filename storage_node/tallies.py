@@ -67,6 +67,17 @@ class Sums:
         if not entry.tombstone:
             self._count(entry, -1)
 
+    def include(self, other: "Sums") -> None:
+        """Add the sums over other rows."""
+        self.xor ^= other.xor
+        self.rows_and_tombstones += other.rows_and_tombstones
+        self.rows += other.rows
+        self.objects += other.objects
+        self.bytes += other.bytes
+        for policy, sums in other.policies.items():
+            mine = self.policies.get(policy, (0, 0, 0))
+            self.policies[policy] = (mine[0] + sums[0], mine[1] + sums[1], mine[2] + sums[2])
+
     def _count(self, entry: Entry, sign: int) -> None:
         objects, size = sign * entry.objects, sign * entry.size
         self.rows += sign

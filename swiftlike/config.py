@@ -13,7 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final
 
-from swiftlike.limits import EXPIRED_PER_S, RECLAIM_AGE_US, RESERVE_BYTES, RPC_SECRET_BYTES_MIN, RpcLimits
+from swiftlike.limits import (
+    AUDITED_BODIES_PER_S,
+    AUDITED_BYTES_PER_S,
+    EXPIRED_PER_S,
+    RECLAIM_AGE_US,
+    RESERVE_BYTES,
+    RPC_SECRET_BYTES_MIN,
+    RpcLimits,
+)
 from swiftlike.toml_tables import Between, ConfigError, load_table, read_secret
 from swiftlike.user_config import UserConfig, check_users
 
@@ -141,6 +149,12 @@ class JobsConfig:
     expired_per_s: Annotated[float, Between(0.1, 100_000)] = EXPIRED_PER_S
     """Objects whose `X-Delete-At` is due, deleted a second. 250: half an hour for a million on three devices, and a small part of
     what a device takes; above some 500 the device's process has no time for anything else."""
+    audited_bytes_per_s: Annotated[int, Between(2**10, 2**40)] = AUDITED_BYTES_PER_S
+    """Bytes of bodies that are read back a second. 16 MiB: 1.3 TiB a day, a tenth of what a spinning disk reads."""
+    audited_bodies_per_s: Annotated[float, Between(0.1, 1_000_000)] = AUDITED_BODIES_PER_S
+    """Bodies that are read back a second, where they are small. 200: 17 million a day, for some 5 % of a core."""
+    audit_every_s: Annotated[float, Between(1, 365 * 86_400)] = 86_400.0
+    """From the beginning of one full pass of the auditor to that of the next, at least; a large device takes longer. A day."""
 
 
 @dataclass(frozen=True, slots=True)

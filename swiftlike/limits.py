@@ -123,6 +123,25 @@ EXPIRED_PER_S: Final = 250
 """Due objects that a device's expirer deletes, at most, unless the host's file says otherwise: 15,000 a minute on each
 device, so that a million that fall due at once take half an hour on three devices, beside everybody else's work."""
 
+AUDITED_BYTES_PER_S: Final = 16 * 1024**2
+"""Bytes of bodies that a device's auditor reads back, unless the host's file says otherwise: 1.3 TiB a day, and a tenth of
+what a spinning disk reads."""
+
+AUDITED_BODIES_PER_S: Final = 200
+"""Bodies that it reads back: 17 million a day, for some 5 % of a core."""
+
+AUDITED_VALUES_PER_S: Final = 20_000
+"""Values of the index, and rows, that it looks at: a hundred million in an hour and a half."""
+
+MENDED_PER_S: Final = 200
+"""Bodies that a device's mender asks other owners for."""
+
+MENDED_BYTES_PER_S: Final = 32 * 1024**2
+"""Bytes of them: half of what a gigabit network carries is left to those who put and get."""
+
+MENDS_WAITING_MAX: Final = 10_000
+"""Bodies found bad that wait for the mender; what is above is on the list of what is missing all the same."""
+
 OLD_INDEX_AGE_US: Final = 7 * 86_400 * 1_000_000
 """How long the index that a rebuild set aside is kept, for a second thought."""
 

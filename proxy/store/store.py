@@ -23,6 +23,7 @@ from proxy.store.expiring import Expiring
 from proxy.store.freeing import Freeing, LateParts, MarkedContainers
 from proxy.store.listings import Listings
 from proxy.store.marks import Graces
+from proxy.store.mending import Mending
 from proxy.store.multipart import Multipart
 from proxy.store.object_listing import ObjectListing
 from proxy.store.objects import Objects
@@ -80,6 +81,7 @@ class Store:
         self.expiring: Final = Expiring(
             registers, containers, listing, self.objects.replacing, self.debts, self.usage
         )
+        self.mending: Final = Mending(registers)
         self._jobs: list[asyncio.Task[None]] = []
         self._tasks = asyncio.TaskGroup()
 

@@ -1,0 +1,119 @@
+"""The mender: brings back bodies that a device knows it lacks, from the other owners.
+
+Owns which key is next: one that was found bad just now, else one from the list of what is missing, which is kept in the index
+and so outlives a restart. How a body is brought is the quorum client's business (`Mending`), or whoever else repairs.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, NoReturn, Protocol
+from uuid import UUID
+
+from storage_node.jobs import Figure, repeat
+from storage_node.keys import Key
+from storage_node.pace import Pace
+from storage_node.store import Store
+from swiftlike.entries import Entry
+from swiftlike.limits import MENDED_BYTES_PER_S, MENDED_PER_S, MENDS_WAITING_MAX
+
+WALK_S: Final = 60.0
+"""Between two walks over what is missing."""
+TIMEOUT_S: Final = 60.0
+"""For a small body; a large one may take as long as its bytes do at the least rate."""
+LEAST_BYTES_PER_S: Final = 1024 * 1024
+SLICE: Final = 200
+
+log = logging.getLogger(__name__)
+
+
+class Mending(Protocol):
+    """The quorum client, as far as the mender needs it."""
+
+    async def mend(self, table: bytes, path: bytes, entry: Entry, lacking: UUID, timeout_s: float) -> bool:
+        """Bring the body of an entry to the owner that lacks it; say whether it has it now."""
+
+
+class Mender:
+    """What one device lacks."""
+
+    def __init__(
+        self,
+        store: Store,
+        mending: Mending,
+        uuid: UUID,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """Take the device, who brings bodies, and what the ring knows the device as."""
+        self._store: Final = store
+        self._mending: Final = mending
+        self._uuid: Final = uuid
+        self._sleep: Final = sleep
+        self._told: OrderedDict[Key, None] = OrderedDict()
+        self._some: Final = asyncio.Event()
+        self._pace: Final = Pace(MENDED_PER_S, sleep)
+        self._bytes: Final = Pace(MENDED_BYTES_PER_S, sleep)
+        self.mended = 0
+        self.failed = 0
+        """Tries that brought nothing, since nobody who answers has it, or this entry is not chosen any more."""
+        self.walks = 0
+        self.left = 0
+        """Bodies that the last walk could not bring."""
+
+    def tell(self, key: Key) -> None:
+        """A body is missing from now on: bring it at once, or with the next walk if too many were told of."""
+        if len(self._told) < MENDS_WAITING_MAX:
+            self._told[key] = None
+            self._some.set()
+
+    async def run(self) -> NoReturn:
+        """Mend, until cancelled."""
+        async with asyncio.TaskGroup() as both:
+            both.create_task(repeat(self.walk, WALK_S, self._sleep))
+            await repeat(self._mend_told, 0, self._wait_for_some)
+
+    async def walk(self) -> None:
+        """Go over all that is missing, once."""
+        after: Key | None = None
+        left = 0
+        while missing := await self._store.scan(self._store.missing, after, SLICE):
+            for key in missing:
+                left += not await self.mend(key)
+            after = missing[-1]
+        self.walks += 1
+        self.left = left
+
+    async def mend(self, key: Key) -> bool:
+        """Bring one body; say whether nothing is missing there now."""
+        held = await self._store.look_up(key)
+        entry = None if held is None else held.register.entry
+        if held is None or entry is None or held.location.held:
+            return True
+        await self._pace.spend()
+        await self._bytes.spend(entry.size)
+        timeout_s = TIMEOUT_S + entry.size / LEAST_BYTES_PER_S
+        if await self._mending.mend(key.table, key.path, entry, self._uuid, timeout_s):
+            self.mended += 1
+            log.info("the body of %r is whole again", key.path)
+            return True
+        self.failed += 1
+        return False
+
+    async def _wait_for_some(self, pause_s: float) -> None:
+        await self._some.wait()
+
+    async def _mend_told(self) -> None:
+        while self._told:
+            key, _ = self._told.popitem(last=False)
+            await self.mend(key)
+        self._some.clear()
+
+    def figures(self) -> Sequence[Figure]:
+        """Return how it is getting on."""
+        return (
+            Figure("mended", "Bodies brought back", self.mended, is_total=True),
+            Figure("failed", "Tries that brought nothing", self.failed, is_total=True),
+            Figure("walks", "Walks over all that is missing", self.walks, is_total=True),
+            Figure("left", "Bodies that the last walk could not bring", self.left),
+        )
