@@ -67,6 +67,10 @@ def accept(
         return Refused(held.outstanding)
     if held.entry is None:
         return Accepted(Register(entry, (), held.since_us))
+    if from_voter and not standing.votes:
+        # Between what it held and this it may have accepted others and lost them: of a key that it takes, its memory
+        # starts here.
+        return Accepted(Register(entry, (), None))
     replaced, since_us = (_as_replaced(held.entry, entry, whole=whole), *held.replaced), held.since_us
     if len(replaced) > REMEMBERED_MAX:
         replaced, since_us = replaced[:REMEMBERED_MAX], None

@@ -409,11 +409,10 @@ class Device(TableStore):
         return await asyncio.get_running_loop().run_in_executor(self._scanners, call)
 
     def partition_digest(self, table: bytes, partition: int) -> Digest:
-        """Return the digest of a partition's registers: kept since it was first asked for."""
+        """Return the digest of a partition's registers, or of all rows under them: kept since it was first asked for."""
 
         def read(view: IndexView) -> Digest:
-            power = self.layout.part_powers[table]
-            return tables.read_digests(view, self.layout, table, power, partition, partition + 1)[0]
+            return self._read_partition_digest(view, table, partition)
 
         return self._digests.digest((table, partition), self._index.reading, read)
 

@@ -18,6 +18,7 @@ Owns the names of the tables and the order of keys within them. Never reads or w
     v 0                      volume(4)                                live bytes of a volume
     f 0                      table(2) part power(1) partition(4)      voting and floor
     f 1                                                               set by format: first votes may still be granted
+    f 2                      table(2)                                 epoch of the ring that standings were last held against
     j                        job                                      how far a job has come; format and meaning are the job's
     # 0                                                               identity of the index
 
@@ -48,6 +49,11 @@ MISSING: Final = b"m\0"
 VOLUMES: Final = b"v\0"
 STANDINGS: Final = b"f\0"
 FORMATTED: Final = b"f\1"
+EPOCHS: Final = b"f\2"
+ROWS_OF: Final = {CONTAINERS: b"r\0", ACCOUNTS: b"r\1"}
+"""The rows that stand under the registers of a table, and are placed by its ring."""
+RING_OF: Final = {rows: table for table, rows in ROWS_OF.items()}
+"""And the other way about."""
 IDENTITY: Final = b"#\0"
 
 _TIME: Final = Struct(">Q")

@@ -4,7 +4,7 @@ Owns how an acceptor's decision becomes changes of the tables and bodies to appe
 itself, so that many operations share one batch and a failing one can be replayed alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
@@ -15,7 +15,15 @@ from storage_node.blocks import seed_of
 from storage_node.errors import StorageError
 from storage_node.keys import Key, Listing
 from storage_node.locations import MISSING, UNNEEDED, InFile, InVolume, Location, VolumeId
-from storage_node.rows import condemn_rows, is_condemned, read_row, remove_row, sweep_rows, upsert_row
+from storage_node.rows import (
+    condemn_rows,
+    is_condemned,
+    read_row,
+    remove_row,
+    scan_listings,
+    sweep_rows,
+    upsert_row,
+)
 from storage_node.store import Reclaimed, RowOffer
 from storage_node.tables import Change, Held, read_held
 from swiftlike.entries import Entry, Version, encode
@@ -320,6 +328,91 @@ class SetStanding:
 
 
 @dataclass(slots=True)
+class TakeEpoch:
+    """Hold the votes against a newer epoch of a table's ring: who owns a partition no more, or anew, does not vote on it.
+
+    A device that comes back to a partition which others owned meanwhile has missed what they took, whatever it still has.
+    """
+
+    table: bytes
+    epoch: int
+    staying: Container[int]
+    """The partitions that the device owned before this epoch's moves, as the ring says, or owns where none is."""
+    body_bytes: int = 0
+    spends_reserve: bool = True
+
+    def apply(self, change: Change, bodies: Bodies) -> int:
+        """Take the votes of all other partitions, once for each epoch; return how many."""
+        if change.epoch(self.table) >= self.epoch:
+            return 0
+        taken = 0
+        for partition, standing in change.all_standings(self.table).items():
+            if standing.votes and partition not in self.staying:
+                change.set_standing(self.table, partition, standing._replace(votes=False))
+                taken += 1
+        change.set_epoch(self.table, self.epoch)
+        return taken
+
+
+@dataclass(slots=True)
+class Owe:
+    """Mark what is held as owing its row: a debt that another owner has handed over."""
+
+    debts: tuple[tuple[Key, Version], ...]
+    body_bytes: int = 0
+    spends_reserve: bool = True
+
+    def apply(self, change: Change, bodies: Bodies) -> int:
+        """Mark each whose entry is still that version; return how many."""
+        marked = 0
+        for key, version in self.debts:
+            raw_key = keys.register_key(key, change.layout.hashed(key.path))
+            held = read_held(change.view, raw_key)
+            if (
+                held is not None
+                and held.register.entry is not None
+                and held.register.entry.version == version
+            ):
+                change.owe(raw_key, held.register.entry)
+                marked += 1
+        return marked
+
+
+@dataclass(slots=True)
+class Forget:
+    """Remove what an owner that catches up holds, lies below the floor, and no voter holds: all have forgotten it."""
+
+    table: bytes
+    partition: int
+    floor_us: int
+    paths: tuple[bytes, ...]
+    rows: tuple[tuple[Listing, bytes], ...] = ()
+    body_bytes: int = 0
+    spends_reserve: bool = True
+
+    def apply(self, change: Change, bodies: Bodies) -> int:
+        """Remove each that is still below the floor, while the owner does not vote; return how many."""
+        if change.partition_standing(self.table, self.partition).votes:
+            return 0
+        gone = 0
+        for path in self.paths:
+            key = Key(self.table, path)
+            hashed = change.layout.hashed(path)
+            raw_key = keys.register_key(key, hashed)
+            held = read_held(change.view, raw_key)
+            if held is not None and held.register.outstanding.micros < self.floor_us:
+                change.put_register(raw_key, path, hashed, held, None)
+                gone += 1
+        for listing, name in self.rows:
+            hashed = change.layout.hashed(listing.parent.path)
+            row = read_row(change.view, listing, hashed, name)
+            if row is not None and row.ballot.micros < self.floor_us:
+                remove_row(change, listing, hashed, name)
+                gone += 1
+        return gone
+
+
+@dataclass(slots=True)
 class GrantFirstVotes:
     """Let a formatted device vote on partitions that never had other owners.
 
@@ -397,7 +490,14 @@ class Drop:
             change.put_register(keys.register_key(key, hashed), key.path, hashed, held, None)
             if key.holds_rows:
                 condemn_rows(change, key, hashed, b"\xff" * 17)
-        return len(gone)
+        parents = 0
+        if len(gone) < self.limit and self.table in keys.ROWS_OF:
+            # Rows whose container this device has never heard of.
+            listings = scan_listings(change.view, change.layout, self.table, self.partition)
+            for parent in {held.listing.parent for held in islice(listings, self.limit - len(gone))}:
+                condemn_rows(change, parent, change.layout.hashed(parent.path), b"\xff" * 17)
+                parents += 1
+        return len(gone) + parents
 
 
 @dataclass(slots=True)

@@ -10,15 +10,15 @@ other range goes with its last row.
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 from storage_node import keys
 from storage_node.errors import IndexDamaged
-from storage_node.keys import Due, Key, Listing
+from storage_node.keys import Due, Key, Layout, Listing
 from storage_node.keyvalues import Reading
 from storage_node.tables import Change
 from storage_node.tallies import Sums
-from swiftlike.digests import Digest, digest_of
+from swiftlike.digests import EMPTY, Digest, digest_of, fingerprint
 from swiftlike.entries import Entry, EntryDamaged, decode, encode, is_hidden, merge
 from swiftlike.limits import LISTING_ROWS_MAX, LISTING_SCANNED_MAX, RANGE_ROWS_MAX
 from swiftlike.node_calls import Page, Query, Row, Tally
@@ -37,6 +37,7 @@ def upsert_row(change: Change, listing: Listing, hashed: int, name: bytes, entry
     if old is not None and merge(old, entry) == old:
         return False
     _change_row(change, prefix, name, old, entry)
+    _move_digest(change, prefix, hashed, name, old, entry)
     change.view.put(key, encode(entry))
     return True
 
@@ -47,8 +48,18 @@ def remove_row(change: Change, listing: Listing, hashed: int, name: bytes) -> No
     key = prefix + name
     raw = change.view.get(key)
     assert raw is not None
-    _change_row(change, prefix, name, _decode_row(key, raw), None)
+    old = _decode_row(key, raw)
+    _change_row(change, prefix, name, old, None)
+    if not is_condemned(change.view, listing, hashed):
+        _move_digest(change, prefix, hashed, name, old, None)
     change.view.delete(key)
+
+
+def _move_digest(
+    change: Change, prefix: bytes, hashed: int, name: bytes, old: Entry | None, new: Entry | None
+) -> None:
+    xor = (0 if old is None else fingerprint(name, old)) ^ (0 if new is None else fingerprint(name, new))
+    change.move_rows_digest(prefix[:2], hashed, xor, (new is not None) - (old is not None))
 
 
 def _change_row(change: Change, prefix: bytes, name: bytes, old: Entry | None, new: Entry | None) -> None:
@@ -109,6 +120,40 @@ def read_row(view: Reading, listing: Listing, hashed: int, name: bytes) -> Entry
     key = keys.rows_prefix(listing, hashed) + name
     raw = view.get(key)
     return None if raw is None else _decode_row(key, raw)
+
+
+class ListingHeld(NamedTuple):
+    """A listing as a replicator sees it."""
+
+    listing: Listing
+    digest: Digest
+
+
+def scan_listings(
+    view: Reading, layout: Layout, ring: bytes, partition: int, after: Listing | None = None
+) -> Iterator[ListingHeld]:
+    """Yield the listings under the registers of a partition, from behind `after`; what waits to be swept is none."""
+    buckets = keys.buckets_of(layout.part_powers[ring], partition, partition + 1)
+    lead = b"s" + keys.ROWS_OF[ring][1:]
+    start = keys.bucket_key(lead, buckets.start)
+    if after is not None:
+        hashed = layout.hashed(after.parent.path)
+        start = max(start, keys.tally_key(keys.rows_prefix(after, hashed)) + b"\0")
+    for key, raw in view.scan(start, keys.bucket_key(lead, buckets.stop)):
+        listing, _ = keys.split_row_key(b"r" + key[1:])
+        if layout.partition(ring, layout.hashed(listing.parent.path)) != partition:
+            continue
+        digest = Sums.decode(raw).digest
+        if digest != EMPTY and view.get(keys.sweep_key(key)) is None:
+            yield ListingHeld(listing, digest)
+
+
+def read_rows_digest(view: Reading, layout: Layout, ring: bytes, partition: int) -> Digest:
+    """Return the digest of all rows under the registers of a partition."""
+    whole = EMPTY
+    for held in scan_listings(view, layout, ring, partition):
+        whole = whole.joined(held.digest)
+    return whole
 
 
 def read_ranges(
@@ -239,12 +284,15 @@ def _common_prefix(name: bytes, query: Query) -> bytes | None:
 
 
 def condemn_rows(change: Change, container: Key, hashed: int, stop: bytes) -> None:
-    """Put the rows of every incarnation below `stop` on the list of what is to be swept."""
+    """Put the rows of every incarnation below `stop` on the list of what is to be swept; no digest counts them any more."""
     lead = keys.tally_key(keys.rows_prefix(Listing(container), hashed))[: -len(NO_INCARNATION)]
     written = [key for key, _ in change.view.scan(lead, lead + stop)]
     pending = [key for key in change.tallies if lead <= key < lead + stop and key.startswith(lead)]
     for key in {*written, *pending}:
-        change.view.put(keys.sweep_key(key), b"")
+        if change.view.get(keys.sweep_key(key)) is None:
+            change.view.put(keys.sweep_key(key), b"")
+            gone = change.tally(key).digest
+            change.move_rows_digest(b"r" + key[1:2], hashed, gone.xor, -gone.entries)
 
 
 def is_condemned(view: Reading, listing: Listing, hashed: int) -> bool:

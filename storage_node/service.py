@@ -20,6 +20,7 @@ from typing import Any, Final, Self, TypeVar
 from storage_node import errors
 from storage_node.begun import begin
 from storage_node.body_streams import BodyStreams
+from storage_node.compared import ComparedCalls, Healing
 from storage_node.errors import StorageError
 from storage_node.keys import ACCOUNTS, CONTAINERS, Due, Key, Layout
 from storage_node.placing import Placing, Rings
@@ -80,6 +81,8 @@ class Surroundings:
     """What `health` answers."""
     stats: Callable[[], Mapping[str, Any]] = dict
     """What `stats` answers."""
+    healing: Callable[[], Healing | None] = lambda: None
+    """The device's replicator, once there is one."""
     metrics: Callable[[], bytes] = bytes
     """What `metrics` answers, in the text format of Prometheus."""
 
@@ -116,7 +119,9 @@ class DeviceService:
 
     def _register(self) -> None:
         offered = _KEYED | {"entry", "offer", "owing", "from_voter", "with_body"}
+        compared = ComparedCalls(self._store, self._layout, self._rings, self._around.healing, self._table)
         for method, handler, known in (
+            *compared.handlers(),
             (Method.OFFER, self._offer, offered),
             (Method.PREPARE, self._prepare, _KEYED | {"ballot", "closing"}),
             (Method.FILL, self._fill, _KEYED | {"body_id"}),

@@ -8,17 +8,27 @@ key and `scan` for anything longer. Methods that change something wait for the b
 call is cancelled, the change may still happen.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import ParamSpec, Protocol, TypeVar
 
 from storage_node.auditing import AuditedBuckets, AuditedListings, AuditedValues, RangeOf
 from storage_node.keys import ACCOUNTS, Due, DueDelete, Key, Layout, Listing
+from storage_node.rows import ListingHeld
 from storage_node.tables import Held
 from swiftlike.digests import Digest
 from swiftlike.entries import Entry, Version
 from swiftlike.limits import BODY_BYTES_MAX, ITEMS_MAX
-from swiftlike.node_calls import Acceptance, Page, Promise, Query, RowRefused, Standing, Tally
+from swiftlike.node_calls import (
+    Acceptance,
+    HeldVersion,
+    Page,
+    Promise,
+    Query,
+    RowRefused,
+    Standing,
+    Tally,
+)
 from swiftlike.rpc.transport import Body as Octets
 from swiftlike.timestamps import Ballot, Offer, WriteId
 
@@ -156,6 +166,25 @@ class Store(Protocol):
         failed on it; returns how many. The caller has it from a ring that names this device's uuid.
         """
 
+    async def take_epoch(self, table: bytes, epoch: int, staying: Container[int]) -> int:
+        """Hold the votes against a newer epoch: only on partitions in `staying` are they kept; return how many were taken.
+
+        Does nothing for an epoch that it was done for.
+        """
+
+    async def owe(self, debts: Sequence[tuple[Key, Version]]) -> int:
+        """Mark entries as owing their row, each only if that version still stands; return how many do."""
+
+    async def forget(
+        self,
+        table: bytes,
+        partition: int,
+        floor_us: int,
+        paths: Sequence[bytes],
+        rows: Sequence[tuple[Listing, bytes]] = (),
+    ) -> int:
+        """Remove registers and rows below a floor that no voter holds, at an owner that does not vote; return how many."""
+
     async def reclaim(self, table: bytes, partition: int, limit: int) -> Reclaimed:
         """Forget tombstones and lone promises below the partition's floor, up to `limit` of them."""
 
@@ -200,11 +229,37 @@ class Store(Protocol):
     ) -> list[tuple[bytes, Tally]]:
         """Return ranges of a listing, behind the one named `after` (None: all): names that they begin at, and tallies."""
 
+    def row(self, listing: Listing, name: bytes) -> Entry | None:
+        """Return one row of a listing, a tombstone too."""
+
+    def span_digests(self, listing: Listing, bounds: Sequence[bytes]) -> list[Digest]:
+        """Return the digest of the rows from each bound to the next; behind the last, to the end."""
+
     def span_digest(self, listing: Listing, start: bytes, stop: bytes) -> Digest:
         """Return the digest of the rows in `[start, stop)`; an empty `stop` means to the end."""
 
     def partition_digest(self, table: bytes, partition: int) -> Digest:
-        """Return the digest of a partition's registers."""
+        """Return the digest of a partition's registers, or of all rows under them (`keys.ROWS_OF`)."""
+
+    def partition_digests(self, table: bytes, partitions: Sequence[int]) -> dict[int, Digest]:
+        """Return that of many."""
+
+    def held_partitions(self, table: bytes, passed_over: Container[int]) -> list[int]:
+        """Return the partitions of a table of registers of which anything is held, rows too, but for those `passed_over`."""
+
+    def versions(
+        self, table: bytes, bits: int, number: int, after: bytes, limit: int, *, marked: bool = False
+    ) -> tuple[list[HeldVersion], bytes | None]:
+        """Return what is to be compared of `registers`, and the path behind which to go on; None when these were the last.
+
+        `marked`: only those under a promise above their entry, or that owe a row.
+        """
+
+    def versions_of(self, table: bytes, paths: Sequence[bytes]) -> list[HeldVersion]:
+        """Return that of these keys, absent ones too."""
+
+    def listings(self, table: bytes, partition: int, after: Listing | None, limit: int) -> list[ListingHeld]:
+        """Return the listings under the registers of a partition, from behind `after`."""
 
     def digests(self, table: bytes, bits: int, first: int, stop: int) -> list[Digest]:
         """Return a digest for each number in `[first, stop)`: of the registers whose path hash begins with its `bits` bits.

@@ -5,9 +5,9 @@ stand on it, and add how a transaction is made and where bodies lie.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import AbstractContextManager
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any, TypeVar
 
 from storage_node import auditing, keys, operations, rows, tables
@@ -21,8 +21,8 @@ from storage_node.store import Offered, Reclaimed, RowOffer
 from storage_node.tables import Held, PartitionKey
 from swiftlike.digests import Digest
 from swiftlike.entries import Entry, Version
-from swiftlike.limits import BODY_BYTES_MAX, ITEMS_MAX, RECLAIM_AGE_US
-from swiftlike.node_calls import Page, Promise, Query, RowRefused, Standing, Tally
+from swiftlike.limits import BODY_BYTES_MAX, ITEMS_MAX, RECLAIM_AGE_US, VERSIONS_SCANNED_MAX
+from swiftlike.node_calls import HeldVersion, Page, Promise, Query, RowRefused, Standing, Tally
 from swiftlike.timestamps import Ballot, Offer, refuse_ballot
 
 T = TypeVar("T")
@@ -119,6 +119,29 @@ class TableStore(ABC):
             granted += await self._submit(operations.GrantFirstVotes(table, some))
         return granted
 
+    async def take_epoch(self, table: bytes, epoch: int, staying: Container[int]) -> int:
+        """Hold the votes against a newer epoch; return how many were taken."""
+        answer: int = await self._submit(operations.TakeEpoch(table, epoch, staying))
+        return answer
+
+    async def owe(self, debts: Sequence[tuple[Key, Version]]) -> int:
+        """Mark entries as owing their row, each only if that version still stands; return how many do."""
+        answer: int = await self._submit(operations.Owe(tuple(debts)))
+        return answer
+
+    async def forget(
+        self,
+        table: bytes,
+        partition: int,
+        floor_us: int,
+        paths: Sequence[bytes],
+        rows: Sequence[tuple[Listing, bytes]] = (),
+    ) -> int:
+        """Remove registers and rows below a floor that no voter holds, at an owner that does not vote; return how many."""
+        forget = operations.Forget(table, partition, floor_us, tuple(paths), tuple(rows))
+        answer: int = await self._submit(forget)
+        return answer
+
     async def reclaim(self, table: bytes, partition: int, limit: int) -> Reclaimed:
         """Forget tombstones and lone promises below the partition's floor, up to `limit` of them."""
         answer: Reclaimed = await self._submit(operations.Reclaim(table, partition, limit))
@@ -171,8 +194,62 @@ class TableStore(ABC):
             return rows.read_span_digest(view, listing, self.layout.hashed(listing.parent.path), start, stop)
 
     def partition_digest(self, table: bytes, partition: int) -> Digest:
-        """Return the digest of a partition's registers."""
-        return self.digests(table, self.layout.part_powers[table], partition, partition + 1)[0]
+        """Return the digest of a partition's registers, or of all rows under them."""
+        with self._view() as view:
+            return self._read_partition_digest(view, table, partition)
+
+    def _read_partition_digest(self, view: Reading, table: bytes, partition: int) -> Digest:
+        if (ring := keys.RING_OF.get(table)) is not None:
+            return rows.read_rows_digest(view, self.layout, ring, partition)
+        power = self.layout.part_powers[table]
+        return tables.read_digests(view, self.layout, table, power, partition, partition + 1)[0]
+
+    def partition_digests(self, table: bytes, partitions: Sequence[int]) -> dict[int, Digest]:
+        """Return that of many."""
+        return {partition: self.partition_digest(table, partition) for partition in partitions}
+
+    def held_partitions(self, table: bytes, passed_over: Container[int]) -> list[int]:
+        """Return the partitions of a table of registers of which anything is held, but for those `passed_over`."""
+        with self._view() as view:
+            return tables.read_held_partitions(view, self.layout, table, passed_over)
+
+    def versions(
+        self, table: bytes, bits: int, number: int, after: bytes, limit: int, *, marked: bool = False
+    ) -> tuple[list[HeldVersion], bytes | None]:
+        """Return what is to be compared of `registers`, and the path behind which to go on; None when these were the last.
+
+        Looks at VERSIONS_SCANNED_MAX registers at most, so that few marked ones among many hold no view open for long.
+        """
+        found: list[HeldVersion] = []
+        with self._view() as view:
+            scanned = tables.read_versions(view, self.layout, table, bits, number, after)
+            for count, held in enumerate(scanned, 1):
+                if not marked or held.owes or held.promised > held.ballot:
+                    found.append(held)
+                if len(found) == limit or count == VERSIONS_SCANNED_MAX:
+                    return found, held.path
+        return found, None
+
+    def versions_of(self, table: bytes, paths: Sequence[bytes]) -> list[HeldVersion]:
+        """Return that of these keys, absent ones too."""
+        with self._view() as view:
+            return [tables.read_version(view, self.layout, Key(table, path)) for path in paths]
+
+    def listings(
+        self, table: bytes, partition: int, after: Listing | None, limit: int
+    ) -> list[rows.ListingHeld]:
+        """Return the listings under the registers of a partition, from behind `after`."""
+        with self._view() as view:
+            return list(islice(rows.scan_listings(view, self.layout, table, partition, after), limit))
+
+    def span_digests(self, listing: Listing, bounds: Sequence[bytes]) -> list[Digest]:
+        """Return the digest of the rows from each bound to the next; behind the last, to the end."""
+        hashed = self.layout.hashed(listing.parent.path)
+        with self._view() as view:
+            return [
+                rows.read_span_digest(view, listing, hashed, start, stop)
+                for start, stop in pairwise([*bounds, b""])
+            ]
 
     def digests(self, table: bytes, bits: int, first: int, stop: int) -> list[Digest]:
         """Return a digest for each number in `[first, stop)`: of the registers whose path hash begins with its bits."""

@@ -4,7 +4,7 @@ Owns how digests, due times, live bytes and missing bodies follow each change of
 forgotten. Never decides whether a change is allowed (the acceptor does) and never commits.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from itertools import islice
 from struct import Struct
 from typing import Final, NamedTuple
@@ -28,9 +28,9 @@ from storage_node.tallies import Sums
 from storage_node.volumes import record_bytes
 from swiftlike.digests import DIGEST_BYTES, EMPTY, Digest, fingerprint
 from swiftlike.entries import Entry, EntryDamaged, Version
-from swiftlike.node_calls import Standing
+from swiftlike.node_calls import HeldVersion, Standing
 from swiftlike.registers import Register, decode_register, encode_register
-from swiftlike.timestamps import Ballot, WriteId
+from swiftlike.timestamps import ZERO_BALLOT, Ballot, WriteId
 
 _COUNT: Final = Struct(">Q")
 _STANDING: Final = Struct(">BQQ")
@@ -130,6 +130,91 @@ def _count_digests(
             if held.register.entry is not None and 0 <= at < len(digests):
                 digests[at] = digests[at].added(fingerprint(key.path, held.register.entry))
     return digests
+
+
+def read_versions(
+    view: Reading, layout: Layout, table: bytes, bits: int, number: int, after: bytes = b""
+) -> Iterator[HeldVersion]:
+    """Yield what a replicator compares of the registers that `scan_registers` yields."""
+    for key, held in scan_registers(view, layout, table, bits, number, after):
+        yield _version_of(view, keys.register_key(key, layout.hashed(key.path)), key.path, held)
+
+
+def read_version(view: Reading, layout: Layout, key: Key) -> HeldVersion:
+    """Return what a replicator compares of one key."""
+    raw_key = keys.register_key(key, layout.hashed(key.path))
+    held = read_held(view, raw_key)
+    if held is None:
+        return HeldVersion(key.path, None, ZERO_BALLOT, whole=True, owes=False)
+    return _version_of(view, raw_key, key.path, held)
+
+
+def _version_of(view: Reading, raw_key: bytes, path: bytes, held: Held) -> HeldVersion:
+    entry = held.register.entry
+    if entry is None:
+        return HeldVersion(path, None, held.register.promised, whole=True, owes=False)
+    return HeldVersion(
+        path, entry.version, held.register.promised, held.location.held, owes_row(view, raw_key, entry)
+    )
+
+
+def owes_row(view: Reading, key: bytes, entry: Entry) -> bool:
+    """Tell whether the row of an entry is still owed."""
+    return view.get(keys.due_key(Due.DEBT, entry.ballot.micros, key)) is not None
+
+
+def read_held_partitions(
+    view: Reading, layout: Layout, table: bytes, passed_over: Container[int]
+) -> list[int]:
+    """Return the partitions of which anything is held, but for those `passed_over`; costs a seek for each run of these.
+
+    The rows under a table's registers count as well.
+    """
+    found: set[int] = set()
+    power = layout.part_powers[table]
+    kinds = [(table, False)]
+    if table in keys.ROWS_OF:
+        kinds.append((b"s" + keys.ROWS_OF[table][1:], True))
+    for lead, is_listing in kinds:
+        number, end = 0, keys.after(lead)
+        while number < 1 << power:
+            if number in passed_over or number in found:
+                number += 1
+                continue
+            start = keys.bucket_key(lead, keys.buckets_of(power, number, number + 1).start)
+            held = _first_held(
+                view, layout, lead, start, end, is_listing=is_listing, power=power, least=number
+            )
+            if held is None:
+                break
+            number = held
+            if number not in passed_over:
+                found.add(number)
+    return sorted(found)
+
+
+def _first_held(
+    view: Reading,
+    layout: Layout,
+    lead: bytes,
+    start: bytes,
+    end: bytes,
+    *,
+    is_listing: bool,
+    power: int,
+    least: int,
+) -> int | None:
+    """Return the first partition from `least` on of which something stands in a table."""
+    for key, _ in view.scan(start, end):
+        if len(key) == HEAD_KEY_BYTES:
+            continue
+        if power <= keys.BUCKET_BITS:
+            return keys.bucket_in(key) >> (keys.BUCKET_BITS - power)
+        path = keys.parent_path(b"r" + key[1:]) if is_listing else key[HEAD_KEY_BYTES:]
+        number = layout.hashed(path) >> (HASH_BITS - power)
+        if number >= least:
+            return number
+    return None
 
 
 def read_due(
@@ -249,6 +334,23 @@ class Change:
         """Whether a partition ever had a standing, with a vote or without."""
         return self.view.get(keys.standing_key(table, self.layout.part_powers[table], partition)) is not None
 
+    def epoch(self, table: bytes) -> int:
+        """Return the epoch of a table's ring that the standings were last held against; 0 before the first."""
+        raw = self.view.get(keys.EPOCHS + table)
+        return 0 if raw is None else int.from_bytes(raw, "big")
+
+    def set_epoch(self, table: bytes, epoch: int) -> None:
+        """Note that the standings were held against this epoch."""
+        self.view.put(keys.EPOCHS + table, epoch.to_bytes(4, "big"))
+
+    def all_standings(self, table: bytes) -> dict[int, Standing]:
+        """Return the standings of a table by partition, as this transaction sees them."""
+        prefix = keys.standings_prefix(table, self.layout.part_powers[table])
+        return {
+            keys.standing_of(key)[2]: decode_standing(raw)
+            for key, raw in self.view.scan(prefix, keys.after(prefix))
+        }
+
     def take_all_votes(self) -> None:
         """Take the votes of all tables away, under every part power, and with them the right to first votes."""
         self.view.delete(keys.FORMATTED)
@@ -293,7 +395,7 @@ class Change:
 
     def owes(self, key: bytes, entry: Entry) -> bool:
         """Tell whether the row of an entry is still owed."""
-        return self.view.get(keys.due_key(Due.DEBT, entry.ballot.micros, key)) is not None
+        return owes_row(self.view, key, entry)
 
     def pay(self, key: bytes, version: Version) -> bool:
         """Clear a debt, if it is still this version that owes it."""
@@ -349,7 +451,10 @@ class Change:
         """Write what was collected; the transaction is then ready to commit."""
         put = self.view.put
         for key, (xor, entries) in self._heads.items():
-            put(key, Digest(xor, entries).encode())
+            if xor or entries:
+                put(key, Digest(xor, entries).encode())
+            else:
+                self.view.delete(key)  # so that what holds nothing any more is passed over
         for key, tally in self.tallies.items():
             put(key, tally.encode())
         for volume, change in self._live.items():
@@ -375,10 +480,18 @@ class Change:
         head[1] += entries
         table = key[:2]
         if table in self.layout.part_powers:  # a rebuild knows no ring
-            partition = (table, self.layout.partition(table, hashed))
-            moved = self.digests_moved.setdefault(partition, [0, 0])
-            moved[0] ^= xor
-            moved[1] += entries
+            self._move_partition(table, self.layout.partition(table, hashed), xor, entries)
+
+    def move_rows_digest(self, kind: bytes, hashed: int, xor: int, entries: int) -> None:
+        """Note by how much the digest of all rows of a partition changes; `hashed` is their parent's."""
+        ring = keys.RING_OF[kind]
+        if ring in self.layout.part_powers:
+            self._move_partition(kind, self.layout.partition(ring, hashed), xor, entries)
+
+    def _move_partition(self, table: bytes, partition: int, xor: int, entries: int) -> None:
+        moved = self.digests_moved.setdefault((table, partition), [0, 0])
+        moved[0] ^= xor
+        moved[1] += entries
 
     def _move_due(self, key: bytes, kind: Due, old_us: int | None, new_us: int | None) -> None:
         if old_us != new_us:

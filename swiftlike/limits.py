@@ -253,6 +253,12 @@ PATH_BYTES_MAX: Final = 256 + 1 + 256 + 1 + 1_024 + 64
 ITEMS_MAX: Final = 10_000
 """Rows, debts, registers or digests in one call or its answer; their bytes are bounded by RPC_BODY_BYTES_MAX besides."""
 
+VERSIONS_SCANNED_MAX: Final = 20_000
+"""Registers that one call of a replicator makes a device look at: some 100 ms on a thread."""
+
+COPY_INLINE_BYTES_MAX: Final = 512 * 1024
+"""The largest body that a copy brings along; a larger one is streamed."""
+
 PAGE_ITEMS_MAX: Final = 1_000
 """Items of an answer when the caller names no limit."""
 

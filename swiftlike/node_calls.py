@@ -8,14 +8,14 @@ their own checksums; lists travel as one msgpack array in the body. Every call a
 `epoch` of the ring that placed it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from struct import Struct
 from typing import Any, Final, NamedTuple, cast
 
 import msgpack
 
-from swiftlike.digests import Digest
+from swiftlike.digests import DIGEST_BYTES, Digest
 from swiftlike.entries import Entry, Version, decode, encode
 from swiftlike.limits import ITEMS_MAX, PAGE_ITEMS_MAX
 from swiftlike.registers import Register, Replaced, decode_register, encode_register
@@ -47,6 +47,14 @@ class Method(StrEnum):
     REGISTERS = "registers"
     DUE = "due"
     MISSING = "missing"
+    COMPARE = "compare"
+    VERSIONS = "versions"
+    VERSIONS_OF = "versions_of"
+    COPIES = "copies"
+    LISTINGS = "listings"
+    SPAN_DIGESTS = "span_digests"
+    HINT = "hint"
+    CAUGHT_UP = "caught_up"
     HEALTH = "health"
     STATS = "stats"
     METRICS = "metrics"
@@ -325,6 +333,99 @@ class HeldRegister(NamedTuple):
     whole: bool
 
 
+class HeldVersion(NamedTuple):
+    """What stands at a key, as far as two owners have to know to compare."""
+
+    path: bytes
+    version: Version | None
+    """Of its entry; None where there is none, and for a key that is absent."""
+    promised: Ballot
+    """ZERO_BALLOT unless a promise is outstanding."""
+    whole: bool
+    """The entry's body is there, or it needs none."""
+    owes: bool
+    """The row of that very entry is still owed."""
+
+    @property
+    def ballot(self) -> Ballot:
+        """The ballot accepted last."""
+        return ZERO_BALLOT if self.version is None else self.version.ballot
+
+    def pack(self) -> tuple[Any, ...]:
+        """Write it down as a msgpack array."""
+        version = b"" if self.version is None else encode_version(self.version)
+        promised = b"" if self.promised == ZERO_BALLOT else self.promised
+        return (self.path, version, promised, self.whole, self.owes)
+
+    @classmethod
+    def of(cls, packed: Sequence[Any]) -> "HeldVersion":
+        """Read it."""
+        path, version, promised, whole, owes = packed
+        return cls(
+            path,
+            decode_version(version) if version else None,
+            Ballot(promised) if promised else ZERO_BALLOT,
+            whole,
+            owes,
+        )
+
+
+class HeldCopy(NamedTuple):
+    """An entry to be copied, with its body where that is small enough to come along."""
+
+    path: bytes
+    entry: Entry
+    whole: bool
+    owes: bool
+    body: Body | None
+
+    def pack(self) -> tuple[Any, ...]:
+        """Write it down as a msgpack array."""
+        return (self.path, encode(self.entry), self.whole, self.owes, self.body)
+
+    @classmethod
+    def of(cls, packed: Sequence[Any]) -> "HeldCopy":
+        """Read it. Raises EntryDamaged."""
+        path, raw, whole, owes, body = packed
+        return cls(path, decode(raw), whole, owes, body)
+
+
+class PartitionDigests(NamedTuple):
+    """Digests of some partitions of one table, to be compared with a peer's; the table may be one of rows."""
+
+    table: bytes
+    epoch: int
+    """Of the ring that places it."""
+    digests: dict[int, Digest]
+    """By partition."""
+
+    def pack(self) -> tuple[Any, ...]:
+        """Write it down as a msgpack array."""
+        return (self.table, self.epoch, pack_digests(self.digests))
+
+    @classmethod
+    def of(cls, packed: Sequence[Any]) -> "PartitionDigests":
+        """Read it. Raises ValueError."""
+        table, epoch, raw = packed
+        return cls(table, epoch, unpack_digests(raw))
+
+
+class CaughtUp(NamedTuple):
+    """How far a device is with the partitions of one ring that it owns."""
+
+    epoch: int
+    owned: int
+    """Partitions that it owns, or owned before a move that is not over."""
+    votes: int
+    """Those of them on which it votes: nothing of them is left to be taken from others."""
+    moving: int
+    """Partitions that it is to own once their move is settled."""
+    moved: int
+    """Those of them that it has caught up with."""
+    waiting: tuple[int, ...]
+    """Partitions that it has not caught up with, the first ITEMS_MAX of them."""
+
+
 class DueKind(StrEnum):
     """What falls due with time."""
 
@@ -356,6 +457,21 @@ def decode_version(raw: bytes) -> Version:
     """Read a version of VERSION_BYTES."""
     write_id, ballot = _VERSION.unpack(raw)
     return Version(WriteId(write_id), Ballot(ballot))
+
+
+_PARTITION_DIGEST: Final = Struct(f">I{DIGEST_BYTES}s")
+
+
+def pack_digests(digests: Mapping[int, Digest]) -> bytes:
+    """Write down digests by partition: a number of four bytes and a digest, again and again."""
+    return b"".join(_PARTITION_DIGEST.pack(number, digest.encode()) for number, digest in digests.items())
+
+
+def unpack_digests(raw: bytes) -> dict[int, Digest]:
+    """Read digests by partition. Raises ValueError when the bytes are no whole number of them."""
+    if len(raw) % _PARTITION_DIGEST.size:
+        raise ValueError(f"{len(raw)} bytes are no digests by partition")
+    return {number: Digest.decode(digest) for number, digest in _PARTITION_DIGEST.iter_unpack(raw)}
 
 
 def pack_list(items: Iterable[Any]) -> bytes:

@@ -16,12 +16,16 @@ from swiftlike.limits import PAGE_ITEMS_MAX, RPC_BODY_BYTES_MAX
 from swiftlike.node_calls import (
     SEEN,
     Acceptance,
+    CaughtUp,
     DueItem,
     DueKind,
     Found,
+    HeldCopy,
     HeldRegister,
+    HeldVersion,
     Method,
     Page,
+    PartitionDigests,
     Promise,
     Query,
     Row,
@@ -280,6 +284,69 @@ class NodeClient:
             HeldRegister(path, decode_register(raw), whole) for path, raw, whole in unpack_list(reply.body)
         ]
         return held, reply.header["more"]
+
+    # --- comparing and copying ----------------------------------------------------------------------------------
+
+    async def compare(self, digests: Sequence[PartitionDigests]) -> list[PartitionDigests]:
+        """Ask which of these partitions differ there; a table of another epoch there comes back with that and no digest."""
+        reply = await self._call(Method.COMPARE, {}, pack_list(each.pack() for each in digests))
+        return [PartitionDigests.of(item) for item in unpack_list(reply.body)]
+
+    async def versions(
+        self, table: bytes, bits: int, number: int, after: bytes = b"", *, marked: bool = False
+    ) -> tuple[list[HeldVersion], bytes | None, bool]:
+        """Return what stands in a range of path hashes, what to ask `after` next, and whether the owner votes there.
+
+        `marked`: only keys under a promise above their entry, or that owe a row.
+        """
+        header = self._placed(table) | {"bits": bits, "number": number, "after": after, "marked": marked}
+        reply = await self._call(Method.VERSIONS, header)
+        return list(map(HeldVersion.of, unpack_list(reply.body))), reply.header["more"], reply.header["votes"]
+
+    async def versions_of(self, table: bytes, paths: Sequence[bytes]) -> list[HeldVersion]:
+        """Return what stands at these keys, in their order; absent ones too."""
+        reply = await self._call(Method.VERSIONS_OF, self._placed(table), pack_list(paths))
+        return list(map(HeldVersion.of, unpack_list(reply.body)))
+
+    async def copies(self, table: bytes, paths: Sequence[bytes]) -> tuple[list[HeldCopy], int]:
+        """Return copies of what stands at the first of these keys, and how many of the keys were looked at."""
+        reply = await self._call(Method.COPIES, self._placed(table), pack_list(paths))
+        found = self._parse(Method.COPIES, reply, lambda: list(map(HeldCopy.of, unpack_list(reply.body))))
+        return found, reply.header["served"]
+
+    async def listings(
+        self, table: bytes, partition: int, after: tuple[bytes, Timestamp] | None = None
+    ) -> tuple[list[tuple[bytes, Timestamp, Digest]], bool, bool]:
+        """Return the listings of a partition (path, incarnation, digest), whether there are more, and whether the owner votes."""
+        header = self._placed(table) | {"partition": partition}
+        if after is not None:
+            header |= {"after": after[0], "incarnation": bytes(after[1])}
+        reply = await self._call(Method.LISTINGS, header)
+        found = [
+            (path, Timestamp(incarnation), Digest.decode(digest))
+            for path, incarnation, digest in unpack_list(reply.body)
+        ]
+        return found, reply.header["more"], reply.header["votes"]
+
+    async def span_digests(
+        self, table: bytes, path: bytes, bounds: Sequence[bytes], incarnation: Timestamp = NO_INCARNATION
+    ) -> list[Digest]:
+        """Return the digest of a listing's rows from each bound to the next; behind the last, to the end."""
+        header = self._listed(table, path, incarnation)
+        reply = await self._call(Method.SPAN_DIGESTS, header, pack_list(bounds))
+        return list(map(Digest.decode, unpack_list(reply.body)))
+
+    async def hint(self, table: bytes, partition: int, device: int | None = None) -> bool:
+        """Have a device compare a partition with another one of its ring, or with all owners; say whether it will."""
+        header = self._placed(table) | {"partition": partition}
+        if device is not None:
+            header["device"] = device
+        return bool((await self._call(Method.HINT, header)).header["taken"])
+
+    async def caught_up(self, table: bytes) -> CaughtUp:
+        """Return how far a device is with the partitions of a table's ring."""
+        reply = await self._call(Method.CAUGHT_UP, self._placed(table))
+        return CaughtUp(**reply.header, waiting=unpack_list(reply.body))
 
     # --- the whole device ---------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from storage_node.formatting import format_device
 from storage_node.memory import MemoryStore
 from storage_node.service import DeviceService, Surroundings
 from storage_node.store import Store
+from swiftlike.node_calls import CaughtUp
 from swiftlike.node_client import NodeClient
 from swiftlike.rpc.transport import Address, Transport
 from swiftlike.rpc.virtual_time import VirtualLoop
@@ -50,6 +51,19 @@ class FixedRings:
         self.looked_for.append(table)
 
 
+class HeardHealing:
+    """A replicator that only remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.hints: list[tuple[bytes, int, int | None]] = []
+
+    def hint(self, table: bytes, partition: int, device: int | None) -> None:
+        self.hints.append((table, partition, device))
+
+    def caught_up(self, table: bytes) -> CaughtUp:
+        return CaughtUp(EPOCH, 3, 1, 2, 1, (4, 7))
+
+
 @dataclass
 class Node:
     """A served store and the way to it."""
@@ -65,6 +79,7 @@ class Node:
     handler_bugs: Callable[[], int]
     room: list[bool]
     """Whether large bodies have room; a test may say no."""
+    healing: HeardHealing
 
 
 @pytest_asyncio.fixture
@@ -85,7 +100,8 @@ async def node(tmp_path: Path) -> AsyncIterator[Node]:
             store, surroundings = device, Surroundings()
         await vote_everywhere(store)
         room = [True]
-        surroundings = replace(surroundings, has_room=lambda size: room[0])
+        healing = HeardHealing()
+        surroundings = replace(surroundings, has_room=lambda size: room[0], healing=lambda: healing)
         rings = FixedRings()
         service = await world.stack.enter_async_context(DeviceService(store, LAYOUT, rings, surroundings))
         server, [address] = await world.serve(service.service)
@@ -104,5 +120,6 @@ async def node(tmp_path: Path) -> AsyncIterator[Node]:
                 + sum(count for (_, ended), count in service.counts.items() if ended == "bug")
             ),
             room,
+            healing,
         )
         await world.stack.aclose()

@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 
+from swiftlike.digests import Digest
 from swiftlike.entries import encode
 from swiftlike.node_calls import (
     ACCOUNTS,
     CONTAINERS,
     Code,
     Method,
+    PartitionDigests,
     encode_version,
     pack_list,
 )
@@ -70,6 +72,28 @@ def sound_calls() -> dict[Method, tuple[dict[str, Any], bytes]]:
         Method.REGISTERS: ({**placed, "bits": 4, "number": 3, "after": b"", "limit": 3}, b""),
         Method.DUE: ({"kind": "debt", "before_us": NOW_US, "limit": 3}, b""),
         Method.MISSING: ({"table": OBJECTS, "after": object_key("o").path, "limit": 3}, b""),
+        Method.COMPARE: (
+            {},
+            pack_list(
+                PartitionDigests(table, EPOCH, {3: Digest(7, 1)}).pack() for table in (OBJECTS, b"r\0")
+            ),
+        ),
+        Method.VERSIONS: ({**placed, "bits": 4, "number": 3, "after": b"", "marked": True}, b""),
+        Method.VERSIONS_OF: (placed, pack_list([object_key("o").path])),
+        Method.COPIES: (placed, pack_list([object_key("o").path])),
+        Method.LISTINGS: (
+            {
+                "table": CONTAINERS,
+                "epoch": EPOCH,
+                "partition": 3,
+                "after": CONTAINER.path,
+                "incarnation": bytes(CREATED),
+            },
+            b"",
+        ),
+        Method.SPAN_DIGESTS: (listed, pack_list([b"", b"a", b"z"])),
+        Method.HINT: ({**part, "device": 2}, b""),
+        Method.CAUGHT_UP: (placed, b""),
         Method.HEALTH: ({}, b""),
         Method.STATS: ({}, b""),
         Method.METRICS: ({}, b""),
