@@ -31,18 +31,19 @@ def read_claim(head: Head, rules: Rules, now_us: int) -> Claim | None:
     if is_v4_query:
         return sigv4.read_query(head, rules, now_us)
     if is_v2_query:
-        _require_version_2(rules)
+        require_version_2(rules)
         return sigv2.read_query(head, now_us)
     authorization = authorizations[0]
     if authorization.startswith(sigv4.ALGORITHM + " "):
         return sigv4.read_header(head, authorization, rules, now_us)
     if authorization.startswith(sigv2.SCHEME):
-        _require_version_2(rules)
+        require_version_2(rules)
         return sigv2.read_header(head, authorization, now_us)
     raise SignatureRefused("InvalidArgument", "Unsupported Authorization Type")
 
 
-def _require_version_2(rules: Rules) -> None:
+def require_version_2(rules: Rules) -> None:
+    """Refuse the older version where this cluster does not take it. Raises SignatureRefused."""
     if not rules.takes_version_2:
         raise SignatureRefused(
             "InvalidRequest",

@@ -75,6 +75,21 @@ def test_what_it_covers_cannot_be_changed(change: Callable[[Head], Head]) -> Non
     assert code_of(change(EXAMPLE)) == "SignatureDoesNotMatch"
 
 
+@pytest.mark.parametrize(
+    ("signed", "sent", "is_sound"),
+    [("/box", "/box", True), ("/box/", "/box", True), ("/box/", "/box/", True), ("/box", "/box/", False), ("/box/o/", "/box/o", False)],
+)  # fmt: skip
+def test_a_bucket_may_be_signed_with_a_slash_that_is_not_sent(signed: str, sent: str, is_sound: bool) -> None:
+    date = "Tue, 27 Mar 2007 19:36:42 GMT"
+    text = sigv2.string_to_sign(head(signed, {"date": date}, "PUT"), date)
+    signature = base64.b64encode(hmac.digest(SECRET.encode(), text, "sha1")).decode()
+    one = head(sent, {"date": date, "authorization": f"AWS {ACCESS_KEY}:{signature}"}, "PUT")
+    if is_sound:
+        assert prove(one) == Proven(Payload.UNSIGNED)
+    else:
+        assert code_of(one) == "SignatureDoesNotMatch"
+
+
 def test_metadata_in_several_headers_of_one_name_is_signed_as_one() -> None:
     split = tuple(
         pair
