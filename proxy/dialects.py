@@ -113,7 +113,7 @@ async def answering(cluster: Cluster, proxy: ProxyConfig, registers: Registers) 
         seeding = await held.enter_async_context(Seeding(users))
         names = {policy.index: policy.name for policy in cluster.policies}
         swift = SwiftApi(Surroundings(store, users, cluster.policies, names, now_us))
-        rules = Rules(proxy.s3_region)
+        rules = Rules(proxy.s3_region, proxy.s3_signature_version_2)
         host_id = os.urandom(24).hex()
         s3 = S3Api(
             S3Surroundings(

@@ -203,6 +203,9 @@ class ProxyConfig:
     """A host name, such as `objects.example.org`, whose labels in front name a bucket in S3 requests. Default: none."""
     s3_region: Annotated[str, Between(1, 63)] = "us-east-1"
     """What S3 clients must call the region when they sign; the same on every host. What they do unless told otherwise."""
+    s3_signature_version_2: bool = True
+    """Whether S3 requests may be signed in AWS's older version too; the same on every host. It covers no bodies, but boto3 still
+    presigns with it, unless told otherwise."""
     drain_s: Annotated[float, Between(0, 3600)] = 20.0
     """After SIGTERM, how long requests at work may take to finish. 20 s: below the 30 that most service managers wait."""
     restart_min_s: Annotated[float, Between(0.01, 3600)] = 0.1

@@ -19,6 +19,9 @@
     asks        one request on its way, with what every handler needs
     versions    in a bucket that has none
     listings, buckets, objects, tags, attributes, copies, deletes      the handlers, one operation each
+    forms       browsers' forms, read as they come
+    post_policies  what the policy of a form lets it upload
+    posts       POST of a form
     probes      sub-resources that are not there, answered as by a bucket without them
     api         which handler a request goes to
 

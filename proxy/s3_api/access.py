@@ -53,13 +53,18 @@ async def identify(users: Users, request: Request, bucket: str, rules: Rules, no
     claim = read_claim(head, rules, now_us)
     if claim is None:
         return Asker(ANONYMOUS, None)
-    found = await users.by_access_key(claim.access_key, deadline=request.deadline)
-    if found is None:
-        raise S3Error("InvalidAccessKeyId", facts={"AWSAccessKeyId": claim.access_key[:128]})
-    user, secret = found
+    user, secret = await find_signer(users, claim.access_key, request.deadline)
     proven = claim.prove(secret)
     request.who = user.identity.name
     return Asker(user.identity, proven)
+
+
+async def find_signer(users: Users, access_key: str, deadline: float) -> tuple[SignedUser, str]:
+    """Return whose key it is, and the secret that goes with it. Raises S3Error when it is nobody's."""
+    found = await users.by_access_key(access_key, deadline=deadline)
+    if found is None:
+        raise S3Error("InvalidAccessKeyId", facts={"AWSAccessKeyId": access_key[:128]})
+    return found
 
 
 def acls_of(bucket: Attributes, of_object: Attributes | None = None) -> Acls:

@@ -10,10 +10,21 @@ from typing import Final
 from proxy.http.errors import RequestError
 from proxy.http.request import Request
 from proxy.http.response import Response
-from proxy.s3_api import attributes, buckets, completing, copies, deletes, listings, multipart, objects, tags
+from proxy.s3_api import (
+    attributes,
+    buckets,
+    completing,
+    copies,
+    deletes,
+    listings,
+    multipart,
+    objects,
+    posts,
+    tags,
+)
 from proxy.s3_api.access import identify
 from proxy.s3_api.asks import Ask, Surroundings
-from proxy.s3_api.errors import S3Error, invalid_argument, not_implemented, response_to
+from proxy.s3_api.errors import S3Error, invalid_argument, response_to
 from proxy.s3_api.later import refuse_later
 from proxy.s3_api.probes import BUCKET_PROBES, OBJECT_PROBES, probe_bucket, probe_object
 from proxy.s3_api.resources import Resource, bucket_of_host, parse_resource
@@ -29,17 +40,13 @@ async def _store_or_copy(ask: Ask) -> Response:
     return await (copies.copy(ask) if "x-amz-copy-source" in ask.headers else objects.store(ask))
 
 
-async def _post_form(ask: Ask) -> Response:
-    raise not_implemented("POST of a browser's form")
-
-
 _SERVICE: Final[Mapping[tuple[str, str], Handler]] = {("GET", ""): buckets.list_buckets}
 _BUCKET: Final[Mapping[tuple[str, str], Handler]] = {
     ("GET", ""): listings.list_objects,
     ("HEAD", ""): buckets.look,
     ("PUT", ""): buckets.make,
     ("DELETE", ""): buckets.delete,
-    ("POST", ""): _post_form,
+    ("POST", ""): posts.post,
     ("GET", "acl"): buckets.show_acl,
     ("PUT", "acl"): buckets.write_acl,
     ("GET", "location"): buckets.show_location,
@@ -114,7 +121,7 @@ class S3Api:
             raise S3Error("AccessForbidden")
         handler = self._handler(request, resource)
         asker = await identify(around.users, request, bucket, around.rules, around.now_us())
-        refuse_later(request)
+        refuse_later(request.headers)
         return await handler(Ask(around, request, asker, resource))
 
     def _handler(self, request: Request, resource: Resource) -> Handler:

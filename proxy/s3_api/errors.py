@@ -64,6 +64,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
         400,
         "The location constraint is incompatible for the region specific endpoint this request was sent to.",
     ),
+    "IncorrectNumberOfFilesInPostRequest": (400, "POST requires exactly one file upload per request."),
     "IncompleteBody": (400, "The request body terminated unexpectedly."),
     "InsufficientStorage": (507, "The devices that this belongs to are full; nothing was stored."),
     "InternalError": (500, "We encountered an internal error. Please try again."),
@@ -80,6 +81,10 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
         400,
         "The list of parts was not in ascending order. Parts must be ordered by part number.",
     ),
+    "InvalidPolicyDocument": (
+        400,
+        "The content of the form does not meet the conditions specified in the policy document.",
+    ),
     "InvalidRange": (416, "The requested range is not satisfiable."),
     "InvalidRequest": (400, "Invalid Request"),
     "InvalidStorageClass": (
@@ -91,10 +96,15 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "InvalidURI": (400, "Couldn't parse the specified URI."),
     "KeyTooLongError": (400, "Your key is too long."),
     "MalformedACLError": (400, "The ACL you provided is not one that there can be."),
+    "MalformedPOSTRequest": (400, "The body of your POST request is not well-formed multipart/form-data."),
     "MalformedTrailerError": (400, "The request contained trailing data that was not well-formed."),
     "MalformedXML": (
         400,
         "The XML you provided was not well-formed or did not validate against our published schema.",
+    ),
+    "MaxPostPreDataLengthExceededError": (
+        400,
+        "Your POST request fields preceding the upload file were too large.",
     ),
     "MetadataTooLarge": (400, "Your metadata headers exceed the maximum allowed metadata size."),
     "MethodNotAllowed": (405, "The specified method is not allowed against this resource."),

@@ -5,7 +5,8 @@ Owns the list of headers. Whoever adds a feature takes its names out of here. Su
 
 from typing import Final
 
-from proxy.http.request import Request
+from multidict import CIMultiDictProxy
+
 from proxy.s3_api.errors import S3Error, not_implemented
 
 _LEADS: Final = (
@@ -31,9 +32,9 @@ _FALSE: Final = frozenset({"false", ""})
 STANDARD: Final = "STANDARD"
 
 
-def refuse_later(request: Request) -> None:
+def refuse_later(headers: CIMultiDictProxy[str]) -> None:
     """Refuse what is not there. Raises S3Error."""
-    for header, value in request.headers.items():
+    for header, value in headers.items():
         name = header.lower()
         if not name.startswith("x-amz-"):
             continue

@@ -12,6 +12,7 @@ from typing import Any, Final
 from proxy.http.request import Request
 from proxy.s3_api.checksums import (
     UNASKED,
+    Promise,
     Summing,
     check_form,
     read_base64,
@@ -70,7 +71,7 @@ class BodyReader:
             raise S3Error("InvalidRequest", "x-amz-trailer needs a body in chunks.")
         self.promise: Final = read_promise(headers, trailers) if is_summed else None
         self.summing: Final = Summing(UNASKED if self.promise is None else self.promise.algorithm)
-        self._md5 = _read_md5(headers.get("Content-MD5"))
+        self._md5 = read_md5(headers.get("Content-MD5"))
         self._sha256 = sha256() if self._proven.payload is Payload.SIGNED else None
 
     def _declared_size(self, headers: Mapping[str, str]) -> int:
@@ -121,18 +122,8 @@ class BodyReader:
                 "S3ComputedContentSHA256": self._sha256.hexdigest(),
             }
             raise S3Error("XAmzContentSHA256Mismatch", facts=facts)
-        if self._md5 is not None and self._md5.hex() != received_md5:
-            facts = {"ExpectedDigest": self._md5.hex(), "CalculatedDigest": received_md5}
-            raise S3Error("BadDigest", "The Content-MD5 you specified did not match what we received.", facts)
-        if self.promise is None:
-            return
-        algorithm, promised = self.promise.algorithm, self.promise.text
-        if self.promise.is_trailer:
-            promised = check_form(algorithm, trailers.get(algorithm.header, ""))
-        if promised != self.summing.text():
-            raise S3Error(
-                "BadDigest", f"The {algorithm.value} you specified did not match the calculated checksum."
-            )
+        check_md5(self._md5, received_md5)
+        check_promise(self.promise, self.summing, trailers)
 
     async def read_checked(self) -> bytes:
         """Return all of a small body, once it is what was promised. Raises S3Error, BodyError, SignatureRefused."""
@@ -171,10 +162,31 @@ class S3Upload:
         )
 
 
-def _read_md5(value: str | None) -> bytes | None:
+def read_md5(value: str | None) -> bytes | None:
+    """Read Content-MD5. Raises S3Error."""
     if value is None:
         return None
     digest = read_base64(value)
     if digest is None or len(digest) != 16:
         raise S3Error("InvalidDigest", facts={"Content-MD5": value[:100]})
     return digest
+
+
+def check_md5(promised: bytes | None, received_md5: str) -> None:
+    """Hold a body against its Content-MD5, where one was promised. Raises S3Error."""
+    if promised is not None and promised.hex() != received_md5:
+        facts = {"ExpectedDigest": promised.hex(), "CalculatedDigest": received_md5}
+        raise S3Error("BadDigest", "The Content-MD5 you specified did not match what we received.", facts)
+
+
+def check_promise(promise: Promise | None, summing: Summing, trailers: Mapping[str, str]) -> None:
+    """Hold a body's checksum against what was promised of it, ahead of it or behind. Raises S3Error."""
+    if promise is None:
+        return
+    algorithm, promised = promise.algorithm, promise.text
+    if promise.is_trailer:
+        promised = check_form(algorithm, trailers.get(algorithm.header, ""))
+    if promised != summing.text():
+        raise S3Error(
+            "BadDigest", f"The {algorithm.value} you specified did not match the calculated checksum."
+        )

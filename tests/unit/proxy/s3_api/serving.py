@@ -69,7 +69,7 @@ def make_store(page_items: int = 10_000) -> FakeStore:
     return FakeStore(Clock(now_us, 1), page_items=page_items)
 
 
-def make_api(store: FakeStore, region: str = REGION) -> S3Api:
+def make_api(store: FakeStore, region: str = REGION, takes_version_2: bool = True) -> S3Api:
     buckets = Buckets(store.containers, store.objects, store.clock.now_us, time.monotonic)
     kept = Registered(store.accounts, RegisteredContainers(store.containers, buckets), store.objects)
     uploads = Multipart(
@@ -77,7 +77,15 @@ def make_api(store: FakeStore, region: str = REGION) -> S3Api:
     )
     return S3Api(
         Surroundings(
-            kept, buckets, uploads, KeyHolders(), Rules(region), DOMAIN, now_us, "host", PART_BYTES_MIN
+            kept,
+            buckets,
+            uploads,
+            KeyHolders(),
+            Rules(region, takes_version_2),
+            DOMAIN,
+            now_us,
+            "host",
+            PART_BYTES_MIN,
         )
     )
 

@@ -63,7 +63,7 @@ async def test_an_error_to_a_head_has_no_body_and_the_connection_goes_on(s3: S3)
         ("PUT", "/box/a%00b", 400, "InvalidURI"),
         ("PUT", "/box/%ff", 400, "InvalidURI"),
         ("PATCH", "/box", 405, "MethodNotAllowed"),
-        ("POST", "/box", 501, "NotImplemented"),
+        ("POST", "/box", 412, "PreconditionFailed"),
         ("GET", "/box?delete", 405, "MethodNotAllowed"),
         ("DELETE", "/box?acl", 405, "MethodNotAllowed"),
         ("PUT", "/", 405, "MethodNotAllowed"),
