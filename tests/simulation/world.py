@@ -50,6 +50,8 @@ from tests.simulation.store_cluster import (
 )
 from tests.simulation.syncing_store import SYNC_S, SyncingStore
 
+UNDER_WAY_S: Final = 5.0
+"""For what clients that died had under way to arrive, or to be given up."""
 PAID_WITHIN_S: Final = 6 * (GRACE_S + GRACE_SPREAD_S + WALK_S)
 """After the last trouble has ended."""
 
@@ -315,6 +317,7 @@ class World:
         self.loss_chance = 0.0
         self.cluster.network.mend()
         last = await self._proxy("proxy-last", 0.0)
+        await asyncio.sleep(UNDER_WAY_S)
         await self._wait_paid()
         await self._read_in_the_end(last)
         for seen in self.seen:
