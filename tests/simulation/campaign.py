@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -65,15 +65,25 @@ def smallest(plan: Plan) -> Plan:
 
 def try_seeds(seeds: range, mutant: Mutant | None = None) -> list[Failure]:
     """Run seeds in this process; a failing one is reported with its smallest plan, the others go on."""
-    logging.disable(logging.CRITICAL)  # troubles are what these runs are made of
     found = []
-    with mutated(mutant):
+    with mutated(mutant), _quietly():
         for seed in seeds:
             if wrong_of(plans.draw(seed))[0]:
                 plan = smallest(plans.draw(seed))
                 wrong, story = wrong_of(plan)
                 found.append(Failure(seed, "\n".join([str(plan), *wrong, story])))
     return found
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Log nothing: troubles are what these runs are made of."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 # --- the journal ------------------------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ DEVICES: Final = 3
 OTHERS: Final = 2
 PROXIES: Final = 3
 NAMES: Final = (b"a", b"b/1", b"b/2", b"c")
+DUE: Final = b"due"
+"""Is only ever put, each time to be deleted before long."""
 FAULTS_END_S: Final = 30.0
 
 
@@ -124,9 +126,10 @@ def draw(seed: int) -> Plan:
 
 def _draw_step(random: Random, number: int, busy: float) -> Step:
     (kind,) = random.choices([kind for kind, _ in _KINDS], [weight for _, weight in _KINDS])
+    name = random.choice(NAMES[: random.choice((1, 2, 4))])
     return Step(
         kind,
-        random.choice(NAMES[: random.choice((1, 2, 4))]),
+        DUE if kind is Kind.PUT and random.random() < 0.15 else name,
         number,
         random.expovariate(1 / busy),
         random.expovariate(1 / 0.03) if random.random() < 0.07 else None,

@@ -2,7 +2,7 @@
 
 The real stores of several proxies, and in each device's process the real service, updater and quorum client, in one process
 and in virtual time. Clients write, delete, describe, swap, read and list; troubles come and go. Then they end, and within a
-bounded time nothing may be owed, every listing must show what can be read, and every history must be linearizable.
+bounded time nothing may be owed or due, every listing must show what can be read, and every history must be linearizable.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from hashlib import md5
 from random import Random
 from typing import Final
+from uuid import UUID
 
 from proxy.cluster.register import Registers
 from proxy.store.errors import (
@@ -24,17 +25,31 @@ from proxy.store.errors import (
 )
 from proxy.store.store import Store
 from proxy.store.values import Description, ListedObject, ObjectInfo
+from storage_node.expirer import Expirer
 from storage_node.keys import Due
 from storage_node.keys import Key as StoredKey
+from storage_node.mender import Mender
 from storage_node.service import DeviceService
-from storage_node.updater import GRACE_S, GRACE_SPREAD_S, WALK_S, Updater
+from storage_node.turns import turns_of
+from storage_node.updater import Updater
 from swiftlike.node_calls import Query, objects
 from swiftlike.rpc.simulated import SimulatedHost, SimulatedNetwork, Weather
 from swiftlike.rpc.transport import TcpAddress
 from swiftlike.rpc.virtual_time import run_in_virtual_time
 from swiftlike.timestamps import Clock
 from tests.simulation.linearizability import Call, Ended, Kind, Value, is_linearizable
-from tests.simulation.plans import DEVICES, FAULTS_END_S, NAMES, OTHERS, PROXIES, Fault, Plan, Step, Trouble
+from tests.simulation.plans import (
+    DEVICES,
+    DUE,
+    FAULTS_END_S,
+    NAMES,
+    OTHERS,
+    PROXIES,
+    Fault,
+    Plan,
+    Step,
+    Trouble,
+)
 from tests.simulation.quorum_cluster import SECRET, Cluster, LossyTransport, SimulatedDevice
 from tests.simulation.seen_in_listings import Seen, wrong_in
 from tests.simulation.store_cluster import (
@@ -45,6 +60,7 @@ from tests.simulation.store_cluster import (
     Sent,
     create,
     named,
+    now_us,
     read_body,
     soon,
 )
@@ -52,8 +68,10 @@ from tests.simulation.syncing_store import SYNC_S, SyncingStore
 
 UNDER_WAY_S: Final = 5.0
 """For what clients that died had under way to arrive, or to be given up."""
-PAID_WITHIN_S: Final = 6 * (GRACE_S + GRACE_SPREAD_S + WALK_S)
-"""After the last trouble has ended."""
+DONE_WITHIN_S: Final = 240.0
+"""For the jobs of all devices, after the last trouble has ended: three walks of the slowest."""
+DUE_WITHIN_S: Final = 8.0
+"""Until what is to be deleted at a time is."""
 
 
 @dataclass(slots=True)
@@ -118,6 +136,7 @@ class WorldDevice(SimulatedDevice):
     def __init__(self, cluster: Cluster, number: int) -> None:
         super().__init__(cluster, number)
         self._cluster = cluster
+        self._number = number
         self.store = SyncingStore(self.name, cluster.layout, cluster.read_us(), cluster.random)
 
     async def boot(self, host: SimulatedHost) -> None:
@@ -131,8 +150,12 @@ class WorldDevice(SimulatedDevice):
                 quorum_client(cluster, host, 0.0, lambda: 0.0) as client,
             ):
                 await server.listen(TcpAddress(host.name, 6200))
-                updater = Updater(self.store, client.payer, cluster.read_us(), cluster.random)
-                await updater.run()
+                read_us, uuid = cluster.read_us(), UUID(int=self._number + 1)
+                turn = turns_of(self.shelf.ring, uuid)
+                tasks.create_task(Updater(self.store, client.payer, read_us, cluster.random).run())
+                tasks.create_task(Expirer(self.store, client.expiring, turn, read_us).run())
+                tasks.create_task(Mender(self.store, client.mending, uuid).run())
+                await asyncio.Event().wait()
 
 
 @dataclass
@@ -185,7 +208,8 @@ class World:
             return
         expected = self._heard_of(step) if step.kind is Kind.SWAP else None
         call = Call(step.kind, now(), step.number, expected)
-        self.histories[step.name].append(call)
+        if step.name != DUE:
+            self.histories[step.name].append(call)
         try:
             call.outcome = await self._ask(store, step, call)
         except OutcomeUnknown:
@@ -201,6 +225,9 @@ class World:
     async def _ask(self, store: Store, step: Step, call: Call) -> Ended:
         name = named(step.name)
         match call.kind:
+            case Kind.PUT if step.name == DUE:
+                due_us = now_us() + int(step.dice * DUE_WITHIN_S * 1e6)
+                await store.objects.put(name, Sent(b"due", delete_at_us=due_us), deadline=soon())
             case Kind.PUT:
                 await store.objects.put(name, _sent(step), deadline=soon())
             case Kind.SWAP:
@@ -240,7 +267,8 @@ class World:
             shown = {}
             for item in page.items:
                 assert isinstance(item, ListedObject)
-                shown[item.name] = self._listed_value(item)
+                if item.name != DUE:
+                    shown[item.name] = self._listed_value(item)
             self.seen.append(Seen(began, now(), marker, page.more, shown))
             if page.more is None:
                 return
@@ -318,7 +346,7 @@ class World:
         self.cluster.network.mend()
         last = await self._proxy("proxy-last", 0.0)
         await asyncio.sleep(UNDER_WAY_S)
-        await self._wait_paid()
+        await self._wait_done()
         await self._read_in_the_end(last)
         for seen in self.seen:
             self.wrong += wrong_in(seen, self.histories)
@@ -328,15 +356,22 @@ class World:
             if not is_linearizable(history)
         ]
 
-    async def _wait_paid(self) -> None:
-        for _ in range(int(PAID_WITHIN_S)):
-            if not self._debts():
+    async def _wait_done(self) -> None:
+        """Wait until no job has anything left to do."""
+        left = self._left()
+        for _ in range(int(DONE_WITHIN_S)):
+            if not any(left.values()):
                 return
             await asyncio.sleep(1)
-        self.wrong.append(f"{self._debts()} debts were not paid within {PAID_WITHIN_S:.0f} s")
+            left = self._left()
+        self.wrong.append(f"after {DONE_WITHIN_S:.0f} s without troubles there is still work to do: {left}")
 
-    def _debts(self) -> int:
-        return sum(len(device.store.due(Due.DEBT, 2**62, 1_000)) for device in self.cluster.devices)
+    def _left(self) -> dict[str, int]:
+        stores = [self.cluster.devices[owner].store for owner in self.cluster.owners]
+        return {
+            "debts": sum(len(store.due(Due.DEBT, 2**62, 1_000)) for store in stores),
+            "due": sum(len(store.due(Due.DELETE, 2**62, 1_000)) for store in stores),
+        }
 
     async def _read_in_the_end(self, store: Store) -> None:
         now = asyncio.get_running_loop().time
@@ -352,6 +387,8 @@ class World:
             history.append(call)
             if call.found is not None:
                 there[name] = call.found
+        if await read_value(store, DUE) is not None:
+            self.wrong.append("what is past its time can be read in the end")
         for each in (*self.stores, store):
             try:
                 page = await each.containers.list(CONTAINER, Query(), deadline=soon())
