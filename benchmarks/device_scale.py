@@ -166,21 +166,27 @@ def main(count: int, rounds: int, seconds: float, directory: Path | None, json_f
     row_counts = [SMALL_ROWS, count // 10, count]
     try:
         objects = measure_objects(scratch, count, rounds, seconds)
+        rows = [row.cells() for row in judge_objects(objects, count)]
+        small = min(SMALL_OBJECTS, count)
+        click.echo(table(["", "goal", f"{small:,} objects", f"{count:,} objects", ""], rows))
+        _keep(json_file, {"objects": objects})
         listings = measure_listings(scratch, row_counts, seconds)
     except MeasurementError as error:
         raise click.ClickException(f"a measurement failed: {error}") from None
     finally:
         shutil.rmtree(scratch)
-    if json_file is not None:
-        json_file.write_text(json.dumps({"objects": objects, "listings": listings}, indent=2))
-    rows = [row.cells() for row in judge_objects(objects, count)]
-    small = min(SMALL_OBJECTS, count)
-    click.echo(table(["", "goal", f"{small:,} objects", f"{count:,} objects", ""], rows))
+    _keep(json_file, {"objects": objects, "listings": listings})
     pages = judge_pages(listings, row_counts)
     click.echo()
     click.echo(table(["", "goal", *(f"{rows:,} rows" for rows in row_counts), "last / first", ""], pages))
     click.echo(f"\nrows were filled at {listings['fill_per_s']:,.0f}/s")
     sys.exit(1 if any(cells[-1] == "missed" for cells in [*rows, *pages]) else 0)
+
+
+def _keep(json_file: Path | None, figures: dict[str, Figures]) -> None:
+    """Write down what was measured so far: a long run that fails late keeps its first half."""
+    if json_file is not None:
+        json_file.write_text(json.dumps(figures, indent=2))
 
 
 if __name__ == "__main__":
