@@ -125,7 +125,7 @@ OPEN = encode(Kind.OPEN, 1, ("take", 1000, 1024, {}))
         pytest.param(Channel.STREAMS, OPEN + OPEN, "too early", id="two streams at once"),
         pytest.param(
             Channel.STREAMS,
-            OPEN + (encode(Kind.DATA, 1, {}, BIG) + BIG) * 2,
+            OPEN + (encode(Kind.DATA, 1, {}, BIG) + BIG) * (RpcLimits().stream_window_bytes // len(BIG)),
             "overdrew",
             id="more than the window",
         ),
