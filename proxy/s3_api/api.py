@@ -71,8 +71,10 @@ _OBJECT: Final[Mapping[tuple[str, str], Handler]] = {
 }
 """What is done, by method and sub-resource."""
 
-_BUCKET_PARTS: Final = frozenset({name for _, name in _BUCKET} | BUCKET_PROBES) - {""}
-_OBJECT_PARTS: Final = frozenset({name for _, name in _OBJECT} | OBJECT_PROBES) - {""}
+_PARTS: Final = (
+    frozenset(name for table in (_BUCKET, _OBJECT) for _, name in table) | BUCKET_PROBES | OBJECT_PROBES
+) - {""}
+"""All sub-resources, whatever they are of: what a bucket has and an object has not is refused there, never taken for the object."""
 _NOTHING: Final = frozenset[str]()
 _METHODS: Final = "GET, HEAD, PUT, POST, DELETE"
 
@@ -127,12 +129,12 @@ class S3Api:
     def _handler(self, request: Request, resource: Resource) -> Handler:
         """Return what answers a request. Raises S3Error, TargetRefused."""
         if resource.key:
-            table, parts, probes, probe = _OBJECT, _OBJECT_PARTS, OBJECT_PROBES, probe_object
+            table, probes, probe = _OBJECT, OBJECT_PROBES, probe_object
         elif resource.bucket:
-            table, parts, probes, probe = _BUCKET, _BUCKET_PARTS, BUCKET_PROBES, probe_bucket
+            table, probes, probe = _BUCKET, BUCKET_PROBES, probe_bucket
         else:
-            table, parts, probes, probe = _SERVICE, _NOTHING, _NOTHING, probe_bucket
-        part = part_of(request.query, parts) if request.target.raw_query else ""
+            table, probes, probe = _SERVICE, _NOTHING, probe_bucket
+        part = part_of(request.query, _PARTS) if request.target.raw_query else ""
         handler = table.get((request.method, part))
         if handler is not None:
             return handler

@@ -210,6 +210,8 @@ async def read_new_acl(ask: Ask, account: bytes) -> dict[str, str]:
     """Return the ACL that a request brings, in headers or in XML, for something that an account owns. Raises S3Error."""
     document = await ask.read_xml("AccessControlPolicy")
     if document is None:
+        if "x-amz-acl" not in ask.headers and not read_headers(ask.headers):
+            raise S3Error("MissingSecurityHeader", facts={"MissingHeaderName": "x-amz-acl"})
         return read_acl(ask.headers)
     if read_headers(ask.headers) or "x-amz-acl" in ask.headers:
         raise S3Error("InvalidRequest", "An ACL comes in headers or in a document, not in both.")

@@ -344,6 +344,32 @@ async def test_a_probe_of_a_bucket_is_answered_as_by_one_without_that_configurat
     assert code_of(await s3.ask("GET", f"/none?{name}")) == "NoSuchBucket"
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "POST", "DELETE"])
+async def test_what_belongs_to_buckets_or_objects_alone_is_refused_of_the_other(s3: S3, method: str) -> None:
+    await s3.ask("PUT", "/box/o", b"hello")
+    of_buckets = ("versioning", "policy", "lifecycle", "cors", "location", "delete", "website", "versions")
+    of_objects = ("attributes", "restore", "retention", "legal-hold", "torrent", "select", "uploadId=x")
+    for path in (
+        *(f"/box/o?{name}" for name in of_buckets),
+        *(f"/box?{name}" for name in of_objects),
+        "/?acl",
+        "/?policy",
+    ):
+        answer = await s3.ask(method, path)
+        assert answer.status == 405, path
+        assert method == "HEAD" or code_of(answer) == "MethodNotAllowed"
+    assert (await s3.ask("GET", "/box/o")).body == b"hello", "a mistaken sub-resource is no upload"
+
+
+async def test_an_acl_that_nobody_says_changes_nothing(s3: S3) -> None:
+    await s3.ask("PUT", "/box?acl", headers={"x-amz-acl": "public-read"})
+    await s3.ask("PUT", "/box/o", b"x", headers={"x-amz-acl": "public-read"})
+    for path in ("/box", "/box/o"):
+        answer = await s3.ask("PUT", f"{path}?acl")
+        assert (answer.status, code_of(answer)) == (400, "MissingSecurityHeader")
+        assert (await s3.ask("GET", path, who="")).status == 200
+
+
 async def test_a_configuration_that_is_not_there_can_be_deleted(s3: S3) -> None:
     for name in ("cors", "lifecycle", "policy", "tagging", "website", "encryption"):
         assert (await s3.ask("DELETE", f"/box?{name}")).status == 204
