@@ -80,7 +80,7 @@ def as_page(ready: Ready) -> str:
     if user.s3_access_key:
         lines += [
             f"  AWS_ACCESS_KEY_ID={user.s3_access_key} AWS_SECRET_ACCESS_KEY={shlex.quote(user.s3_secret_key)} \\",
-            f"    aws --region {ready.region} --endpoint-url {ready.endpoint} s3 ls     (the S3 API is not there yet)",
+            f"    aws --region {ready.region} --endpoint-url {ready.endpoint} s3 ls s3://first",
         ]
     lines += ["", "Ctrl-C ends it. Started again on the same directory, it comes up with everything in it."]
     return "\n".join(lines)

@@ -38,7 +38,12 @@ def test_people_get_commands_that_a_shell_takes_as_they_are() -> None:
     curl, swift = (shlex.split(line) for line in commands[:2])
     assert (curl[0], "X-Auth-Key: it's$5" in curl) == ("curl", True)
     assert (swift[0], swift[swift.index("-K") + 1]) == ("swift", "it's$5")
-    assert "AWS_SECRET_ACCESS_KEY=looking/glass" in commands[2]
+    aws = shlex.split(commands[2].removesuffix("\\") + commands[3])
+    assert aws[:2] == ["AWS_ACCESS_KEY_ID=AKALICE", "AWS_SECRET_ACCESS_KEY=looking/glass"]
+    assert (aws[2], aws[-3:]) == ("aws", ["s3", "ls", "s3://first"]), (
+        "it lists what the line before it uploaded"
+    )
+    assert {"--endpoint-url", "http://127.0.0.1:8080", "--region", "us-east-1"} <= set(aws)
 
 
 @pytest.mark.parametrize(
