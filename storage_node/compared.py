@@ -44,8 +44,11 @@ _COPY_BYTES: Final = 512
 class Healing(Protocol):
     """The replicator of this device, as far as others may speak to it."""
 
-    def hint(self, table: bytes, partition: int, device: int | None) -> None:
-        """Compare a partition soon: with this device of its ring as soon as that answers, or with all its owners."""
+    def hint(self, table: bytes, partition: int, device: int | None, *, one_way: bool = False) -> None:
+        """Compare a partition soon: with this device of its ring as soon as that answers, or with all its owners.
+
+        `one_way`: that device has compared already, and need not hear what it lacks.
+        """
 
     def caught_up(self, table: bytes) -> CaughtUp:
         """Say how far the device is with a table's ring."""
@@ -81,7 +84,7 @@ class ComparedCalls:
             (Method.COPIES, self._copies, placed),
             (Method.LISTINGS, self._listings, placed | {"partition", "after", "incarnation", "limit"}),
             (Method.SPAN_DIGESTS, self._span_digests, listed),
-            (Method.HINT, self._hint, placed | {"partition", "device"}),
+            (Method.HINT, self._hint, placed | {"partition", "device", "one_way"}),
             (Method.CAUGHT_UP, self._caught_up, placed),
         ]
 
@@ -157,13 +160,19 @@ class ComparedCalls:
     async def _copies(self, call: Call, fields: Fields) -> Reply:
         """Answer with copies of the first keys, as many as fit; `served` tells how many of the keys that were."""
         table = self._table(fields)
-        paths = self._paths(call, fields, table)
-        versions = await self._store.scan(self._store.versions_of, table, paths)
+        asked = fields.items((bytes, bytes))
+        if len(asked) > PAGE_ITEMS_MAX or not all(
+            is_path(table, path) and len(had) == 16 for path, had in asked
+        ):
+            fields.refuse(
+                f"the body must be {PAGE_ITEMS_MAX} paths of table {table!r} at most, each with a body id"
+            )
+        versions = await self._store.scan(self._store.versions_of, table, [path for path, _ in asked])
         left = RPC_BODY_BYTES_MAX - 16 * 1024
         copies: list[tuple[Any, ...]] = []
         served = 0
-        for held in versions:
-            copy = await self._copy(Key(table, held.path), owes=held.owes)
+        for held, (_, had) in zip(versions, asked, strict=True):
+            copy = await self._copy(Key(table, held.path), had, owes=held.owes)
             if copy is not None:
                 left -= _COPY_BYTES + len(copy.path) + len(copy.entry.metadata) + len(copy.body or b"")
                 if left < 0 and copies:
@@ -172,8 +181,11 @@ class ComparedCalls:
             served += 1
         return Reply(header={"served": served}, body=pack_list(copies))
 
-    async def _copy(self, key: Key, *, owes: bool) -> HeldCopy | None:
-        """Read one entry with its body; a body that is damaged, or just moved, is one that is not there."""
+    async def _copy(self, key: Key, had: bytes, *, owes: bool) -> HeldCopy | None:
+        """Read one entry, with its body unless the asker has it.
+
+        A body that is damaged, or was just moved, is one that is not there.
+        """
         held, body = await self._store.find(key, COPY_INLINE_BYTES_MAX)
         entry = None if held is None else held.register.entry
         if held is None or entry is None:
@@ -181,7 +193,7 @@ class ComparedCalls:
         content, whole = None, held.location.held
         if body is not None:
             try:
-                content = await body.read(0, body.size)
+                content = None if entry.body_id == had else await body.read(0, body.size)
             except (BodyDamaged, BodyGone):
                 whole = False
             finally:
@@ -222,7 +234,7 @@ class ComparedCalls:
         device = fields.number("device", 0, 2**32 - 2) if fields.has("device") else None
         healing = self._healing()
         if healing is not None:
-            healing.hint(table, partition, device)
+            healing.hint(table, partition, device, one_way=fields.flag("one_way"))
         return Reply(header={"taken": healing is not None})
 
     async def _caught_up(self, call: Call, fields: Fields) -> Reply:

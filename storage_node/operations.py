@@ -24,7 +24,7 @@ from storage_node.rows import (
     sweep_rows,
     upsert_row,
 )
-from storage_node.store import Reclaimed, RowOffer
+from storage_node.store import Reclaimed, RowHeld, RowOffer
 from storage_node.tables import Change, Held, read_held
 from swiftlike.entries import Entry, Version, encode
 from swiftlike.node_calls import Acceptance, Promise, RowRefused, Standing
@@ -407,6 +407,40 @@ class Forget:
             hashed = change.layout.hashed(listing.parent.path)
             row = read_row(change.view, listing, hashed, name)
             if row is not None and row.ballot.micros < self.floor_us:
+                remove_row(change, listing, hashed, name)
+                gone += 1
+        return gone
+
+
+@dataclass(slots=True)
+class Release:
+    """Remove what a device need not hold any more, each only if it still is what was looked at, and owes nothing."""
+
+    table: bytes
+    versions: tuple[tuple[bytes, Version | None], ...]
+    rows: tuple[RowHeld, ...] = ()
+    body_bytes: int = 0
+    spends_reserve: bool = True
+
+    def apply(self, change: Change, bodies: Bodies) -> int:
+        """Remove them; return how many."""
+        gone = 0
+        for path, version in self.versions:
+            hashed = change.layout.hashed(path)
+            raw_key = keys.register_key(Key(self.table, path), hashed)
+            held = read_held(change.view, raw_key)
+            if held is None:
+                continue
+            entry = held.register.entry
+            if (None if entry is None else entry.version) != version:
+                continue
+            if entry is None or not change.owes(raw_key, entry):
+                change.put_register(raw_key, path, hashed, held, None)
+                gone += 1
+        for listing, name, ballot in self.rows:
+            hashed = change.layout.hashed(listing.parent.path)
+            row = read_row(change.view, listing, hashed, name)
+            if row is not None and row.ballot == ballot:
                 remove_row(change, listing, hashed, name)
                 gone += 1
         return gone

@@ -40,8 +40,11 @@ from storage_node.housekeeping import keep_house
 from storage_node.jobs import Job
 from storage_node.mender import Mender, Mending
 from storage_node.metrics import DeviceMetrics
+from storage_node.replicator import Replicator
 from storage_node.rings import RingSet
 from storage_node.service import DeviceService, Surroundings
+from storage_node.sharing import shares_of
+from storage_node.taking import Settling
 from storage_node.turns import turns_of
 from storage_node.updater import Payer, Updater
 from storage_node.voting import founding_partitions
@@ -56,11 +59,12 @@ from swiftlike.config import (
     load_host,
 )
 from swiftlike.listed import Payment
+from swiftlike.rpc.client import Client
 from swiftlike.rpc.network import SocketNetwork
 from swiftlike.rpc.server import Server
 from swiftlike.rpc.transport import Address, TcpAddress, UnixAddress
 from swiftlike.supervision import READY, REFUSED, allow_descriptors, end_with, tell
-from swiftlike.tls import renew, server_context
+from swiftlike.tls import calling_network, renew, server_context
 
 log: Final = logging.getLogger("storage_node.process")
 
@@ -83,6 +87,10 @@ class Quorums(Protocol):
     @property
     def mending(self) -> Mending:
         """Brings bodies that are missing."""
+
+    @property
+    def settling(self) -> Settling:
+        """Carries keys through that stand under a promise."""
 
 
 OpenQuorums: TypeAlias = Callable[
@@ -174,6 +182,7 @@ class DeviceProcess:
         self._open_quorums = open_quorums
         self._updater: Updater | None = None
         self._jobs: dict[str, Job] = {}
+        self._replicator: Replicator | None = None
         self._path = path
         self._host = host
         self._storage = storage
@@ -227,6 +236,7 @@ class DeviceProcess:
             has_room=lambda size: self._free_bytes() - size > self._storage.reserve_bytes,
             health=lambda: self._health(device, rings, server),
             stats=lambda: self._stats(device, service, server),
+            healing=lambda: self._replicator,
             metrics=lambda: metrics.text(),
         )
         service = DeviceService(device, rings.layout, rings, surroundings)
@@ -279,7 +289,7 @@ class DeviceProcess:
         Nothing, where no quorum client was handed in.
         """
         if self._open_quorums is None:
-            await asyncio.Event().wait()
+            await self._replicate(device, rings, None)
             return
 
         def end(error: BaseException | None) -> None:
@@ -297,6 +307,23 @@ class DeviceProcess:
                 jobs.create_task(self._updater.run())
                 jobs.create_task(expirer.run())
                 jobs.create_task(mender.run())
+                jobs.create_task(self._replicate(device, rings, quorums.settling))
+
+    async def _replicate(self, device: Device, rings: RingSet, settling: Settling | None) -> None:
+        """Keep this device and the other owners the same, until cancelled."""
+        random = Random(SystemRandom().getrandbits(64))
+        async with Client(calling_network(self._host.tls), self._cluster.secret) as transport:
+            self._replicator = Replicator(
+                device,
+                device.uuid,
+                rings,
+                transport,
+                settling,
+                random,
+                on_thread=lambda ring, uuid: asyncio.to_thread(shares_of, ring, uuid),
+            )
+            self._jobs["replicator"] = self._replicator
+            await self._replicator.run()
 
     async def _take_ring(self, device: Device, table: bytes, ring: Ring) -> None:
         """Vote at once where the ring says that nothing can have been missed; elsewhere only catch-up gives a vote."""
@@ -311,6 +338,8 @@ class DeviceProcess:
             return
         if granted:
             log.info("votes on %d founding partitions of ring %s, epoch %d", granted, ring.name, ring.epoch)
+        if self._replicator is not None:
+            self._replicator.look_at_rings()
 
     def _ended(self, sentence: str, task: "asyncio.Task[None]") -> None:
         """What goes on until the end has ended by itself, and so must the process."""

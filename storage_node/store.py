@@ -10,7 +10,7 @@ call is cancelled, the change may still happen.
 
 from collections.abc import AsyncIterator, Callable, Container, Sequence
 from dataclasses import dataclass
-from typing import ParamSpec, Protocol, TypeVar
+from typing import NamedTuple, ParamSpec, Protocol, TypeVar
 
 from storage_node.auditing import AuditedBuckets, AuditedListings, AuditedValues, RangeOf
 from storage_node.keys import ACCOUNTS, Due, DueDelete, Key, Layout, Listing
@@ -107,6 +107,14 @@ class RowOffer:
         return Listing(self.parent, self.entry.ballot.incarnation)
 
 
+class RowHeld(NamedTuple):
+    """One row and its ballot."""
+
+    listing: Listing
+    name: bytes
+    ballot: Ballot
+
+
 @dataclass(frozen=True, slots=True)
 class Reclaimed:
     """What a slice of reclaim did."""
@@ -184,6 +192,11 @@ class Store(Protocol):
         rows: Sequence[tuple[Listing, bytes]] = (),
     ) -> int:
         """Remove registers and rows below a floor that no voter holds, at an owner that does not vote; return how many."""
+
+    async def release(
+        self, table: bytes, versions: Sequence[tuple[bytes, Version | None]], rows: Sequence[RowHeld] = ()
+    ) -> int:
+        """Remove registers and rows that the device need not hold, each only if it still is this version; return how many."""
 
     async def reclaim(self, table: bytes, partition: int, limit: int) -> Reclaimed:
         """Forget tombstones and lone promises below the partition's floor, up to `limit` of them."""

@@ -17,7 +17,7 @@ from storage_node.keys import Due, DueDelete, Key, Layout, Listing
 from storage_node.keyvalues import Reading
 from storage_node.operations import Content, Operation
 from storage_node.recounting import RecountBucket, RecountRange, Remember
-from storage_node.store import Offered, Reclaimed, RowOffer
+from storage_node.store import Offered, Reclaimed, RowHeld, RowOffer
 from storage_node.tables import Held, PartitionKey
 from swiftlike.digests import Digest
 from swiftlike.entries import Entry, Version
@@ -140,6 +140,13 @@ class TableStore(ABC):
         """Remove registers and rows below a floor that no voter holds, at an owner that does not vote; return how many."""
         forget = operations.Forget(table, partition, floor_us, tuple(paths), tuple(rows))
         answer: int = await self._submit(forget)
+        return answer
+
+    async def release(
+        self, table: bytes, versions: Sequence[tuple[bytes, Version | None]], rows: Sequence[RowHeld] = ()
+    ) -> int:
+        """Remove registers and rows that the device need not hold, each only if it still is this version; return how many."""
+        answer: int = await self._submit(operations.Release(table, tuple(versions), tuple(rows)))
         return answer
 
     async def reclaim(self, table: bytes, partition: int, limit: int) -> Reclaimed:

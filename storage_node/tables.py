@@ -205,8 +205,8 @@ def _first_held(
     least: int,
 ) -> int | None:
     """Return the first partition from `least` on of which something stands in a table."""
-    for key, _ in view.scan(start, end):
-        if len(key) == HEAD_KEY_BYTES:
+    for key, raw in view.scan(start, end):
+        if len(key) == HEAD_KEY_BYTES or (is_listing and not Sums.decode(raw).rows_and_tombstones):
             continue
         if power <= keys.BUCKET_BITS:
             return keys.bucket_in(key) >> (keys.BUCKET_BITS - power)

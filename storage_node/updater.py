@@ -93,11 +93,18 @@ class Updater:
 
     async def _pay_all(self, debts: list[tuple[Key, Version]]) -> None:
         gate = asyncio.Semaphore(DEBTS_AT_ONCE)
+        over: list[tuple[Key, Version]] = []
 
         async def pay(key: Key, version: Version) -> None:
             async with gate:
-                self.ended[await self._payer.pay(key.table, key.path, version, TIMEOUT_S)] += 1
+                ended = await self._payer.pay(key.table, key.path, version, TIMEOUT_S)
+            self.ended[ended] += 1
+            if ended is not Payment.LATER:
+                over.append((key, version))
 
         async with asyncio.TaskGroup() as payments:
             for key, version in debts:
                 payments.create_task(pay(key, version))
+        if over:
+            # The payer clears debts at the owners, of which this device may be none any more.
+            await self._store.pay(over)

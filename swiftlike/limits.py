@@ -143,6 +143,27 @@ MENDED_BYTES_PER_S: Final = 32 * 1024**2
 MENDS_WAITING_MAX: Final = 10_000
 """Bodies found bad that wait for the mender; what is above is on the list of what is missing all the same."""
 
+HEALED_PER_S: Final = 4_000
+"""Entries and rows that a device takes from its peers, at most: whoever puts and gets has the right of way."""
+
+HEALED_BYTES_PER_S: Final = 64 * 1024**2
+"""Bytes of bodies that it takes, at most."""
+
+COPIES_AT_ONCE: Final = 64
+"""Copies that a device's replicator offers to its own acceptors at the same time: they share commits."""
+
+RANGES_AT_ONCE: Final = 4
+"""Ranges of one partition that are compared with one peer at the same time."""
+
+PARTITIONS_AT_ONCE: Final = 4
+"""Partitions that a device heals at the same time."""
+
+PEERS_AT_ONCE: Final = 8
+"""Peers that a device compares with at the same time."""
+
+HINTS_MAX: Final = 20_000
+"""Partitions that a device was told to compare and has not yet; above it, the next pass finds them."""
+
 OLD_INDEX_AGE_US: Final = 7 * 86_400 * 1_000_000
 """How long the index that a rebuild set aside is kept, for a second thought."""
 

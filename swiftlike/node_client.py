@@ -308,9 +308,14 @@ class NodeClient:
         reply = await self._call(Method.VERSIONS_OF, self._placed(table), pack_list(paths))
         return list(map(HeldVersion.of, unpack_list(reply.body)))
 
-    async def copies(self, table: bytes, paths: Sequence[bytes]) -> tuple[list[HeldCopy], int]:
-        """Return copies of what stands at the first of these keys, and how many of the keys were looked at."""
-        reply = await self._call(Method.COPIES, self._placed(table), pack_list(paths))
+    async def copies(
+        self, table: bytes, wanted: Sequence[tuple[bytes, WriteId]]
+    ) -> tuple[list[HeldCopy], int]:
+        """Return copies of what stands at the first of these keys, and how many of the keys were looked at.
+
+        Each with the body that the caller has already, NO_WRITE for none: that one is not sent.
+        """
+        reply = await self._call(Method.COPIES, self._placed(table), pack_list(wanted))
         found = self._parse(Method.COPIES, reply, lambda: list(map(HeldCopy.of, unpack_list(reply.body))))
         return found, reply.header["served"]
 
@@ -336,11 +341,18 @@ class NodeClient:
         reply = await self._call(Method.SPAN_DIGESTS, header, pack_list(bounds))
         return list(map(Digest.decode, unpack_list(reply.body)))
 
-    async def hint(self, table: bytes, partition: int, device: int | None = None) -> bool:
-        """Have a device compare a partition with another one of its ring, or with all owners; say whether it will."""
+    async def hint(
+        self, table: bytes, partition: int, device: int | None = None, *, one_way: bool = False
+    ) -> bool:
+        """Have a device compare a partition with another one of its ring, or with all owners; say whether it will.
+
+        `one_way`: it need not tell that other one what it lacks.
+        """
         header = self._placed(table) | {"partition": partition}
         if device is not None:
             header["device"] = device
+        if one_way:
+            header["one_way"] = True
         return bool((await self._call(Method.HINT, header)).header["taken"])
 
     async def caught_up(self, table: bytes) -> CaughtUp:

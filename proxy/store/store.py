@@ -29,6 +29,7 @@ from proxy.store.object_listing import ObjectListing
 from proxy.store.objects import Objects
 from proxy.store.payer import Payer
 from proxy.store.rows import Rows
+from proxy.store.settling import Settling
 from proxy.store.usage import UsageCarrier
 from swiftlike.config import PolicyConfig
 from swiftlike.limits import CONTAINERS_CACHED_MAX
@@ -82,6 +83,7 @@ class Store:
             registers, containers, listing, self.objects.replacing, self.debts, self.usage
         )
         self.mending: Final = Mending(registers)
+        self.settling: Final = Settling(registers)
         self._jobs: list[asyncio.Task[None]] = []
         self._tasks = asyncio.TaskGroup()
 

@@ -248,11 +248,16 @@ class LossyTransport:
 
 
 def ring_fields(
-    owners: Sequence[int], devices: int, *, moving: Mapping[int, Sequence[int]] | None = None
+    owners: Sequence[int],
+    devices: int,
+    *,
+    moving: Mapping[int, Sequence[int]] | None = None,
+    uuids: Mapping[int, UUID] | None = None,
 ) -> RingFields:
-    """A ring of one partition."""
+    """A ring of one partition; `uuids` are of disks that were replaced."""
+    bound = {number: UUID(int=number + 1) for number in range(devices)} | dict(uuids or {})
     table = [
-        Device(DeviceId(number), 1, number, f"device-{number}", 6200, "sd", 100.0, uuid=UUID(int=number + 1))
+        Device(DeviceId(number), 1, number, f"device-{number}", 6200, "sd", 100.0, uuid=bound[number])
         for number in range(devices)
     ]
     return fields(table, [array("I", [owner]) for owner in owners], moving=dict(moving or {}))

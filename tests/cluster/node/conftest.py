@@ -57,7 +57,7 @@ class HeardHealing:
     def __init__(self) -> None:
         self.hints: list[tuple[bytes, int, int | None]] = []
 
-    def hint(self, table: bytes, partition: int, device: int | None) -> None:
+    def hint(self, table: bytes, partition: int, device: int | None, *, one_way: bool = False) -> None:
         self.hints.append((table, partition, device))
 
     def caught_up(self, table: bytes) -> CaughtUp:

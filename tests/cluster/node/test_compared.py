@@ -7,6 +7,7 @@ from swiftlike.digests import Digest
 from swiftlike.limits import COPY_INLINE_BYTES_MAX
 from swiftlike.node_calls import CONTAINERS, Code, PartitionDigests
 from swiftlike.node_client import NodeFailed
+from swiftlike.timestamps import NO_WRITE
 from tests.cluster.node.conftest import EPOCH, Node
 from tests.engine.samples import CONTAINER, CREATED, LAYOUT, OBJECTS, container, object_key, put, row
 
@@ -63,7 +64,7 @@ async def test_copies_bring_small_bodies_and_tell_of_large_and_of_missing_ones(n
     ):
         await node.client.offer(OBJECTS, object_key(name).path, entry, body, owing=owes)
     names = ("small", "absent", "owing", "lacking", "large")
-    copies, served = await node.client.copies(OBJECTS, [object_key(name).path for name in names])
+    copies, served = await node.client.copies(OBJECTS, [(object_key(name).path, NO_WRITE) for name in names])
     assert served == 5
     assert [(copy.entry, copy.whole, copy.owes, copy.body) for copy in copies] == [
         (small, True, False, b"small"),
@@ -71,6 +72,8 @@ async def test_copies_bring_small_bodies_and_tell_of_large_and_of_missing_ones(n
         (lacking, False, False, None),
         (large, True, False, None),
     ]
+    (copy,), _ = await node.client.copies(OBJECTS, [(object_key("small").path, small.body_id)])
+    assert (copy.whole, copy.body) == (True, None), "a body that the caller has is not sent"
 
 
 async def test_copies_stop_where_the_answer_is_full(node: Node) -> None:
@@ -78,9 +81,9 @@ async def test_copies_stop_where_the_answer_is_full(node: Node) -> None:
     paths = [object_key(f"o{at}").path for at in range(4)]
     for at, path in enumerate(paths):
         await node.client.offer(OBJECTS, path, put(at, body), body)
-    copies, served = await node.client.copies(OBJECTS, paths)
+    copies, served = await node.client.copies(OBJECTS, [(path, NO_WRITE) for path in paths])
     assert (len(copies), served) == (1, 1)
-    copies, served = await node.client.copies(OBJECTS, paths[1:])
+    copies, served = await node.client.copies(OBJECTS, [(path, NO_WRITE) for path in paths[1:]])
     assert copies[0].path == paths[1]
 
 

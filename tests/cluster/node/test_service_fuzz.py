@@ -80,7 +80,7 @@ def sound_calls() -> dict[Method, tuple[dict[str, Any], bytes]]:
         ),
         Method.VERSIONS: ({**placed, "bits": 4, "number": 3, "after": b"", "marked": True}, b""),
         Method.VERSIONS_OF: (placed, pack_list([object_key("o").path])),
-        Method.COPIES: (placed, pack_list([object_key("o").path])),
+        Method.COPIES: (placed, pack_list([(object_key("o").path, bytes(16))])),
         Method.LISTINGS: (
             {
                 "table": CONTAINERS,
@@ -92,7 +92,7 @@ def sound_calls() -> dict[Method, tuple[dict[str, Any], bytes]]:
             b"",
         ),
         Method.SPAN_DIGESTS: (listed, pack_list([b"", b"a", b"z"])),
-        Method.HINT: ({**part, "device": 2}, b""),
+        Method.HINT: ({**part, "device": 2, "one_way": True}, b""),
         Method.CAUGHT_UP: (placed, b""),
         Method.HEALTH: ({}, b""),
         Method.STATS: ({}, b""),

@@ -1,0 +1,150 @@
+"""Catching up: how an owner that does not vote comes to remember what it must, and then votes.
+
+Owns the order: the voters' standings; everything that enough of them hold, what stands under a promise settled first, debts
+with it; once more their standings; what all have forgotten is forgotten here; then the vote. One way for all who have no
+votes: a newcomer, a disk that was wiped, replaced or rebuilt, and one whose sync failed. What was taken stays taken, so an
+attempt that fails is gone on with by the next.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+from ring.device import DeviceId
+from storage_node.keys import ROWS_OF
+from storage_node.placing import Rings
+from storage_node.sharing import Shares, is_enough
+from storage_node.store import Store
+from storage_node.taking import Source, Taken, Taker, rows_there
+from swiftlike.limits import PAGE_ITEMS_MAX
+from swiftlike.node_calls import Query, Standing
+from swiftlike.node_client import NodeFailed
+
+log: Final = logging.getLogger(__name__)
+
+
+class CatchingUp:
+    """Catches up for one device."""
+
+    def __init__(self, store: Store, rings: Rings, taker: Taker) -> None:
+        self._store: Final = store
+        self._rings: Final = rings
+        self._taker: Final = taker
+
+    async def catch_up(
+        self, shares: Shares, table: bytes, partition: int, sources: Mapping[DeviceId, Source]
+    ) -> bool:
+        """Take a partition from all sources that vote, and vote when they were enough; say whether this owner votes now.
+
+        Raises RingChanged, DeviceFailed.
+        """
+        needs = shares.needs(partition)
+        standings = await self._standings(table, partition, sources)
+        if not is_enough(needs, standings.keys()):
+            return False
+        voters = {owner: sources[owner] for owner in standings}
+        ends = await asyncio.gather(
+            *(
+                self._take_all(table, partition, source, backwards=at % 2 == 1)
+                for at, source in enumerate(voters.values())
+            )
+        )
+        heard = {owner: source for (owner, source), end in zip(voters.items(), ends, strict=True) if end}
+        again = await self._standings(table, partition, heard)
+        if not is_enough(needs, again.keys()):
+            return False
+        floor_us = max(standing.floor_us for standing in again.values())
+        refusing_us = max(standing.refusing_us for standing in again.values())
+        mine = self._store.standing(table, partition)
+        try:
+            await self._forget(table, partition, floor_us, list(heard.values()))
+            if self._rings.epoch(table) != shares.ring.epoch:
+                return False
+            wanted = Standing(True, max(mine.floor_us, floor_us), max(mine.refusing_us, refusing_us))
+            await self._store.set_standing(table, partition, wanted, seen=mine)
+        except NodeFailed as failure:
+            log.info("partition %d of table %r is not caught up with yet: %s", partition, table, failure)
+            return False
+        return True
+
+    async def _standings(
+        self, table: bytes, partition: int, sources: Mapping[DeviceId, Source]
+    ) -> dict[DeviceId, Standing]:
+        """Return how those stand that answer and vote."""
+
+        async def ask(source: Source) -> Standing | None:
+            try:
+                return await source.client.standing(table, partition)
+            except NodeFailed:
+                return None
+
+        standings = await asyncio.gather(*map(ask, sources.values()))
+        return {
+            owner: standing
+            for owner, standing in zip(sources, standings, strict=True)
+            if standing is not None and standing.votes
+        }
+
+    async def _take_all(self, table: bytes, partition: int, source: Source, *, backwards: bool) -> bool:
+        """Take all that one voter holds; say whether nothing was left."""
+        taken = Taken()
+        try:
+            taken.add(
+                await self._taker.take_registers(
+                    table, partition, source, catching_up=True, backwards=backwards
+                )
+            )
+            taken.add(await self._taker.take_marked(table, partition, source))
+            if table in ROWS_OF:
+                taken.add(await self._taker.take_rows(table, partition, source, backwards=backwards))
+        except NodeFailed as failure:
+            log.info("partition %d of table %r was not all taken: %s", partition, table, failure)
+            return False
+        return taken.left == 0
+
+    async def _forget(self, table: bytes, partition: int, floor_us: int, voters: list[Source]) -> None:
+        """Remove what lies below the floor and no voter holds. Raises NodeFailed when one cannot tell."""
+        if not floor_us:
+            return
+        power = self._store.layout.part_powers[table]
+        after: bytes | None = b""
+        while after is not None:
+            page, after = await self._store.scan(
+                self._store.versions, table, power, partition, after, PAGE_ITEMS_MAX
+            )
+            old = [held.path for held in page if max(held.ballot.micros, held.promised.micros) < floor_us]
+            for source in voters:
+                there = await source.client.versions_of(table, old) if old else []
+                old = [held.path for held in there if held.version is None]
+            if old:
+                gone = await self._store.forget(table, partition, floor_us, old)
+                log.info(
+                    "forgot %d entries of partition %d of table %r, as all voters have",
+                    gone,
+                    partition,
+                    table,
+                )
+        if table in ROWS_OF:
+            await self._forget_rows(table, partition, floor_us, voters)
+
+    async def _forget_rows(self, table: bytes, partition: int, floor_us: int, voters: list[Source]) -> None:
+        for listing in await self._taker.listings_here(table, partition):
+            marker: bytes | None = b""
+            while marker is not None:
+                query = Query(marker=marker, tombstones=True, limit=PAGE_ITEMS_MAX)
+                page = await self._store.scan(self._store.list_rows, listing, query)
+                old = {
+                    row.name
+                    for row in page.rows
+                    if row.entry is not None and row.entry.ballot.micros < floor_us
+                }
+                for source in voters:
+                    if not old:
+                        break
+                    stop = max(old) + b"\0"
+                    old -= (await rows_there(source.client, listing, min(old), stop)).keys()
+                if old:
+                    rows = [(listing, name) for name in sorted(old)]
+                    await self._store.forget(table, partition, floor_us, (), rows)
+                marker = page.more

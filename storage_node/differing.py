@@ -1,0 +1,103 @@
+"""Differing: what one owner of a partition lacks of what another one holds, from their digests and versions.
+
+Pure. Owns how finely a partition is cut for comparison, which keys are taken, and which partition is healed first. Never asks,
+never copies.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+
+from ring.device import DeviceId
+from swiftlike.digests import Digest
+from swiftlike.entries import Entry
+from swiftlike.node_calls import HeldVersion
+
+BUCKET_ENTRIES: Final = 64
+"""Entries of one range of path hashes, about: two devices exchange the versions of a range that differs."""
+RANGES_BITS_MAX: Final = 13
+"""Ranges of one partition, as a power: their digests fit one answer."""
+BITS_MAX: Final = 24
+"""Beyond the buckets of an index a digest is a count of entries, and no cheaper than they are."""
+ROWS_BETWEEN: Final = 64
+"""Rows of one span of a listing, about."""
+
+
+class Different(NamedTuple):
+    """What a comparison of versions came to."""
+
+    taken: tuple[HeldVersion, ...]
+    """What the other owner holds, and is newer than what is held here, or whole where this one's body is missing."""
+    is_more_here: bool
+    """Something here is newer than what the other owner holds, or whole where its body is missing."""
+
+
+def cut_bits(part_power: int, entries: int) -> int:
+    """Return by how many leading bits of the path hash a partition of so many entries is cut into ranges."""
+    finer = max(0, (entries // BUCKET_ENTRIES).bit_length())
+    return max(part_power, min(part_power + min(finer, RANGES_BITS_MAX), BITS_MAX))
+
+
+def compare(here: Iterable[HeldVersion], there: Iterable[HeldVersion]) -> Different:
+    """Compare what two owners hold of the same keys; order and promises do not matter."""
+    mine = {held.path: held for held in here}
+    taken: list[HeldVersion] = []
+    is_more_here = False
+    for held in there:
+        own = mine.pop(held.path, None)
+        if own is None or held.ballot > own.ballot:
+            if held.version is not None:
+                taken.append(held)
+            continue
+        if held.ballot < own.ballot or (own.whole and not held.whole):
+            is_more_here = True
+        elif held.whole and not own.whole:
+            taken.append(held)
+    is_more_here = is_more_here or any(own.version is not None for own in mine.values())
+    return Different(tuple(taken), is_more_here)
+
+
+def covers(there: HeldVersion, here: HeldVersion) -> bool:
+    """Say whether another owner holds this, or something newer that it can show; a lone promise needs no cover."""
+    if here.version is None:
+        return True
+    return there.version is not None and there.ballot >= here.ballot and there.whole
+
+
+def may_take_without_body(held: Entry | None, *, whole: bool, catching_up: bool) -> bool:
+    """Say whether an entry whose body nobody brings may replace what is held here.
+
+    Never where a body would be let go of for it: the new one may be lost for ever, and unchosen. Who catches up takes
+    every entry, since it is asked for order, and has nobody's only body.
+    """
+    return catching_up or held is None or held.size == 0 or not held.has_body or not whole
+
+
+def endangered_first(
+    differing: Mapping[tuple[bytes, int], Iterable[DeviceId]],
+    owners: Mapping[tuple[bytes, int], int],
+    silent: Mapping[tuple[bytes, int], int],
+) -> list[tuple[bytes, int]]:
+    """Order partitions by how few owners hold the same as this one and answer: those with the fewest sound copies first."""
+
+    def sound(partition: tuple[bytes, int]) -> int:
+        differ = len(set(differing[partition]))
+        return owners.get(partition, 0) - silent.get(partition, 0) - differ
+
+    return sorted(differing, key=lambda partition: (sound(partition), partition))
+
+
+def just_before(name: bytes) -> bytes:
+    """Return a marker behind which the first possible name is this one; no UTF-8 holds a byte 0xff."""
+    if not name:
+        return b""
+    if name[-1] == 0:
+        return name[:-1]
+    return name[:-1] + bytes((name[-1] - 1, 0xFF))
+
+
+def join_spans(digests: Iterable[Digest]) -> Digest:
+    """Return the digest of adjacent spans together."""
+    whole = Digest()
+    for digest in digests:
+        whole = whole.joined(digest)
+    return whole

@@ -1,0 +1,457 @@
+"""The replicator: finds out in what this device and the other owners differ, and has each take what it lacks.
+
+Owns when whom is asked: one message compares all partitions that two devices share; those with the fewest sound copies are
+healed first, from all who differ at once. Partitions on which this device does not vote are caught up with (`catching_up`), those that
+it holds and does not own are given back (`returning`). A hint (of a peer, of a proxy whose write failed, of a
+device that answers again) begins with one partition or one device at once, beside the passes. Never pushes a copy: who lacks
+something is told, and takes it.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from random import Random
+from typing import Final, NoReturn, Protocol
+from uuid import UUID
+
+from ring.device import Device, DeviceId
+from ring.ring import Ring
+from storage_node.catching_up import CatchingUp
+from storage_node.differing import endangered_first
+from storage_node.errors import DeviceFailed, RingChanged, StorageError
+from storage_node.jobs import Figure
+from storage_node.keys import RING_OF, ROWS_OF
+from storage_node.placing import Rings
+from storage_node.returning import Returning
+from storage_node.sharing import Shares, shares_of
+from storage_node.store import Store
+from storage_node.taking import Settling, Source, Taken, Taker
+from swiftlike.limits import HINTS_MAX, ITEMS_MAX, PARTITIONS_AT_ONCE, PEERS_AT_ONCE
+from swiftlike.node_calls import CaughtUp, PartitionDigests
+from swiftlike.node_client import NodeClient, NodeFailed
+from swiftlike.rpc.transport import Address, TcpAddress, Transport
+
+PASS_S: Final = 30.0
+"""Between two passes: a message to each peer, when all is well."""
+PROBE_S: Final = 2.0
+"""Between two questions to a device that did not answer, or that there are hints for."""
+CALL_S: Final = 10.0
+BODY_S: Final = 3600.0
+DIGESTS_MAX: Final = 30_000
+"""Digests in one message: they fit its body. Two devices that share more partitions take another message."""
+
+log: Final = logging.getLogger(__name__)
+
+Place = tuple[bytes, int]
+"""A table of registers and a partition."""
+
+
+class HealingRings(Rings, Protocol):
+    """The rings of a device, for who must know owners as well as epochs."""
+
+    def ring(self, table: bytes) -> Ring:
+        """Return the ring that places a table."""
+
+
+def tcp_address(device: Device) -> Address:
+    """Return where a device listens across the network."""
+    return TcpAddress(device.host, device.port)
+
+
+class Replicator:
+    """Heals for one device. `run` it; `hint` and `caught_up` are what others may ask."""
+
+    def __init__(
+        self,
+        store: Store,
+        uuid: UUID,
+        rings: HealingRings,
+        transport: Transport,
+        settling: Settling | None,
+        random: Random,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        on_thread: Callable[[Ring, UUID], Awaitable[Shares]] | None = None,
+        address_of: Callable[[Device], Address] = tcp_address,
+    ) -> None:
+        """Take the device, its rings, the way to its peers, who settles, and what jitter is drawn from.
+
+        `on_thread` reads a ring's whole table where that keeps nobody waiting.
+        """
+        self._store: Final = store
+        self._uuid: Final = uuid
+        self._rings: Final = rings
+        self._transport: Final = transport
+        self._random: Final = random
+        self._sleep: Final = sleep
+        self._address_of: Final = address_of
+        self._read_shares: Final = on_thread or _shares_here
+        self.taker: Final = Taker(store, rings, settling, sleep)
+        self._catching: Final = CatchingUp(store, rings, self.taker)
+        self._returning: Final = Returning(store, self.taker)
+        self._shares: dict[bytes, Shares] = {}
+        self._hints: dict[DeviceId | None, dict[Place, bool]] = {}
+        """By device that is to be compared with: partitions, and whether that need not hear of what it lacks."""
+        self._silent: set[DeviceId] = set()
+        """Devices that did not answer the last time; each is asked again, and compared with as soon as it does."""
+        self._hinted: Final = asyncio.Event()
+        self._awake: Final = asyncio.Event()
+        self._busy: dict[Place, asyncio.Lock] = {}
+        self.counts: Final[Counter[str]] = Counter()
+        self.differing = 0
+        self.waiting = 0
+        self.held_for_others = 0
+        self.last_pass_s = 0.0
+
+    # --- what others may ask ------------------------------------------------------------------------------------
+
+    def hint(self, table: bytes, partition: int, device: int | None, *, one_way: bool = False) -> None:
+        """Compare a partition soon: with this device of its ring as soon as that answers, or with all its owners."""
+        if sum(map(len, self._hints.values())) >= HINTS_MAX:
+            self.counts["hints_dropped"] += 1
+            return
+        key = None if device is None else DeviceId(device)
+        hints = self._hints.setdefault(key, {})
+        place = (table, partition)
+        hints[place] = one_way and hints.get(place, True)
+        self.counts["hints"] += 1
+        self._hinted.set()
+
+    def caught_up(self, table: bytes) -> CaughtUp:
+        """Say how far the device is with a table's ring."""
+        ring = self._rings.ring(table)
+        shares = self._shares.get(table)
+        if shares is None or shares.ring is not ring:
+            shares = self._shares[table] = shares_of(ring, self._uuid)
+        waiting = [number for number in sorted(shares.owned) if not self._store.standing(table, number).votes]
+        moved = sum(self._store.standing(table, number).votes for number in shares.moving)
+        return CaughtUp(
+            ring.epoch,
+            len(shares.owned),
+            len(shares.owned) - len(waiting),
+            len(shares.moving),
+            moved,
+            tuple(waiting[:ITEMS_MAX]),
+        )
+
+    def look_at_rings(self) -> None:
+        """A ring was replaced: begin a pass at once."""
+        self._awake.set()
+
+    # --- going on -----------------------------------------------------------------------------------------------
+
+    async def run(self) -> NoReturn:
+        """Heal, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow_hints())
+            while True:
+                try:
+                    await self.walk()
+                except DeviceFailed:
+                    raise
+                except (StorageError, OSError) as error:
+                    log.error("%s; the next pass tries it again", error)
+                await self._rest(self._awake, PASS_S * self._random.uniform(0.7, 1.3))
+
+    async def _follow_hints(self) -> NoReturn:
+        while True:
+            await self._rest(self._hinted, PROBE_S * self._random.uniform(0.7, 1.3))
+            try:
+                await self.heed_hints()
+            except DeviceFailed:
+                raise
+            except (StorageError, OSError) as error:
+                log.error("%s; the next pass tries it again", error)
+
+    async def _rest(self, event: asyncio.Event, pause_s: float) -> None:
+        """Wait for an event, at most so long."""
+        pause = asyncio.ensure_future(self._sleep(pause_s))
+        called = asyncio.ensure_future(event.wait())
+        try:
+            await asyncio.wait((pause, called), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            pause.cancel()
+            called.cancel()
+            await asyncio.gather(pause, called, return_exceptions=True)
+        event.clear()
+
+    async def walk(self) -> None:
+        """Compare with every peer, and heal what differs; catch up; give back. Once."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        self._awake.clear()
+        await self._look_at_shares()
+        peers = {peer for shares in self._shares.values() for peer in shares.peers}
+        compared = await self._compare_with(peers)
+        differing: dict[Place, list[DeviceId]] = {}
+        for peer, places in compared.items():
+            for place in places or ():
+                differing.setdefault(place, []).append(peer)
+        self.differing = len(differing)
+        waiting = self._not_voting()
+        for place in waiting:
+            differing.setdefault(place, [])
+        owners = {place: len(self._shares[place[0]].others(place[1])) + 1 for place in differing}
+        silent = {place: self._silent_owners(place) for place in differing}
+        gate = asyncio.Semaphore(PARTITIONS_AT_ONCE)
+
+        async def heal(place: Place) -> None:
+            async with gate:
+                await self._heal(place, differing[place])
+
+        async with asyncio.TaskGroup() as healing:
+            for place in endangered_first(differing, owners, silent):
+                healing.create_task(heal(place))
+        self.waiting = len(self._not_voting())
+        await self._give_back()
+        self.counts["passes"] += 1
+        self.last_pass_s = loop.time() - began
+
+    async def heed_hints(self) -> None:
+        """Compare what was hinted at, with whoever answers; and ask those again who did not."""
+        await self._look_at_shares()
+        hints, self._hints = self._hints, {}
+        for place in hints.pop(None, {}):
+            if place[1] in self._shares[place[0]].owned:
+                await self._heal(place, self._shares[place[0]].others(place[1]))
+        silent = set(self._silent)
+        if silent:
+            compared = await self._compare_with(silent)
+            for peer in silent & self._silent:
+                # Still silent: what is hinted at waits for it.
+                for place, one_way in hints.pop(peer, {}).items():
+                    self._hints.setdefault(peer, {}).setdefault(place, one_way)
+            for peer, places in compared.items():
+                for place in places or ():
+                    await self._heal(place, [peer])
+        for device, hinted in hints.items():
+            for place, one_way in hinted.items():
+                if device is not None and place[1] in self._shares[place[0]].owned:
+                    await self._heal(place, [device], one_way=one_way)
+
+    # --- rings --------------------------------------------------------------------------------------------------
+
+    async def _look_at_shares(self) -> None:
+        """Follow the rings; what an epoch takes votes from stops voting before anything else is done under it."""
+        for table in self._store.layout.part_powers:
+            ring = self._rings.ring(table)
+            known = self._shares.get(table)
+            if known is None or known.ring is not ring:
+                shares = await self._read_shares(ring, self._uuid)
+                if ring.part_power != self._store.layout.part_powers[table]:
+                    continue  # the process is about to restart with it
+                self._shares[table] = shares
+                taken = await self._store.take_epoch(table, ring.epoch, shares.staying)
+                if taken:
+                    log.info("ring %s, epoch %d: %d votes end", ring.name, ring.epoch, taken)
+
+    def _not_voting(self) -> list[Place]:
+        return [
+            (table, number)
+            for table, shares in self._shares.items()
+            for number in shares.owned
+            if not self._store.standing(table, number).votes
+        ]
+
+    def _silent_owners(self, place: Place) -> int:
+        return sum(owner in self._silent for owner in self._shares[place[0]].others(place[1]))
+
+    def _source(self, shares: Shares, owner: DeviceId) -> Source | None:
+        """Return the way to a device under one epoch; None for one that the ring does not know, and for this one."""
+        device = shares.device(owner)
+        if device is None:
+            return None
+        epoch = shares.ring.epoch
+        address = self._address_of(device)
+        client = NodeClient(self._transport, address, lambda table: epoch, timeout_s=CALL_S)
+        streams = NodeClient(self._transport, address, lambda table: epoch, timeout_s=BODY_S)
+        return Source(device, client, streams, epoch)
+
+    # --- comparing ----------------------------------------------------------------------------------------------
+
+    async def _compare_with(self, peers: set[DeviceId]) -> dict[DeviceId, list[Place] | None]:
+        """Compare with many, some at a time; None where one did not answer."""
+        gate = asyncio.Semaphore(PEERS_AT_ONCE)
+        found: dict[DeviceId, list[Place] | None] = {}
+
+        async def compare(peer: DeviceId) -> None:
+            async with gate:
+                found[peer] = await self._compare(peer)
+
+        async with asyncio.TaskGroup() as comparing:
+            for peer in sorted(peers):
+                comparing.create_task(compare(peer))
+        return found
+
+    async def _compare(self, peer: DeviceId) -> list[Place] | None:
+        """Return the partitions in which this device and a peer differ: one message, whatever they hold."""
+        asked: list[PartitionDigests] = []
+        source: Source | None = None
+        for table, shares in self._shares.items():
+            numbers = shares.peers.get(peer, ())
+            if not numbers:
+                continue
+            source = source or self._source(shares, peer)
+            for kind in (table, ROWS_OF.get(table)):
+                if kind is not None:
+                    digests = await self._store.scan(self._store.partition_digests, kind, numbers)
+                    asked.append(PartitionDigests(kind, shares.ring.epoch, digests))
+        if source is None:
+            return []
+        differing: dict[Place, None] = {}
+        try:
+            for message in _messages(asked):
+                self.counts["compared"] += 1
+                for answer in await source.client.compare(message):
+                    ring = RING_OF.get(answer.table, answer.table)
+                    if answer.epoch > self._shares[ring].ring.epoch:
+                        self._rings.look_for_newer(ring)
+                    differing.update(dict.fromkeys((ring, number) for number in answer.digests))
+        except NodeFailed as failure:
+            if peer not in self._silent:
+                log.info("%s cannot be compared with: %s", source.device, failure)
+            self._silent.add(peer)
+            return None
+        self._silent.discard(peer)
+        return list(differing)
+
+    # --- healing ------------------------------------------------------------------------------------------------
+
+    async def _heal(self, place: Place, peers: Sequence[DeviceId], *, one_way: bool = False) -> None:
+        """Take a partition's differences from these peers at once, tell them what they lack; or catch up with it."""
+        table, partition = place
+        shares = self._shares[table]
+        lock = self._busy.setdefault(place, asyncio.Lock())
+        try:
+            async with lock:
+                if partition in shares.owned and not self._store.standing(table, partition).votes:
+                    sources = {
+                        owner: source
+                        for owner in shares.others(partition)
+                        if (source := self._source(shares, owner)) is not None
+                    }
+                    if await self._catching.catch_up(shares, table, partition, sources):
+                        self.counts["caught_up"] += 1
+                found = [source for peer in peers if (source := self._source(shares, peer)) is not None]
+                await asyncio.gather(
+                    *(
+                        self._take(shares, place, source, one_way=one_way, backwards=at % 2 == 1)
+                        for at, source in enumerate(found)
+                    )
+                )
+        except RingChanged:
+            self._awake.set()
+        except DeviceFailed:
+            raise
+        except StorageError as error:
+            log.warning("partition %d of table %r: %s", partition, table, error)
+        finally:
+            if not lock.locked():
+                self._busy.pop(place, None)
+
+    async def _take(
+        self, shares: Shares, place: Place, source: Source, *, one_way: bool, backwards: bool
+    ) -> None:
+        """Take from one peer what it holds and this device lacks, and tell it to come when it lacks something."""
+        table, partition = place
+        taken = Taken()
+        try:
+            if source.device.id in shares.others(partition):
+                taken.add(await self.taker.take_registers(table, partition, source, backwards=backwards))
+            else:
+                taken.add(await self.taker.take_from_stranger(table, partition, source))
+            if table in ROWS_OF:
+                taken.add(await self.taker.take_rows(table, partition, source, backwards=backwards))
+            if taken.is_more_here and (not one_way or taken.taken) and shares.ids:
+                await source.client.hint(table, partition, min(shares.ids), one_way=True)
+                self.counts["told"] += 1
+        except NodeFailed as failure:
+            log.info("partition %d of table %r is healed later: %s", partition, table, failure)
+            self.counts["put_off"] += 1
+            if partition in shares.owned and source.device.id in shares.others(partition):
+                self._silent.add(source.device.id)
+
+    async def _give_back(self) -> None:
+        """Give back what is held and not owned."""
+        held_for_others = 0
+        for table, shares in self._shares.items():
+            held = await self._store.scan(self._store.held_partitions, table, shares.owned)
+            for partition in held:
+                sources = {
+                    owner: source
+                    for owner in shares.others(partition)
+                    if (source := self._source(shares, owner)) is not None
+                }
+                done = await self._returning.give_back(shares, table, partition, sources)
+                held_for_others += not done
+        self.held_for_others = held_for_others
+
+    # --- what it says of itself ---------------------------------------------------------------------------------
+
+    def figures(self) -> Sequence[Figure]:
+        """Return how it is getting on."""
+        taken, counts = self.taker.counts, self.counts
+        return (
+            Figure("passes", "Passes over all peers", counts["passes"], is_total=True),
+            Figure("last_pass_s", "Seconds that the last pass took", self.last_pass_s),
+            Figure(
+                "compared",
+                "Messages that compared all partitions shared with a peer",
+                counts["compared"],
+                is_total=True,
+            ),
+            Figure("differing", "Partitions that differed from a peer's in the last pass", self.differing),
+            Figure("silent", "Peers that did not answer the last time", len(self._silent)),
+            Figure("waiting", "Partitions owned and not voted on", self.waiting),
+            Figure("caught_up", "Partitions caught up with", counts["caught_up"], is_total=True),
+            Figure("taken", "Entries taken from peers", taken["taken"], is_total=True),
+            Figure("taken_rows", "Rows taken from peers", taken["rows"], is_total=True),
+            Figure("taken_bytes", "Bytes of bodies taken from peers", taken["bytes"], is_total=True),
+            Figure("refused", "Copies that could not be taken", taken["refused"], is_total=True),
+            Figure(
+                "without_body", "Copies not taken for want of a body", taken["without_body"], is_total=True
+            ),
+            Figure("settled", "Keys settled for a promise in the way", taken["settled"], is_total=True),
+            Figure("told", "Times that a peer was told what it lacks", counts["told"], is_total=True),
+            Figure(
+                "put_off", "Partitions that a peer could not be asked about", counts["put_off"], is_total=True
+            ),
+            Figure("hints", "Hints heard", counts["hints"], is_total=True),
+            Figure("hints_waiting", "Hints not yet followed", sum(map(len, self._hints.values()))),
+            Figure(
+                "hints_dropped",
+                "Hints above the limit, left to the next pass",
+                counts["hints_dropped"],
+                is_total=True,
+            ),
+            Figure(
+                "held_for_others", "Partitions held and not owned after the last pass", self.held_for_others
+            ),
+            Figure(
+                "released",
+                "Entries and rows given back and let go of",
+                self._returning.released,
+                is_total=True,
+            ),
+        )
+
+
+async def _shares_here(ring: Ring, uuid: UUID) -> Shares:
+    return shares_of(ring, uuid)
+
+
+def _messages(asked: list[PartitionDigests]) -> list[list[PartitionDigests]]:
+    """Put digests into as few messages as hold them."""
+    messages: list[list[PartitionDigests]] = [[]]
+    room = DIGESTS_MAX
+    for table in asked:
+        numbers = list(table.digests)
+        while numbers:
+            if not room:
+                messages.append([])
+                room = DIGESTS_MAX
+            some, numbers = numbers[:room], numbers[room:]
+            messages[-1].append(table._replace(digests={number: table.digests[number] for number in some}))
+            room -= len(some)
+    return messages

@@ -1,0 +1,471 @@
+"""Taking: what another device holds of a partition and this one lacks is fetched and kept.
+
+Owns the way down from digests to keys and names, and that what is taken is offered to this device's own acceptors like
+any late accept. Never pushes anything: who has something that another lacks tells it to come and take. Never decides which
+partition is next, and never who votes.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final, Protocol, TypeVar
+
+from ring.device import Device
+from storage_node.body_streams import undisturbed
+from storage_node.differing import (
+    ROWS_BETWEEN,
+    Different,
+    compare,
+    cut_bits,
+    just_before,
+    may_take_without_body,
+)
+from storage_node.errors import DeviceFailed, RingChanged, StorageError
+from storage_node.keys import ACCOUNTS, ROWS_OF, Key, Listing
+from storage_node.pace import Pace
+from storage_node.placing import Rings
+from storage_node.store import Offered, RowOffer, Staged, Store
+from swiftlike.digests import EMPTY, Digest
+from swiftlike.entries import Entry, merge
+from swiftlike.limits import (
+    COPIES_AT_ONCE,
+    HEALED_BYTES_PER_S,
+    HEALED_PER_S,
+    PAGE_ITEMS_MAX,
+    RANGES_AT_ONCE,
+)
+from swiftlike.node_calls import HeldCopy, HeldVersion, Query, RowRefused
+from swiftlike.node_client import NodeClient, NodeFailed
+from swiftlike.timestamps import NO_INCARNATION, NO_WRITE, Offer, Timestamp, WriteId
+
+SETTLE_S: Final = 10.0
+ROWS_AT_ONCE: Final = 200
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class Settling(Protocol):
+    """The quorum client, as far as healing needs it."""
+
+    async def settle(self, table: bytes, path: bytes, incarnation: Timestamp, timeout_s: float) -> bool:
+        """Carry the newest entry of a key through, above whatever promise stands there; say whether that was done."""
+
+
+@dataclass(slots=True)
+class Source:
+    """A device that is taken from, under one epoch."""
+
+    device: Device
+    client: NodeClient
+    streams: NodeClient
+    """The same, with the patience that a large body needs."""
+    epoch: int
+
+
+@dataclass(slots=True)
+class Taken:
+    """What came of taking a partition from one device."""
+
+    taken: int = 0
+    left: int = 0
+    """What that device holds and this one could not take."""
+    is_more_here: bool = False
+    """That device lacks something."""
+
+    def add(self, other: "Taken") -> None:
+        """Count in what came of another part."""
+        self.taken += other.taken
+        self.left += other.left
+        self.is_more_here = self.is_more_here or other.is_more_here
+
+
+class Taker:
+    """Takes for one device."""
+
+    def __init__(
+        self,
+        store: Store,
+        rings: Rings,
+        settling: Settling | None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.counts: Final[Counter[str]] = Counter()
+        """Entries, rows and bytes taken, what was refused, settled, owed."""
+        self._store: Final = store
+        self._rings: Final = rings
+        self._settling: Final = settling
+        self._pace: Final = Pace(HEALED_PER_S, sleep)
+        self._bytes: Final = Pace(HEALED_BYTES_PER_S, sleep)
+        self._copies: Final = asyncio.Semaphore(COPIES_AT_ONCE)
+
+    # --- registers ----------------------------------------------------------------------------------------------
+
+    async def take_registers(
+        self,
+        table: bytes,
+        partition: int,
+        source: Source,
+        *,
+        catching_up: bool = False,
+        backwards: bool = False,
+    ) -> Taken:
+        """Take the entries of a partition that are newer there. Raises NodeFailed when the source cannot be asked.
+
+        `backwards`: from the last range to the first, so that two sources which hold the same meet in the middle.
+        """
+        power = self._store.layout.part_powers[table]
+        mine = (await self._store.scan(self._store.partition_digests, table, [partition]))[partition]
+        theirs = await source.client.partition_digest(table, partition)
+        if mine == theirs:
+            return Taken()
+        bits = cut_bits(power, max(mine.entries, theirs.entries))
+        first, stop = partition << (bits - power), (partition + 1) << (bits - power)
+        numbers = list(range(first, stop))
+        if len(numbers) > 1:
+            here = await self._store.scan(self._store.digests, table, bits, first, stop)
+            there = await source.client.digests(table, bits, first, stop)
+            numbers = [
+                number for number, one, other in zip(numbers, here, there, strict=True) if one != other
+            ]
+        whole = Taken()
+        gate = asyncio.Semaphore(RANGES_AT_ONCE)
+
+        async def take(number: int) -> None:
+            async with gate:
+                whole.add(await self._take_range(table, bits, number, source, catching_up=catching_up))
+
+        await _all(take(number) for number in (reversed(numbers) if backwards else numbers))
+        return whole
+
+    async def take_from_stranger(self, table: bytes, partition: int, source: Source) -> Taken:
+        """Take what a device holds that is no owner: mostly little, beside which digests tell nothing.
+
+        And a body that is missing here, though the entries are the same.
+        """
+        power = self._store.layout.part_powers[table]
+        whole = Taken()
+        after: bytes | None = b""
+        while after is not None:
+            there, after, _ = await source.client.versions(table, power, partition, after)
+            paths = [held.path for held in there]
+            here = await self._store.scan(self._store.versions_of, table, paths)
+            whole.add(await self._take(table, compare(here, there), source, catching_up=False))
+        return whole
+
+    async def _take_range(
+        self, table: bytes, bits: int, number: int, source: Source, *, catching_up: bool
+    ) -> Taken:
+        there = await _versions_there(source.client, table, bits, number)
+        here = await self._versions_here(table, bits, number)
+        found = compare(here, there)
+        taken = await self._take(table, found, source, catching_up=catching_up)
+        taken.is_more_here = found.is_more_here
+        return taken
+
+    async def _versions_here(self, table: bytes, bits: int, number: int) -> list[HeldVersion]:
+        found: list[HeldVersion] = []
+        after: bytes | None = b""
+        while after is not None:
+            page, after = await self._store.scan(
+                self._store.versions, table, bits, number, after, PAGE_ITEMS_MAX
+            )
+            found += page
+        return found
+
+    async def _take(self, table: bytes, found: Different, source: Source, *, catching_up: bool) -> Taken:
+        """Take these keys; one copy at a time answers for what the next call may ask."""
+        whole = Taken()
+        paths = [held.path for held in found.taken]
+        while paths:
+            wanted = paths[:PAGE_ITEMS_MAX]
+            held = await self._bodies_here(table, wanted)
+            copies, served = await source.client.copies(table, list(zip(wanted, held, strict=True)))
+            await self._pace.spend(len(copies))
+            await self._bytes.spend(sum(len(copy.body or b"") for copy in copies))
+            kept = await _all(self._keep(table, copy, source, catching_up=catching_up) for copy in copies)
+            whole.taken += sum(kept)
+            whole.left += len(kept) - sum(kept)
+            paths = paths[max(1, served) :]
+        return whole
+
+    async def _bodies_here(self, table: bytes, paths: list[bytes]) -> list[WriteId]:
+        """Return the body that is held at each of these keys."""
+        bodies: list[WriteId] = []
+        for path in paths:
+            held = await self._store.look_up(Key(table, path))
+            entry = None if held is None else held.register.entry
+            is_here = held is not None and entry is not None and held.location.held
+            bodies.append(entry.body_id if entry is not None and is_here else NO_WRITE)
+        return bodies
+
+    async def _keep(self, table: bytes, copy: HeldCopy, source: Source, *, catching_up: bool) -> bool:
+        """Offer a copy to this device's acceptor, its body first; say whether it, or something newer, stands here now."""
+        async with self._copies:
+            try:
+                return await self._offer(Key(table, copy.path), copy, source, catching_up=catching_up)
+            except (DeviceFailed, RingChanged):
+                raise
+            except (StorageError, NodeFailed) as error:
+                self.counts["refused"] += 1
+                log.warning("%r could not be taken from %s: %s", copy.path, source.device, error)
+                return False
+
+    async def _offer(self, key: Key, copy: HeldCopy, source: Source, *, catching_up: bool) -> bool:
+        entry = copy.entry
+        held = await self._store.look_up(key)
+        own = None if held is None else held.register.entry
+        whole = held is not None and held.location.held
+        if own is not None and own.ballot > entry.ballot:
+            return True
+        if own is not None and own.ballot == entry.ballot and (whole or not copy.whole):
+            return True
+        has_body = own is not None and whole and own.body_id == entry.body_id
+        is_missing = entry.has_body and copy.body is None and not has_body
+        if is_missing and copy.whole:
+            return await self._offer_streamed(key, copy, source, catching_up=catching_up)
+        if is_missing and not may_take_without_body(own, whole=whole, catching_up=catching_up):
+            self.counts["without_body"] += 1
+            return False
+        return await self._accept(key, copy, source, copy.body, catching_up=catching_up)
+
+    async def _offer_streamed(self, key: Key, copy: HeldCopy, source: Source, *, catching_up: bool) -> bool:
+        entry = copy.entry
+        staged = self._store.stage(entry.body_id)
+        try:
+            async with source.streams.get_stream(key.table, key.path, body_id=entry.body_id) as (_, chunks):
+                async for chunk in chunks:
+                    await self._bytes.spend(len(chunk))
+                    await undisturbed(staged.write(chunk))
+            return await self._accept(key, copy, source, staged, catching_up=catching_up)
+        finally:
+            await undisturbed(staged.abort())
+
+    async def _accept(
+        self,
+        key: Key,
+        copy: HeldCopy,
+        source: Source,
+        body: "bytes | bytearray | memoryview | Staged | None",
+        *,
+        catching_up: bool,
+    ) -> bool:
+        if isinstance(body, bytearray):
+            body = memoryview(body)
+        offered = Offered(
+            key,
+            copy.entry,
+            Offer.COPY,
+            body,
+            owing=copy.owes,
+            from_voter=catching_up,
+            is_current=lambda: self._rings.epoch(key.table) == source.epoch,
+        )
+        acceptance = await undisturbed(self._store.offer(offered))
+        if acceptance.accepted:
+            self.counts["taken"] += 1
+            self.counts["bytes"] += copy.entry.size if body is not None else 0
+            return True
+        held = await self._store.look_up(key)
+        if held is not None and held.register.ballot >= copy.entry.ballot:
+            return True
+        if held is not None and held.register.promised > copy.entry.ballot:
+            incarnation = max(copy.entry.ballot.incarnation, held.register.promised.incarnation)
+            if await self.settle(key, incarnation):
+                held = await self._store.look_up(key)
+                return held is not None and held.register.ballot >= copy.entry.ballot
+        self.counts["refused"] += 1
+        return False
+
+    async def settle(self, key: Key, incarnation: Timestamp) -> bool:
+        """Have the voters carry a key's newest entry through, above the promise in the way; say whether that was done."""
+        if self._settling is None:
+            return False
+        lead = NO_INCARNATION if key.table in ROWS_OF else incarnation
+        done = await self._settling.settle(key.table, key.path, lead, SETTLE_S)
+        self.counts["settled" if done else "unsettled"] += 1
+        return done
+
+    async def take_marked(self, table: bytes, partition: int, source: Source) -> Taken:
+        """Take what no digest tells: have keys under a promise settled and take them, and owe what is owed there."""
+        power = self._store.layout.part_powers[table]
+        whole = Taken()
+        after: bytes | None = b""
+        while after is not None:
+            marked, after, _ = await source.client.versions(table, power, partition, after, marked=True)
+            promised = [held for held in marked if held.promised > held.ballot]
+            for held in promised:
+                incarnation = max(held.ballot.incarnation, held.promised.incarnation)
+                whole.left += not await self.settle(Key(table, held.path), incarnation)
+            if promised:
+                paths = [held.path for held in promised]
+                there = await source.client.versions_of(table, paths)
+                here = await self._store.scan(self._store.versions_of, table, paths)
+                whole.add(await self._take(table, compare(here, there), source, catching_up=True))
+            owed = [
+                (Key(table, held.path), held.version)
+                for held in marked
+                if held.owes and held.version is not None
+            ]
+            if owed:
+                self.counts["owed"] += await self._store.owe(owed)
+        return whole
+
+    # --- rows ---------------------------------------------------------------------------------------------------
+
+    async def take_rows(
+        self, table: bytes, partition: int, source: Source, *, backwards: bool = False
+    ) -> Taken:
+        """Take the rows under a partition's containers or accounts that are newer there."""
+        mine = await self.listings_here(table, partition)
+        theirs = await _listings_there(source.client, table, partition)
+        whole = Taken(is_more_here=bool(mine.keys() - theirs.keys()))
+        order = sorted(listing for listing, digest in theirs.items() if mine.get(listing, EMPTY) != digest)
+        for listing in reversed(order) if backwards else order:
+            whole.add(await self.take_listing(listing, source))
+        return whole
+
+    async def listings_here(self, table: bytes, partition: int) -> dict[Listing, Digest]:
+        """Return the listings that are held of a partition."""
+        found: dict[Listing, Digest] = {}
+        after: Listing | None = None
+        while page := await self._store.scan(self._store.listings, table, partition, after, PAGE_ITEMS_MAX):
+            found.update(page)
+            after = page[-1].listing
+        return found
+
+    async def take_listing(self, listing: Listing, source: Source) -> Taken:
+        """Take the rows of one listing: by the ranges of the source, then by names in between, then by rows."""
+        parent, whole = listing.parent, Taken()
+        ranges: list[tuple[bytes, Digest]] = []
+        after: bytes | None = None
+        while True:
+            page, after = await source.client.ranges(parent.table, parent.path, listing.incarnation, after)
+            ranges += [(first, tally.digest) for first, tally in page]
+            if after is None:
+                break
+        bounds = [first for first, _ in ranges]
+        if not bounds or bounds[0] != b"":
+            bounds.insert(0, b"")
+            ranges.insert(0, (b"", EMPTY))
+        here = await self._store.scan(self._store.span_digests, listing, bounds)
+        for (start, theirs), mine, stop in zip(ranges, here, [*bounds[1:], b""], strict=True):
+            if mine != theirs:
+                for low, high in await self._differing_spans(listing, source, start, stop, mine, theirs):
+                    whole.add(await self._take_span(listing, source, low, high))
+        return whole
+
+    async def _differing_spans(
+        self, listing: Listing, source: Source, start: bytes, stop: bytes, mine: Digest, theirs: Digest
+    ) -> list[tuple[bytes, bytes]]:
+        """Cut a range by names that are held here, where that is worth it, and return where it differs."""
+        if min(mine.entries, theirs.entries) <= 2 * ROWS_BETWEEN:
+            return [(start, stop)]
+        names = [name async for name, _ in self._rows_here(listing, start, stop)]
+        bounds = [start, *names[ROWS_BETWEEN::ROWS_BETWEEN]]
+        asked = [*bounds, stop] if stop else bounds
+        parent = listing.parent
+        there = await source.client.span_digests(parent.table, parent.path, asked, listing.incarnation)
+        here = await self._store.scan(self._store.span_digests, listing, asked)
+        spans = list(pairwise([*bounds, stop]))
+        return [span for span, one, other in zip(spans, here, there, strict=False) if one != other]
+
+    async def _take_span(self, listing: Listing, source: Source, start: bytes, stop: bytes) -> Taken:
+        mine = {name: entry async for name, entry in self._rows_here(listing, start, stop)}
+        there = await rows_there(source.client, listing, start, stop)
+        whole = Taken()
+        newer: list[tuple[bytes, Entry]] = []
+        for name, entry in there.items():
+            own = mine.pop(name, None)
+            if own is None or merge(own, entry) != own:
+                newer.append((name, entry))
+            elif own != entry:
+                whole.is_more_here = True
+        whole.is_more_here = whole.is_more_here or bool(mine)
+        for at in range(0, len(newer), ROWS_AT_ONCE):
+            whole.add(await self._keep_rows(listing, newer[at : at + ROWS_AT_ONCE]))
+        return whole
+
+    async def _rows_here(
+        self, listing: Listing, start: bytes, stop: bytes
+    ) -> AsyncIterator[tuple[bytes, Entry]]:
+        marker: bytes | None = just_before(start)
+        while marker is not None:
+            query = Query(marker=marker, end_marker=stop, tombstones=True, limit=PAGE_ITEMS_MAX)
+            page = await self._store.scan(self._store.list_rows, listing, query)
+            for row in page.rows:
+                assert row.entry is not None, "nothing is rolled up"
+                yield row.name, row.entry
+            marker = page.more
+
+    async def _keep_rows(self, listing: Listing, rows: list[tuple[bytes, Entry]]) -> Taken:
+        await self._pace.spend(len(rows))
+        try:
+            answers = await self._store.upsert_rows(
+                [RowOffer(listing.parent, name, entry) for name, entry in rows]
+            )
+        except DeviceFailed:
+            raise
+        except StorageError as error:
+            log.warning("rows of %r could not be taken: %s", listing.parent.path, error)
+            return Taken(left=len(rows))
+        refused = [answer for answer in answers if isinstance(answer, RowRefused)]
+        self.counts["rows"] += len(rows) - len(refused)
+        self.counts["rows_refused"] += len(refused)
+        if any(answer.closing for answer in refused):
+            await self.settle(listing.parent, NO_INCARNATION)
+            return Taken(taken=len(rows) - len(refused), left=len(refused))
+        # What an incarnation that is gone refuses is gone with it, and no reason to wait.
+        return Taken(taken=len(rows) - len(refused))
+
+
+async def rows_there(client: NodeClient, listing: Listing, start: bytes, stop: bytes) -> dict[bytes, Entry]:
+    """Return another device's rows in `[start, stop)`, tombstones too; an empty `stop` means to the end."""
+    found: dict[bytes, Entry] = {}
+    marker: bytes | None = just_before(start)
+    parent = listing.parent
+    while marker is not None:
+        query = Query(marker=marker, end_marker=stop, tombstones=True, limit=PAGE_ITEMS_MAX)
+        page, _ = await client.list_rows(parent.table, parent.path, query, listing.incarnation)
+        for row in page.rows:
+            entry = row.entry
+            if entry is not None:
+                found[row.name] = entry
+        marker = page.more
+    return found
+
+
+async def _versions_there(client: NodeClient, table: bytes, bits: int, number: int) -> list[HeldVersion]:
+    found: list[HeldVersion] = []
+    after: bytes | None = b""
+    while after is not None:
+        page, after, _ = await client.versions(table, bits, number, after)
+        found += page
+    return found
+
+
+async def _listings_there(client: NodeClient, table: bytes, partition: int) -> dict[Listing, Digest]:
+    found: dict[Listing, Digest] = {}
+    after: tuple[bytes, Timestamp] | None = None
+    more = True
+    while more:
+        page, more, _ = await client.listings(table, partition, after)
+        for path, incarnation, digest in page:
+            found[Listing(Key(table, path), incarnation if table != ACCOUNTS else NO_INCARNATION)] = digest
+            after = path, incarnation
+    return found
+
+
+async def _all(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Await all; the first that fails ends the others, and is raised as it is."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return [await task for task in tasks]
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,285 @@
+"""How an owner that does not vote comes to vote, and rings that change under load, in virtual time."""
+
+import asyncio
+from random import Random
+from uuid import UUID
+
+import pytest
+
+from proxy.store.errors import OutcomeUnknown, Unavailable
+from storage_node.sharing import shares_of
+from swiftlike.node_calls import Standing
+from tests.engine.conftest import stand
+from tests.simulation.healing_cluster import (
+    HealingCluster,
+    ballot,
+    delete,
+    down,
+    held,
+    hold,
+    hold_rows,
+    key,
+    play_healing,
+    put,
+    row,
+)
+from tests.simulation.store_cluster import create, get, names
+from tests.simulation.store_cluster import put as store_put
+
+
+async def fill(world: HealingCluster, *numbers: int, objects: int = 200) -> None:
+    """Let these devices hold the same objects and rows."""
+    for number in numbers:
+        device = world.devices[number]
+        for at in range(objects):
+            await hold(device, f"o{at}", put(at))
+        await hold_rows(device, {b"%04d" % at: row(at) for at in range(objects)})
+
+
+def test_a_disk_that_was_replaced_takes_everything_and_votes_again() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        await fill(world, 0, 1, 2)
+        await world.cluster.network.crash(world.devices[2].name)
+        world.devices[2].wipe()
+        await world.adopt((0, 1, 2))
+        world.cluster.network.restart(world.devices[2].name)
+        await asyncio.sleep(0.1)
+        assert not world.devices[2].votes()
+        await world.walk(2)
+        assert world.devices[2].votes()
+        assert world.agree(0, 1, 2)
+        register = world.devices[2].store.read(key("o5"))
+        assert register is not None
+        assert register.register.since_us is None, "of what it took, its memory starts there"
+
+    play_healing(scenario)
+
+
+def test_nobody_catches_up_from_fewer_voters_than_a_majority_of_the_others() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        await fill(world, 0, 1)
+        await hold(world.devices[1], "only at the second", put(900))
+        await stand(world.devices[2].store, b"o\0", 0, Standing())
+        await stand(world.devices[1].store, b"o\0", 0, Standing())
+        await world.walk(2)
+        assert not world.devices[2].votes(), "one voter of two others is too few"
+        assert held(world.devices[2], "o5")[0] == put(5), "what it takes meanwhile is taken"
+        await stand(world.devices[1].store, b"o\0", 0, Standing(votes=True))
+        async with down(world, 1):
+            await world.walk(2)
+            assert not world.devices[2].votes()
+        await world.walk(2)
+        assert world.devices[2].votes()
+        assert held(world.devices[2], "only at the second")[0] == put(900)
+
+    play_healing(scenario)
+
+
+def test_promises_are_settled_debts_handed_over_and_floors_taken_before_the_vote() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        first, second, third = world.devices
+        for device in (first, second):
+            await hold(device, "promised", put(10))
+            await hold(device, "owing", put(20), owing=True)
+            seen = device.store.standing(b"o\0", 0)
+            await device.store.set_standing(b"o\0", 0, seen._replace(floor_us=7), seen=seen)
+        await first.store.prepare(key("promised"), ballot(5_000))
+        await hold(third, "owing", put(20))
+        await stand(third.store, b"o\0", 0, Standing())
+        await world.walk(2)
+        assert third.store.standing(b"o\0", 0) == Standing(votes=True, floor_us=7)
+        entry, _ = held(third, "promised")
+        assert entry is not None
+        assert entry.ballot > ballot(5_000), "carried through above the promise"
+        assert [each.owes for each in third.store.versions_of(b"o\0", [key("owing").path])] == [True]
+
+    play_healing(scenario)
+
+
+def test_what_all_voters_have_forgotten_is_forgotten_and_nothing_else() -> None:
+    floor_us = ballot(100).micros
+
+    async def scenario(world: HealingCluster) -> None:
+        first, second, third = world.devices
+        await fill(world, 0, 1, objects=50)
+        await fill(world, 2, objects=50)
+        await hold(third, "forgotten", delete(60))
+        await hold(third, "young", put(500))
+        await hold_rows(third, {b"forgotten": row(60, tombstone=True), b"young": row(500)})
+        for table in (b"o\0", b"c\0"):
+            for device in (first, second):
+                await stand(device.store, table, 0, Standing(votes=True, floor_us=floor_us))
+            await stand(third.store, table, 0, Standing())
+        await world.walk(2)
+        assert third.votes()
+        assert held(third, "forgotten")[0] is None
+        assert held(third, "young")[0] == put(500)
+        assert first.replicator is not None
+        await first.replicator.heed_hints()
+        await second.replicator.heed_hints()  # type: ignore[union-attr]
+        await world.walk(0, 1, 2)
+        assert world.agree(0, 1, 2)
+
+    play_healing(scenario)
+
+
+def test_what_lies_below_the_floor_comes_only_from_a_voter_to_who_does_not_vote() -> None:
+    floor_us = ballot(100).micros
+
+    async def scenario(world: HealingCluster) -> None:
+        first, second, third = world.devices
+        await fill(world, 0, 1, objects=50)
+        for device in (first, second):
+            await stand(device.store, b"o\0", 0, Standing(votes=True, floor_us=floor_us))
+        await stand(third.store, b"o\0", 0, Standing(floor_us=floor_us))
+        await world.walk(2)
+        assert third.votes()
+        assert held(third, "o5")[0] == put(5), "it is below the floor, and voters hold it"
+        await hold(third, "late", put(60))
+        assert held(third, "late")[0] is None, "a voter takes nothing old that it lacks"
+
+    play_healing(scenario)
+
+
+# --- moves --------------------------------------------------------------------------------------------------------
+
+
+def test_a_joining_owner_catches_up_and_says_so_and_the_one_that_left_gives_back() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        store = await world.proxy()
+        await create(store)
+        for at in range(20):
+            await store_put(store, b"o%02d" % at)
+        await world.adopt((0, 1, 3), before=(0, 1, 2))
+        joining = world.devices[3]
+        assert joining.replicator is not None
+        before = joining.replicator.caught_up(b"o\0")
+        assert (before.owned, before.moving) == (1, 1)
+        await world.wait(joining.votes, 20)
+        found = joining.replicator.caught_up(b"o\0")
+        assert (found.epoch, found.votes, found.moved, found.waiting) == (2, 1, 1, ())
+        await world.adopt((0, 1, 3))
+        await world.wait(lambda: not world.devices[2].store.held_partitions(b"o\0", ()), 60)
+        await world.wait(lambda: world.agree(0, 1, 3), 60)
+        assert not world.devices[2].store.standing(b"o\0", 0).votes
+        async with down(world, 0):
+            assert len(await names(store)) == 20
+            assert await get(store, b"o07") == b"body"
+
+    play_healing(scenario, others=1, by_itself=True)
+
+
+def test_an_owner_that_comes_back_after_others_owned_its_partition_is_new() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        store = await world.proxy()
+        await create(store)
+        async with down(world, 2):
+            await world.adopt((0, 1, 3), before=(0, 1, 2))
+            await world.wait(world.devices[3].votes, 30)
+            await world.adopt((0, 1, 3))
+            await store_put(store, b"o", b"meanwhile")
+            await world.adopt((1, 2, 3), before=(0, 1, 3))
+        # Whatever it stood as, it votes only once it has caught up.
+        await world.wait(lambda: held(world.devices[2], "o")[0] is not None or world.devices[2].votes(), 30)
+        await world.wait(world.devices[2].votes, 30)
+        await world.adopt((1, 2, 3))
+        async with down(world, 1):
+            assert await get(store, b"o") == b"meanwhile"
+
+    play_healing(scenario, others=1, by_itself=True)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("undo", [False, True], ids=["settled", "undone in the middle"])
+def test_reads_and_writes_never_miss_while_a_ring_changes_under_load(seed: int, undo: bool) -> None:
+    async def scenario(world: HealingCluster) -> None:
+        random = Random(seed)
+        store, other = await world.proxy(), await world.proxy("other", 0.02)
+        await create(store)
+        stored: dict[bytes, bytes] = {}
+        failed: list[str] = []
+        stop = asyncio.Event()
+
+        async def write() -> None:
+            number = 0
+            while not stop.is_set():
+                number += 1
+                name = b"o%02d" % random.randrange(20)
+                body = b"%d" % number
+                try:
+                    await store_put(store, name, body)
+                    stored[name] = body
+                except Unavailable:
+                    continue
+                except OutcomeUnknown:
+                    stored.pop(name, None)
+                await asyncio.sleep(random.expovariate(1 / 0.05))
+
+        async def read() -> None:
+            while not stop.is_set():
+                await asyncio.sleep(random.expovariate(1 / 0.05))
+                if not stored:
+                    continue
+                name, body = random.choice(list(stored.items()))
+                try:
+                    found = await get(other, name)
+                except Unavailable:
+                    continue  # devices were under different epochs for longer than a reader tries; it asks again
+                # It may have been replaced meanwhile, but never by anything older.
+                if int(found) < int(body):
+                    failed.append(f"{name!r}: {found!r} after {body!r}")
+
+        async with asyncio.TaskGroup() as load:
+            load.create_task(write())
+            load.create_task(read())
+            await asyncio.sleep(1)
+            await world.adopt((0, 3, 4), before=(0, 1, 2), within_s=1)
+            if undo:
+                await asyncio.sleep(random.random())
+                await world.adopt((0, 1, 2), within_s=1)
+                owners = (0, 1, 2)
+            else:
+                await world.wait(lambda: all(world.devices[number].votes() for number in (3, 4)), 60)
+                await world.adopt((0, 3, 4), within_s=1)
+                owners = (0, 3, 4)
+            await asyncio.sleep(2)
+            # An owner that left is gone for good.
+            gone = next(number for number in range(5) if number not in owners)
+            await world.cluster.network.crash(world.devices[gone].name)
+            await asyncio.sleep(2)
+            stop.set()
+        assert not failed
+        await world.wait(lambda: world.agree(*owners), 120)
+        for name, body in stored.items():
+            assert await get(other, name) == body
+        assert set(await names(store)) >= set(stored)
+
+    play_healing(scenario, others=2, seed=seed, by_itself=True)
+
+
+def test_what_a_share_of_a_ring_is() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        await world.adopt((0, 1, 3), before=(0, 1, 2))
+        ring = world.cluster.ring
+        joining, leaving, staying = (shares_of(ring, world.devices[number].uuid) for number in (3, 2, 0))
+        assert joining.newcoming == joining.moving == {0}
+        assert not joining.staying
+        assert leaving.staying == {0}
+        assert not leaving.newcoming | leaving.moving
+        assert set(staying.peers) == {1, 2, 3}
+        assert not shares_of(ring, UUID(int=77)).owned
+
+    play_healing(scenario, others=1)
+
+
+def test_an_offer_of_another_epoch_is_no_part_of_a_catch_up() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        await fill(world, 0, 1, objects=30)
+        await stand(world.devices[2].store, b"o\0", 0, Standing())
+        older = world.cluster.ring
+        await world.adopt((0, 1, 2))
+        world.devices[2].shelf.current = older
+        await world.walk(2)
+        assert not world.devices[2].votes()
+
+    play_healing(scenario)

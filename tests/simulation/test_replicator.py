@@ -1,0 +1,287 @@
+"""What devices do so that all owners hold the same, in virtual time: what is compared, taken, told and left."""
+
+import asyncio
+
+import pytest
+
+from storage_node.store import Offered
+from swiftlike.limits import RPC_BODY_BYTES_MAX
+from swiftlike.node_calls import CONTAINERS, Method
+from swiftlike.timestamps import Ballot, Offer
+from tests.simulation.healing_cluster import (
+    CONTAINER,
+    HealingCluster,
+    ballot,
+    container,
+    delete,
+    down,
+    held,
+    hold,
+    hold_rows,
+    key,
+    play_healing,
+    put,
+    row,
+)
+from tests.simulation.quorum_cluster import STARTED_US
+from tests.simulation.store_cluster import create, get, names
+from tests.simulation.store_cluster import put as store_put
+
+
+def test_devices_that_agree_compare_everything_in_one_message_each() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        for device in world.devices:
+            for at in range(50):
+                await hold(device, f"o{at}", put(at))
+            await hold_rows(device, {b"%03d" % at: row(at) for at in range(200)})
+            device.counts.clear()
+        await world.walk(0)
+        assert [dict(device.counts) for device in world.devices] == [
+            {},
+            {(Method.COMPARE, "ok"): 1},
+            {(Method.COMPARE, "ok"): 1},
+        ]
+
+    play_healing(scenario)
+
+
+def test_what_a_device_missed_it_takes_with_bodies_and_debts_and_nothing_else() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        first, second, _ = world.devices
+        for device in world.devices:
+            for at in range(300):
+                await hold(device, f"o{at}", put(at))
+        for device in (first, world.devices[2]):
+            await hold(device, "o7", delete(1007))
+            await hold(device, "new", put(1000, b"fresh"), b"fresh", owing=True)
+        await world.walk(1)
+        assert world.agree(0, 1, 2)
+        assert held(second, "new") == (put(1000, b"fresh"), True)
+        assert held(second, "o7")[0] == delete(1007)
+        assert second.replicator is not None
+        assert second.replicator.taker.counts["taken"] == 2
+        assert [each.owes for each in second.store.versions_of(b"o\0", [key("new").path])] == [True]
+
+    play_healing(scenario)
+
+
+def test_a_device_that_holds_more_tells_the_other_to_come_and_take() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        await hold(world.devices[0], "a", put(1))
+        await hold(world.devices[1], "b", put(2))
+        await world.walk(0)
+        assert held(world.devices[0], "b") == (put(2), True)
+        assert world.devices[1].replicator is not None
+        await world.devices[1].replicator.heed_hints()
+        assert held(world.devices[1], "a") == (put(1), True)
+        await world.devices[2].replicator.heed_hints()  # type: ignore[union-attr]
+        assert held(world.devices[2], "a") == (put(1), True)
+
+    play_healing(scenario)
+
+
+def test_a_large_body_is_streamed_and_a_body_that_is_here_is_not_sent() -> None:
+    large = bytes(range(256)) * 8192
+    assert len(large) > RPC_BODY_BYTES_MAX
+
+    async def scenario(world: HealingCluster) -> None:
+        first, second, _ = world.devices
+        await hold(first, "large", put(1, large), large)
+        kept = put(2, b"kept")
+        await hold(second, "kept", kept, b"kept")
+        described = kept._replace(ballot=ballot(50), write_id=put(50).write_id)
+        await hold(first, "kept", kept, b"kept")
+        await first.store.offer(Offered(key("kept"), described, Offer.COPY))
+        await world.walk(1)
+        assert held(second, "large") == (put(1, large), True)
+        assert held(second, "kept") == (described, True)
+        opened = await second.store.open_object(key("large"))
+        assert opened is not None
+        assert bytes(await opened[1].read(0, len(large))) == large
+
+    play_healing(scenario)
+
+
+def test_no_body_is_let_go_of_for_an_entry_whose_body_does_not_come() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        first, second, third = world.devices
+        await hold(second, "o", put(1))
+        await hold(first, "o", put(1))
+        await hold(first, "o", put(9, b"lost!"), None)
+        await world.walk(1)
+        assert held(second, "o") == (put(1), True), "the newer one may be lost for ever, and unchosen"
+        await hold(third, "o", put(9, b"lost!"), b"lost!")
+        await world.walk(1)
+        assert held(second, "o") == (put(9, b"lost!"), True)
+
+    play_healing(scenario)
+
+
+@pytest.mark.parametrize("rows", [10, 9_000])
+def test_rows_that_differ_are_taken_both_ways_and_only_those(rows: int) -> None:
+    async def scenario(world: HealingCluster) -> None:
+        first, second, _ = world.devices
+        common = {b"%05d" % at: row(at) for at in range(rows)}
+        await hold_rows(first, common)
+        await hold_rows(second, common)
+        await hold_rows(world.devices[2], common)
+        gone = row(20_000, tombstone=True)
+        await hold_rows(first, {b"00003": gone, b"zz": row(20_001)})
+        await hold_rows(second, {b"00004x": row(20_002)})
+        second.counts.clear()
+        await world.walk(0)
+        await second.replicator.heed_hints()  # type: ignore[union-attr]
+        await world.devices[2].replicator.heed_hints()  # type: ignore[union-attr]
+        assert world.agree(0, 1)
+        assert second.replicator is not None
+        assert second.replicator.taker.counts["rows"] == 2
+        await world.walk(2)
+        assert world.agree(0, 1, 2)
+        asked = second.counts[Method.LIST_ROWS, "ok"]
+        assert asked <= 4, "spans of a range are cut before rows are sent"
+
+    play_healing(scenario)
+
+
+def test_a_promise_in_the_way_of_a_copy_is_settled() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        first, second, third = world.devices
+        for device in (first, third):
+            await hold(device, "o", put(10))
+        await second.store.prepare(key("o"), ballot(500))
+        await world.walk(1)
+        assert second.replicator is not None
+        assert second.replicator.taker.counts["settled"] >= 1
+        entry, whole = held(second, "o")
+        assert entry is not None
+        assert (entry.write_id, whole) == (put(10).write_id, True)
+        assert entry.ballot > ballot(500)
+        await world.walk(0, 1, 2)
+        assert world.agree(0, 1, 2)
+
+    play_healing(scenario)
+
+
+def test_a_container_that_is_gone_here_takes_no_rows_and_is_gone_there_after_a_pass() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        first, second, third = world.devices
+        for device in world.devices:
+            await hold_rows(device, {b"a": row(1)})
+        tombstone = container()._replace(
+            ballot=Ballot.of(STARTED_US + 5, 1), write_id=put(5).write_id, tombstone=True
+        )
+        for device in (first, third):
+            await device.store.offer(Offered(CONTAINER, tombstone, Offer.COPY))
+        await hold_rows(second, {b"late": row(4)})
+        await world.walk(0, 1)
+        assert world.agree(0, 1, 2)
+        assert first.store.partition_digest(b"r\0", 0).entries == 0
+
+    play_healing(scenario)
+
+
+def test_a_device_that_was_down_is_repaired_when_it_answers_again_without_a_read() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        store = await world.proxy()
+        await create(store)
+        async with down(world, 2):
+            for at in range(20):
+                await store_put(store, b"o%d" % at)
+        began = asyncio.get_running_loop().time()
+        await world.wait(lambda: world.agree(0, 1, 2), 10)
+        assert asyncio.get_running_loop().time() - began < 10, "not only at the next pass"
+        assert len(await names(store)) == 20
+
+    play_healing(scenario, by_itself=True)
+
+
+def test_a_hint_that_waits_for_a_silent_device_is_followed_when_it_answers() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        first, _, third = world.devices
+        assert first.replicator is not None
+        async with down(world, 2):
+            await hold(first, "o", put(1))
+            first.replicator.hint(b"o\0", 0, 2)
+            await first.replicator.heed_hints()
+            assert held(third, "o")[0] is None
+        await first.replicator.heed_hints()
+        assert third.replicator is not None
+        await third.replicator.heed_hints()
+        assert held(third, "o") == (put(1), True)
+
+    play_healing(scenario)
+
+
+def test_hints_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storage_node.replicator.HINTS_MAX", 2)
+
+    async def scenario(world: HealingCluster) -> None:
+        replicator = world.devices[0].replicator
+        assert replicator is not None
+        for number in range(5):
+            replicator.hint(b"o\0", number, 1)
+        figures = {figure.name: figure.value for figure in replicator.figures()}
+        assert (figures["hints_waiting"], figures["hints_dropped"]) == (2, 3)
+
+    play_healing(scenario)
+
+
+# --- handoffs -----------------------------------------------------------------------------------------------------
+
+
+def test_what_stood_in_for_an_owner_goes_back_and_is_let_go_of() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        handoff = world.devices[3]
+        await hold(handoff, "o", put(1))
+        await hold_rows(handoff, {b"a": row(1)})
+        await world.walk(3)
+        assert held(handoff, "o") == (put(1), True), "nobody else has it yet"
+        for device in world.devices[:3]:
+            assert device.replicator is not None
+            await device.replicator.heed_hints()
+        await world.walk(3)
+        assert world.agree(0, 1, 2)
+        assert held(world.devices[0], "o") == (put(1), True)
+        assert handoff.store.held_partitions(b"o\0", ()) == []
+        assert handoff.store.held_partitions(CONTAINERS, ()) == []
+
+    play_healing(scenario, others=1)
+
+
+def test_a_handoff_keeps_what_owners_lack_the_body_of_and_what_it_owes() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        handoff = world.devices[3]
+        await hold(handoff, "body", put(1))
+        await hold(handoff, "debt", put(2), owing=True)
+        for device in world.devices[:3]:
+            await hold(device, "body", put(1), None)
+            await hold(device, "debt", put(2))
+        await world.walk(3)
+        assert held(handoff, "body") == (put(1), True)
+        assert held(handoff, "debt") == (put(2), True)
+        for device in world.devices[:2]:
+            assert device.replicator is not None
+            await device.replicator.heed_hints()
+            assert held(device, "body") == (put(1), True), "the handoff's body came back"
+        await handoff.store.pay([(key("debt"), put(2).version)])
+        await world.walk(3)
+        assert held(handoff, "body")[0] is None
+        assert held(handoff, "debt")[0] is None
+
+    play_healing(scenario, others=1)
+
+
+def test_what_a_handoff_has_is_read_when_its_owners_come_back() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        store = await world.proxy()
+        await create(store)
+        async with down(world, 0):
+            await store_put(store, b"o", b"hello")
+            await asyncio.sleep(1)
+        await world.wait(lambda: world.agree(0, 1, 2), 60)
+        await world.wait(
+            lambda: all(not device.store.held_partitions(b"o\0", ()) for device in world.devices[3:]), 120
+        )
+        assert await get(store, b"o") == b"hello"
+
+    play_healing(scenario, others=2, by_itself=True)
