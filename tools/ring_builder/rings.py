@@ -4,6 +4,7 @@ Each decides only what is said and written; what becomes of the ring is the buil
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
@@ -16,6 +17,7 @@ from ring.builder.report import Moves, moves
 from ring.device import Device
 from ring.errors import RingError
 from ring.hashing import PART_POWER_MAX
+from tools.ring_builder.caught_up import shortened, who_waits
 from tools.ring_builder.documents import Document, devices_document, moves_document, rebalance_document
 from tools.ring_builder.grammar import HOURS, command, pass_session
 from tools.ring_builder.memory import INCREASE_SLOT_BYTES, REBALANCE_SLOT_BYTES, check_memory
@@ -199,15 +201,38 @@ def _show_rebalance(document: Document, *, first: bool) -> None:
 
 
 @command("settle")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="This host's TOML file: how the devices are reached that are asked whether they have caught up.",
+)
+@click.option("--force", is_flag=True, help="Ask nobody: you know that every new owner has caught up.")
 @pass_session
-def settle(session: Session) -> Exit:
+def settle(session: Session, config: Path | None, force: bool) -> Exit:
     """End the moves of the last rebalance, once the devices have caught up, and write the ring that says so.
 
-    From then on the previous owners of what moved are not asked any more.
+    The new owners are asked; while one of them has not caught up, or does not say, nothing is written (exit code 1). From then
+    on the previous owners of what moved are not asked any more: what a new owner has not taken by then may be missed.
     """
     with session.locked_with_ring(then="settle") as builder:
         if not builder.is_moving:
             return session.refuse("nothing is moving, so there is nothing to settle and nothing was written")
+        if force:
+            session.warn(
+                "settled on your word: no device was asked, and what a new owner has not taken yet may be missed by reads"
+            )
+        elif config is None:
+            raise RingError(
+                "whether the new owners have caught up, the devices must say: name this host's file with --config; or settle"
+                " on your own word with --force"
+            )
+        else:
+            ring = session.ring_beside()
+            assert ring is not None, "settling is refused while the ring of this epoch is not written"
+            if waiting := who_waits(ring, config):
+                return session.refuse(
+                    f"nothing was written: {shortened(waiting)}; wait until all have caught up, then settle; or undo"
+                )
         settled = builder.settle()
         session.save_with_ring(builder, remembering_nothing)
     return say_epoch(session, builder, f"{settled} partitions are settled", {"partitions_settled": settled})

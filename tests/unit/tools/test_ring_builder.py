@@ -15,6 +15,7 @@ from ring.builder.file import save_builder
 from ring.builder.report import balance
 from ring.ring import Kinship
 from tests.unit.tools.runs import Operator
+from tools.ring_builder import rings
 from tools.ring_builder.documents import has_unpublished_changes
 
 SCRIPT = Path(sys.executable).with_name("swiftlike-ring-builder")
@@ -41,12 +42,12 @@ def test_a_ring_grows_by_a_disk_and_back_again(owner: Operator) -> None:
     assert grown.kinship(first) is Kinship.ANCESTOR
 
     assert owner.run("rebalance").code == 1
-    owner.does("settle")
+    owner.does("settle", "--force")
     assert (owner.ring.epoch, owner.ring.is_moving) == (3, False)
 
     owner.does("undo")
     assert (owner.ring.epoch, owner.ring.is_moving, held(owner)) == (4, True, [64, 64, 64, 0])
-    owner.does("settle")
+    owner.does("settle", "--force")
     owner.does("undo")
     assert [str(device) for device in owner.builder.present()] == [
         f"d{number}r1z{number + 1}-10.0.0.{number + 1}:6200/sdb1_m" for number in range(3)
@@ -59,14 +60,14 @@ def test_a_disk_is_replaced(owner: Operator) -> None:
     owner.does("remove", "d2")
     owner.does("rebalance")
     assert held(owner) == [64, 64, 0, 64]
-    owner.does("settle")
+    owner.does("settle", "--force")
     assert owner.ring.devices[2] is None
 
 
 def test_a_removed_device_is_emptied_though_the_hours_have_not_passed(owner: Operator) -> None:
     owner.does("add", "r1z4-10.0.0.4:6200/sdb1", 100)
     owner.does("rebalance")
-    owner.does("settle")
+    owner.does("settle", "--force")
     owner.does("remove", "d0")
     owner.does("rebalance")
     assert held(owner)[0] == 0
@@ -77,7 +78,7 @@ def test_a_drained_disk_keeps_its_place_and_loses_its_replicas(owner: Operator) 
     owner.does("set_weight", "d2", 0)
     owner.does("rebalance")
     assert held(owner) == [64, 64, 0, 64]
-    owner.does("settle")
+    owner.does("settle", "--force")
     assert owner.ring.devices[2] is not None
 
 
@@ -176,7 +177,7 @@ def test_a_rebalance_too_soon_tells_the_time_left_and_writes_nothing(operator: O
     operator.does("rebalance")
     operator.does("add", "z3-c:1/s", 600, "z4-d:1/s", 600)
     operator.does("rebalance")
-    operator.does("settle")
+    operator.does("settle", "--force")
     operator.pass_hours(0.25)
     told = warned(operator, "rebalance")
     assert "their partitions rest for min_part_hours, 0:45:00 more" in told
@@ -205,14 +206,18 @@ def test_a_rebalance_tells_which_devices_neither_weight_nor_overload_explains(op
 
 
 @pytest.mark.parametrize("command", ["rebalance", "settle", "undo", "write_ring", "increase_partition_power"])
-def test_a_ring_with_unbound_devices_is_written_with_a_warning(owner: Operator, command: str) -> None:
+def test_a_ring_with_unbound_devices_is_written_with_a_warning(
+    owner: Operator, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     owner.does("bind", "d0", "--uuid", UUIDS[0])
     if command != "undo":  # the others show that a device more is counted
         owner.does("add", "r1z4-10.0.0.4:6200/sdb1", 100)
     if command in ("settle", "undo"):
         owner.run(*(["rebalance"] if command == "settle" else ["set_weight", "d0", 5]))
     before = owner.ring
-    run = owner.run(command, "--json")
+    if command == "settle":
+        monkeypatch.setattr(rings, "who_waits", lambda ring, config: [])
+    run = owner.run(command, *(["--config", "host.toml"] if command == "settle" else []), "--json")
     assert (run.code, owner.ring.descends_from(before)) == (1, True)
     unbound, devices = (2, 3) if command == "undo" else (3, 4)
     assert run.document["warnings"] == [
@@ -257,7 +262,7 @@ def test_undo_skips_what_it_could_not_take_back(owner: Operator) -> None:
 def test_undo_tells_what_moves_back(owner: Operator) -> None:
     owner.does("add", "r1z4-10.0.0.4:6200/sdb1", 100)
     owner.does("rebalance")
-    owner.does("settle")
+    owner.does("settle", "--force")
     run = owner.does("undo", "--json")
     assert (run.document["epoch"], run.document["replicas_moved"]) == (4, 48)
     assert {flow["from"] for flow in run.document["zone_flows"]} == {"r1z4"}
@@ -273,13 +278,13 @@ def test_an_undo_in_the_middle_of_a_move_is_settled_at_once_and_says_so(owner: O
         in run.out
     )
     assert (owner.ring.epoch, owner.ring.is_moving) == (3, False)
-    assert owner.run("settle").code == 1
+    assert owner.run("settle", "--force").code == 1
 
 
 def test_an_undo_of_a_settled_move_is_to_be_settled(owner: Operator) -> None:
     owner.does("add", "r1z4-10.0.0.4:6200/sdb1", 100)
     owner.does("rebalance")
-    owner.does("settle")
+    owner.does("settle", "--force")
     assert owner.does("undo").out.endswith("when the devices have caught up, settle\n")
 
 
@@ -288,9 +293,9 @@ def test_an_undo_that_brings_a_device_back_asks_for_its_uuid_if_it_was_wiped(own
     owner.does("add", "r1z3-10.0.0.3:6200/sdc1", 100)
     owner.does("remove", "d2")
     owner.does("rebalance")
-    owner.does("settle")
+    owner.does("settle", "--force")
     owner.does("undo")
-    owner.does("settle")
+    owner.does("settle", "--force")
     run = owner.does("undo")
     assert (
         f"is back under uuid {UUIDS[2]}; if its disk was wiped since, bind d2 anew, then write_ring"
@@ -426,7 +431,7 @@ def test_a_lost_builder_is_made_from_its_ring(owner: Operator, suffix: str) -> N
     assert made.seconds_to_wait(owner.now_s) == 5 * 3600
     owner.does("write_ring")
     assert owner.ring_file.read_bytes() == ring
-    owner.does("settle")
+    owner.does("settle", "--force")
     assert owner.ring.epoch == 3
 
 
