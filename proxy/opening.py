@@ -45,7 +45,7 @@ def registers_of(
     """Return the registers of a cluster, seen from a process of this host that is a writer of its own."""
     clock = Clock(now_us, int.from_bytes(os.urandom(8), "big"))
     random = Random(SystemRandom().getrandbits(64))
-    return Registers(transport, rings, clock, random, address_of=addresses(host))
+    return Registers(transport, rings, clock, random, address_of=addresses(host), leaves_hints=True)
 
 
 @asynccontextmanager

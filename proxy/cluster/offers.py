@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from proxy.cluster.bodies import Bodies
+from proxy.cluster.hints import Hints
 from proxy.cluster.nodes import Nodes, is_full, is_without_effect, wants_handoff
 from proxy.cluster.placement import Placement
 from proxy.cluster.quorum import Answer, Need, Verdict, can_be_written_without, judge
@@ -68,7 +69,10 @@ class OfferEnd(NamedTuple):
 class Offers:
     """The rounds of offers of one process."""
 
-    def __init__(self, nodes: Nodes, bodies: Bodies, stragglers: Stragglers, patience: Patience) -> None:
+    def __init__(
+        self, nodes: Nodes, bodies: Bodies, stragglers: Stragglers, patience: Patience, hints: Hints
+    ) -> None:
+        self._hints: Final = hints
         self._nodes: Final = nodes
         self._bodies: Final = bodies
         self._stragglers: Final = stragglers
@@ -100,8 +104,10 @@ class Offers:
         async def go_on(device: Device, one: Offered) -> Offered:
             if one.answer is Answer.NO and one.acceptance is not None and one.acceptance.accepted:
                 one = await self._fill(placement, device, entry, one.acceptance, round_deadline, body, held)
-            if is_own and asked.is_left and one.wants_handoff:
-                await hand_off()
+            if is_own and asked.is_left:
+                self._hint(placement, asked.answers, device, one)
+                if one.wants_handoff:
+                    await hand_off()
             return one
 
         async def offer_to(device: Device, lane: Lane) -> Offered:
@@ -143,8 +149,11 @@ class Offers:
             is_done = verdict(offered) is Verdict.REACHED
             if is_done:
                 asked.leave()
-                for one in offered.values():
-                    if is_own and one.wants_handoff:
+                for owner, one in offered.items():
+                    if not is_own:
+                        continue
+                    self._hint(placement, offered, placement.devices[owner], one)
+                    if one.wants_handoff:
                         self._stragglers.leave(self._stragglers.spawn(hand_off()))
         unheard = len(offered) < len(placement.owners.everyone)
         full = [owner for owner, one in offered.items() if one.failure and is_full(one.failure)]
@@ -199,6 +208,16 @@ class Offers:
                 return _judged(acceptance)
         whole = await self._bodies.fill(placement, device, entry, deadline)
         return _judged(acceptance._replace(whole=whole))
+
+    def _hint(
+        self, placement: Placement, offered: Mapping[DeviceId, Offered], lacking: Device, one: Offered
+    ) -> None:
+        """Tell an owner that holds a write which is done of one that does not."""
+        if one.answer is not Answer.NO:
+            return
+        holder = next((owner for owner, other in offered.items() if other.answer is not Answer.NO), None)
+        if holder is not None:
+            self._hints.leave(placement, placement.devices[holder], lacking)
 
     # --- handoffs -----------------------------------------------------------------------------------------------
 

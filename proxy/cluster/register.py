@@ -27,6 +27,7 @@ from proxy.cluster.decisions import (
     Outcome,
     Undecidable,
 )
+from proxy.cluster.hints import Hints
 from proxy.cluster.nodes import Nodes
 from proxy.cluster.offers import Content, Offers
 from proxy.cluster.placement import Key, Placement, Rings, tcp_address
@@ -87,15 +88,21 @@ class Registers:
         random: Random,
         patience: Patience | None = None,
         address_of: Callable[[Device], Address] = tcp_address,
+        *,
+        leaves_hints: bool = False,
     ) -> None:
-        """Take the way to the devices, the rings, this process's clock, and what jitter is drawn from."""
+        """Take the way to the devices, the rings, this process's clock, and what jitter is drawn from.
+
+        `leaves_hints`: owners that missed something are compared with the others soon.
+        """
         self.patience: Final = patience or Patience()
         self.nodes: Final = Nodes(transport, rings, address_of)
         self.bodies: Final = Bodies(self.nodes, self.patience)
         self.clock: Final = clock
         self._random = random
         self._stragglers = Stragglers(self.patience.stragglers_max)
-        self._offers = Offers(self.nodes, self.bodies, self._stragglers, self.patience)
+        self.hints: Final = Hints(self.nodes, self._stragglers, is_on=leaves_hints)
+        self._offers = Offers(self.nodes, self.bodies, self._stragglers, self.patience, self.hints)
 
     async def __aenter__(self) -> Self:
         """Begin to own calls."""
@@ -286,6 +293,8 @@ class Registers:
             if judge(placement.owners, Need.READ, _votes_of(found)) is not Verdict.REACHED:
                 continue
             newest = decisions.newest_found(found)
+            if newest is not None and len(found) > quorum(len(placement.owners.voting)):
+                self._hint_behind(placement, newest, found)
             if newest is None or decisions.is_agreed(placement.owners, found, newest):
                 return await self._with_body(placement, newest, found, inline_bytes, deadline)
             self.clock.follow(newest.ballot.micros)
@@ -297,6 +306,13 @@ class Registers:
             if settled.outcome is Outcome.REFUSED:
                 return await self._with_body(placement, settled.entry, found, inline_bytes, deadline)
         return Read(placement, is_known=False)
+
+    def _hint_behind(self, placement: Placement, newest: Entry, found: Mapping[DeviceId, Found]) -> None:
+        """Have an owner that answered with something older, or lacks the body, compare its partition with the others."""
+        for owner, one in found.items():
+            if one.votes and (one.entry is None or one.entry.version != newest.version or not one.whole):
+                self.hints.leave(placement, placement.devices[owner], None)
+                return
 
     async def _ask_what_stands(
         self, placement: Placement, inline_bytes: int, deadline: float

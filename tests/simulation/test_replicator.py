@@ -212,6 +212,54 @@ def test_a_hint_that_waits_for_a_silent_device_is_followed_when_it_answers() -> 
     play_healing(scenario)
 
 
+def test_writes_that_an_owner_missed_leave_one_hint_and_it_is_repaired_without_a_pass() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        store = await world.proxy()
+        world.registers["proxy"].hints.is_on = True
+        await create(store)
+        await asyncio.sleep(1)
+        third = world.devices[2]
+        world.cluster.network.cut(["proxy"], [third.name])
+        for at in range(10):
+            await store_put(store, b"o%d" % at)
+        await asyncio.sleep(5)
+        objects_missed = third.store.partition_digest(b"o\0", 0).entries
+        world.cluster.network.mend()
+        heard = [device.counts[Method.HINT, "ok"] for device in world.devices]
+        assert objects_missed < 10
+        assert 1 <= sum(heard) <= 4, "one for each partition of a table, not for each write"
+        for device in (*world.devices, *world.devices):
+            assert device.replicator is not None
+            await device.replicator.heed_hints()
+        assert third.store.partition_digest(b"o\0", 0).entries == 10
+
+    play_healing(scenario)
+
+
+def test_a_read_that_finds_an_owner_behind_leaves_a_hint_for_its_partition() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        store = await world.proxy()
+        await create(store)
+        for at in range(5):
+            await store_put(store, b"o%d" % at)
+        await asyncio.sleep(1)
+        first = world.devices[0]
+        paths = [found.path for found in first.store.versions(b"o\0", 0, 0, b"", 10)[0]]
+        versions = first.store.versions_of(b"o\0", paths)
+        assert await first.store.release(b"o\0", [(each.path, each.version) for each in versions]) == 5
+        world.registers["proxy"].hints.is_on = True
+        for _ in range(4):  # a read asks two of three
+            assert await get(store, b"o1") == b"body"
+        await asyncio.sleep(1)
+        assert sum(device.counts[Method.HINT, "ok"] for device in world.devices) == 1
+        for device in (*world.devices, *world.devices):
+            assert device.replicator is not None
+            await device.replicator.heed_hints()
+        assert world.agree(0, 1, 2)
+
+    play_healing(scenario)
+
+
 def test_hints_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("storage_node.replicator.HINTS_MAX", 2)
 
