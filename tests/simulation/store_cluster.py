@@ -8,6 +8,7 @@ from typing import Any
 
 from proxy.cluster.register import Registers
 from proxy.cluster.rounds import Patience
+from proxy.store.marks import Graces
 from proxy.store.names import ContainerName, ObjectName
 from proxy.store.store import Store
 from proxy.store.values import Attributes, Description, ListedObject, ObjectBody, Received
@@ -33,6 +34,7 @@ class StoreCluster:
 
     cluster: Cluster
     stack: AsyncExitStack
+    graces: Graces = field(default_factory=Graces)
     registers: dict[str, Registers] = field(default_factory=dict)
     loss_chance: float = 0.0
     """Of each call, and of each answer."""
@@ -41,7 +43,9 @@ class StoreCluster:
         """Start a proxy."""
         registers = await self.cluster.proxy(name, skew_s, lambda: self.loss_chance, PATIENCE)
         self.registers[name] = registers
-        return await self.stack.enter_async_context(Store(registers, POLICIES, self.cluster.random))
+        return await self.stack.enter_async_context(
+            Store(registers, POLICIES, self.cluster.random, self.graces)
+        )
 
     def debts(self) -> int:
         """What all devices are owed."""
@@ -51,14 +55,20 @@ class StoreCluster:
 Scenario = Callable[[StoreCluster, Store], Awaitable[Any]]
 
 
-def play(scenario: Scenario, owners: int = 3, seed: int = 7, others: int = 0) -> Any:
+def play(
+    scenario: Scenario,
+    owners: int = 3,
+    seed: int = 7,
+    others: int = 0,
+    graces: Graces = Graces(),  # noqa: B008  # a value
+) -> Any:
     """Run a scenario with one proxy to begin with."""
 
     async def main() -> Any:
         async with SimulatedNetwork(seed, Weather()) as network, AsyncExitStack() as stack:
             cluster = Cluster(network, stack, owners, others, tables=TABLES)
             await cluster.start()
-            world = StoreCluster(cluster, stack)
+            world = StoreCluster(cluster, stack, graces)
             return await scenario(world, await world.proxy())
 
     try:
