@@ -19,8 +19,10 @@ from proxy.s3_api import (
     listings,
     multipart,
     objects,
+    part_copies,
     posts,
     tags,
+    upload_listings,
 )
 from proxy.s3_api.access import identify
 from proxy.s3_api.asks import Ask, Surroundings
@@ -37,7 +39,11 @@ Handler = Callable[[Ask], Awaitable[Response]]
 async def _store_or_copy(ask: Ask) -> Response:
     if "partNumber" in ask.request.query:
         raise invalid_argument("A part number needs an upload ID.", "partNumber", ask.text("partNumber"))
-    return await (copies.copy(ask) if "x-amz-copy-source" in ask.headers else objects.store(ask))
+    return await (copies.copy(ask) if copies.SOURCE in ask.headers else objects.store(ask))
+
+
+async def _send_or_copy_part(ask: Ask) -> Response:
+    return await (part_copies.copy_part(ask) if copies.SOURCE in ask.headers else multipart.send_part(ask))
 
 
 _SERVICE: Final[Mapping[tuple[str, str], Handler]] = {("GET", ""): buckets.list_buckets}
@@ -51,6 +57,7 @@ _BUCKET: Final[Mapping[tuple[str, str], Handler]] = {
     ("PUT", "acl"): buckets.write_acl,
     ("GET", "location"): buckets.show_location,
     ("GET", "versions"): listings.list_versions,
+    ("GET", "uploads"): upload_listings.list_uploads,
     ("POST", "delete"): deletes.delete_objects,
 }
 _OBJECT: Final[Mapping[tuple[str, str], Handler]] = {
@@ -59,7 +66,8 @@ _OBJECT: Final[Mapping[tuple[str, str], Handler]] = {
     ("PUT", ""): _store_or_copy,
     ("DELETE", ""): objects.delete,
     ("POST", "uploads"): multipart.begin,
-    ("PUT", "uploadId"): multipart.send_part,
+    ("GET", "uploadId"): upload_listings.list_parts,
+    ("PUT", "uploadId"): _send_or_copy_part,
     ("POST", "uploadId"): completing.complete,
     ("DELETE", "uploadId"): multipart.abort,
     ("GET", "acl"): objects.show_acl,

@@ -6,7 +6,7 @@ algorithm is asked for: then it is summed up on its way.
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from proxy.auth.decisions import Action
 from proxy.http.conditions import Conditions
@@ -23,9 +23,10 @@ from proxy.s3_api.conditional import (
     write_conditions,
 )
 from proxy.s3_api.descriptions import describe_new, quoted, read_acl
-from proxy.s3_api.errors import S3Error, invalid_argument
+from proxy.s3_api.errors import S3Error, invalid_argument, not_implemented
 from proxy.s3_api.grants import ATTRIBUTE as GRANTS
 from proxy.s3_api.listings import iso
+from proxy.s3_api.patience import answer_patiently
 from proxy.s3_api.resources import check_key
 from proxy.s3_api.tags import ATTRIBUTE as TAGS
 from proxy.s3_api.tags import TAGGING, read_header
@@ -34,20 +35,19 @@ from proxy.s3_api.xml import XML_TYPE, Element, write_document
 from proxy.store.errors import ConditionFailed, NoSuchObject
 from proxy.store.names import ObjectName
 from proxy.store.values import Attributes, Description, ObjectBody, ObjectInfo, Received
+from swiftlike.limits import BODY_BYTES_MAX
 from swiftlike.rpc.transport import Body
 
-_SOURCE: Final = "x-amz-copy-source"
+SOURCE: Final = "x-amz-copy-source"
+RANGE: Final = "x-amz-copy-source-range"
 _COPY, _REPLACE = "COPY", "REPLACE"
 
 
-class Source:
+class Source(NamedTuple):
     """What is to be copied."""
 
-    __slots__ = ("bucket", "key")
-
-    def __init__(self, bucket: bytes, key: bytes) -> None:
-        self.bucket = bucket
-        self.key = key
+    bucket: bytes
+    key: bytes
 
 
 def parse_source(header: str) -> Source:
@@ -57,12 +57,33 @@ def parse_source(header: str) -> Source:
         bucket, slash, key = decode_percent(path).removeprefix(b"/").partition(b"/")
         version = parse_query(query).get("versionId", b"null") if question else b"null"
     except TargetRefused:
-        raise invalid_argument("The copy source must be percent-encoded", _SOURCE, header) from None
+        raise invalid_argument("The copy source must be percent-encoded", SOURCE, header) from None
     if not bucket or not slash or not key:
-        raise invalid_argument("Copy Source must mention the source bucket and key", _SOURCE, header)
+        raise invalid_argument("Copy Source must mention the source bucket and key", SOURCE, header)
     if version != NULL_VERSION.encode():
         raise S3Error("NoSuchVersion", facts={"VersionId": version[:100].decode("utf-8", "replace")})
     return Source(bucket, check_key(key))
+
+
+def check_source_size(size: int) -> None:
+    """Refuse to copy more than one body may have. Raises S3Error."""
+    if size > BODY_BYTES_MAX:
+        raise S3Error(
+            "InvalidRequest",
+            f"The specified copy source is larger than the maximum allowable size for a copy source: {BODY_BYTES_MAX}",
+        )
+
+
+async def find_source(
+    ask: Ask, wanted: Source, conditions: Conditions | None
+) -> tuple[ObjectName, ObjectInfo, ObjectBody]:
+    """Return what is to be copied, where the asker may read it and the conditions hold. Raises S3Error."""
+    bucket = await ask.find_bucket(wanted.bucket, "x-amz-source-expected-bucket-owner")
+    name = ObjectName(*bucket.name, wanted.key)
+    found, body = await ask.find_object(name, bucket)
+    if conditions is not None and not holds_of_source(conditions, found):
+        raise S3Error("PreconditionFailed", facts={"Condition": "x-amz-copy-source-If-*"})
+    return name, found, body
 
 
 def _directive(headers: Mapping[str, str], name: str) -> str:
@@ -106,9 +127,11 @@ class _Copy:
 async def copy(ask: Ask) -> Response:
     """PUT with `x-amz-copy-source`."""
     headers = ask.headers
-    wanted = parse_source(headers[_SOURCE])
+    wanted = parse_source(headers[SOURCE])
     if ask.request.body.size:
         raise S3Error("InvalidRequest", "A copy has no body of its own.")
+    if RANGE in headers:
+        raise not_implemented(f"{RANGE} of a copy that is no part of an upload")
     is_replaced = _directive(headers, "x-amz-metadata-directive") == _REPLACE
     are_tags_replaced = _directive(headers, "x-amz-tagging-directive") == _REPLACE
     named = _read_algorithm(headers)
@@ -120,17 +143,16 @@ async def copy(ask: Ask) -> Response:
     ask.require(Action.WRITE_OBJECT, bucket)
     if TAGS in fresh:
         ask.require(TAGGING, bucket)
-    from_bucket = await ask.find_bucket(wanted.bucket, "x-amz-source-expected-bucket-owner")
-    source, target = ObjectName(*from_bucket.name, wanted.key), ask.object_in(bucket)
+    target = ask.object_in(bucket)
+    source, found, body = await find_source(ask, wanted, source_only)
     if source == target and not is_replaced and not are_tags_replaced:
         raise S3Error(
             "InvalidRequest",
             "This copy request is illegal because it is trying to copy an object to itself without changing the object's "
             "metadata, storage class, website redirect location or encryption attributes.",
         )
-    found, body = await ask.find_object(source, from_bucket)
-    if source_only is not None and not holds_of_source(source_only, found):
-        raise S3Error("PreconditionFailed", facts={"Condition": "x-amz-copy-source-If-*"})
+    if source != target:
+        check_source_size(found.size)
 
     def describe(info: ObjectInfo) -> dict[str, str]:
         of_source = {} if is_replaced else info.attributes
@@ -141,18 +163,24 @@ async def copy(ask: Ask) -> Response:
 
     held = dict(kept(found.attributes))
     algorithm = named or next(iter(held), UNASKED)
-    objects = ask.around.store.objects
-    try:
-        if source == target and algorithm in held:
-            copied = await _describe_anew(ask, target, describe, source_only, target_only)
-        else:
+
+    async def work() -> Response:
+        try:
+            if source == target and algorithm in held:
+                return _answer(await _describe_anew(ask, target, describe, source_only, target_only))
             upload = _Copy(found, body, describe(found), Summing(algorithm))
             condition = condition_of(target_only)
-            copied = await objects.put(target, upload, deadline=ask.deadline, condition=condition)
-    except NoSuchObject:
-        raise S3Error("NoSuchKey", facts={"Key": wanted.key.decode()}) from None
-    except ConditionFailed as failed:
-        raise refusal_of(failed, target_only) from None
+            objects = ask.around.store.objects
+            return _answer(await objects.put(target, upload, deadline=ask.deadline, condition=condition))
+        except NoSuchObject:
+            raise S3Error("NoSuchKey", facts={"Key": wanted.key.decode()}) from None
+        except ConditionFailed as failed:
+            raise refusal_of(failed, target_only) from None
+
+    return await answer_patiently(ask, work())
+
+
+def _answer(copied: ObjectInfo) -> Response:
     elements = [
         Element("LastModified", iso(copied.modified_us)),
         Element("ETag", quoted(copied.etag)),

@@ -178,6 +178,12 @@ def checksum_headers(attributes: Attributes) -> Headers:
     return [*found, ("x-amz-checksum-type", coverage_of(attributes))] if found else []
 
 
+def checksum_headers_of_part(attributes: Attributes, checksum: str) -> Headers:
+    """Return the checksum of one part of an object, which is by the algorithm of the whole."""
+    found = [(algorithm.header, checksum) for algorithm, _ in kept_checksums(attributes)[:1]]
+    return [*found, ("x-amz-checksum-type", coverage_of(attributes))] if found else []
+
+
 OVERRIDES: Final = {
     "response-content-type": "type",
     "response-content-language": "header:content-language",

@@ -25,7 +25,6 @@ _NAMES: Final = frozenset(
         "x-amz-if-match-size",
         "x-amz-rename-source",
         "x-amz-object-if-match",
-        "x-amz-copy-source-range",
     }
 )
 _FALSE: Final = frozenset({"false", ""})

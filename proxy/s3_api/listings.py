@@ -32,9 +32,11 @@ class Wanted(NamedTuple):
 
     prefix: bytes
     delimiter: bytes
-    max_keys: int
+    limit: int
     is_url: bool
     """Names are to be percent-encoded."""
+    limited_by: str = "max-keys"
+    """The parameter that says how many items a page has."""
 
     def name(self, name: bytes) -> str:
         """Return a name as this listing writes it."""
@@ -44,12 +46,22 @@ class Wanted(NamedTuple):
 
     def echo(self) -> list[Element]:
         """Return what every answer repeats."""
-        found = [Element("Prefix", self.name(self.prefix)), Element("MaxKeys", str(self.max_keys))]
+        found = [
+            Element("Prefix", self.name(self.prefix)),
+            Element(_ECHOED[self.limited_by], str(self.limit)),
+        ]
         if self.delimiter:
             found.append(Element("Delimiter", self.name(self.delimiter)))
         if self.is_url:
             found.append(Element("EncodingType", "url"))
         return found
+
+    def rolled(self, item: ListedPrefix) -> Element:
+        """Return a common prefix as listings write it."""
+        return Element("CommonPrefixes", (Element("Prefix", self.name(item.prefix)),))
+
+
+_ECHOED: Final = {"max-keys": "MaxKeys", "max-uploads": "MaxUploads"}
 
 
 class Page(NamedTuple):
@@ -79,21 +91,23 @@ def read_number(ask: Ask, name: str, default: int, most: int) -> int:
     return min(number, most)
 
 
-def _read_wanted(ask: Ask) -> Wanted:
+def read_wanted(ask: Ask, limited_by: str = "max-keys") -> Wanted:
+    """Return what a listing is asked. Raises S3Error."""
     encoding = ask.text("encoding-type")
     if encoding not in ("", "url"):
         raise invalid_argument("Invalid Encoding Method specified in Request", "encoding-type", encoding)
     return Wanted(
         ask.text("prefix").encode(),
         ask.text("delimiter").encode(),
-        read_number(ask, "max-keys", KEYS_MAX, KEYS_MAX),
+        read_number(ask, limited_by, KEYS_MAX, KEYS_MAX),
         encoding == "url",
+        limited_by,
     )
 
 
 async def _fetch(ask: Ask, name: ContainerName, wanted: Wanted, after: bytes) -> Page:
     """Fetch a page that begins after a name."""
-    limit = wanted.max_keys
+    limit = wanted.limit
     if limit == 0:
         return Page([], False)
     query = Query(prefix=wanted.prefix, delimiter=wanted.delimiter, marker=after)
@@ -115,7 +129,7 @@ async def list_objects(ask: Ask) -> Response:
         raise invalid_argument("Invalid List Type specified in Request", "list-type", kind)
     bucket = await ask.bucket()
     ask.require(Action.READ_CONTAINER, bucket)
-    wanted = _read_wanted(ask)
+    wanted = read_wanted(ask)
     return await (_list_v2 if kind == "2" else _list_v1)(ask, bucket.name, wanted)
 
 
@@ -165,7 +179,7 @@ async def list_versions(ask: Ask) -> Response:
     """GET of a bucket with `versions`: of a bucket that keeps one of each key, whose name is null."""
     bucket = await ask.bucket()
     ask.require(Action.READ_CONTAINER, bucket)
-    wanted = _read_wanted(ask)
+    wanted = read_wanted(ask)
     marker, version = ask.text("key-marker").encode(), ask.text("version-id-marker")
     if version and not marker:
         raise invalid_argument(
@@ -185,7 +199,7 @@ async def list_versions(ask: Ask) -> Response:
             elements.append(Element("NextVersionIdMarker", NULL_VERSION))
     for item in page.items:
         if isinstance(item, ListedPrefix):
-            elements.append(_prefix(wanted, item))
+            elements.append(wanted.rolled(item))
         else:
             facts = (Element("VersionId", NULL_VERSION), Element("IsLatest", "true"))
             owner = owner_element(bucket.name.account)
@@ -208,7 +222,7 @@ def _objects(name: ContainerName, wanted: Wanted, page: Page, has_owner: bool) -
         for item in page.items
         if not isinstance(item, ListedPrefix)
     ]
-    return objects + [_prefix(wanted, item) for item in page.items if isinstance(item, ListedPrefix)]
+    return objects + [wanted.rolled(item) for item in page.items if isinstance(item, ListedPrefix)]
 
 
 def _facts(wanted: Wanted, item: ListedObject) -> tuple[Element, ...]:
@@ -219,10 +233,6 @@ def _facts(wanted: Wanted, item: ListedObject) -> tuple[Element, ...]:
         Element("Size", str(item.size)),
         Element("StorageClass", STANDARD),
     )
-
-
-def _prefix(wanted: Wanted, item: ListedPrefix) -> Element:
-    return Element("CommonPrefixes", (Element("Prefix", wanted.name(item.prefix)),))
 
 
 def iso(micros: int) -> str:

@@ -24,6 +24,7 @@ from proxy.s3_api.conditional import (
 from proxy.s3_api.descriptions import (
     OVERRIDES,
     checksum_headers,
+    checksum_headers_of_part,
     describe_new,
     object_headers,
     quoted,
@@ -38,6 +39,8 @@ from proxy.s3_api.uploads import BodyReader, S3Upload
 from proxy.s3_api.versions import check_version
 from proxy.s3_api.xml import XML_TYPE
 from proxy.store.errors import ConditionFailed
+from proxy.store.manifest_bodies import manifest_of
+from proxy.store.manifests import Manifest
 from proxy.store.values import Attributes, Description, ObjectBody, ObjectInfo
 from swiftlike.limits import RPC_BODY_BYTES_MAX
 
@@ -86,10 +89,15 @@ async def read(ask: Ask) -> Response:
                 return Response(304, object_headers(info, overrides, False))
             case Verdict.GO:
                 pass
-    span = _span(ask, info, modified_s, part)
+    manifest = await manifest_of(body) if part else None
+    span = _span(ask, info, modified_s) if not part else _span_of_part(info, manifest, part)
     is_whole = span is None or span == Span(0, info.size)
     asks_checksums = request.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED"
-    headers = object_headers(info, overrides, asks_checksums and is_whole)
+    headers = object_headers(info, overrides, asks_checksums and is_whole and manifest is None)
+    if manifest is not None:
+        headers.append(("x-amz-mp-parts-count", str(len(manifest.parts))))
+        if asks_checksums:
+            headers += checksum_headers_of_part(info.attributes, manifest.parts[part - 1].checksum)
     tags = info.attributes.get(TAGS)
     if tags and ask.may(TAGGING, bucket):
         headers.append(("x-amz-tagging-count", str(len(read_tags(tags)))))
@@ -130,12 +138,17 @@ def _read_part(ask: Ask) -> int:
     return int(text)
 
 
-def _span(ask: Ask, info: ObjectInfo, modified_s: int, part: int) -> Span | None:
+def _span_of_part(info: ObjectInfo, manifest: Manifest | None, part: int) -> Span | None:
+    """Return the bytes of a part; None: all there are, which are none. An object put whole has one. Raises S3Error."""
+    count = 1 if manifest is None else len(manifest.parts)
+    if part > count:
+        raise S3Error("InvalidPartNumber", facts={"ActualPartCount": str(count)})
+    span = Span(0, info.size) if manifest is None else Span(*manifest.span(part))
+    return span if span.size else None
+
+
+def _span(ask: Ask, info: ObjectInfo, modified_s: int) -> Span | None:
     """Return the bytes to send; None: all of them. Raises S3Error."""
-    if part:
-        if part > 1:
-            raise S3Error("InvalidPartNumber", facts={"ActualPartCount": "1"})
-        return Span(0, info.size) if info.size else None
     header = ask.headers.get("Range")
     if header is None or not range_still_holds(ask.headers.get("If-Range"), info.etag, modified_s):
         return None

@@ -98,3 +98,8 @@ class ManifestBody:
         if (info.size, info.etag) != (piece.part.size, piece.part.etag):
             raise BodyGone
         return body
+
+
+async def manifest_of(body: ObjectBody) -> Manifest | None:
+    """Return the parts of an object that has any. Raises BodyGone."""
+    return await body.manifest() if isinstance(body, ManifestBody) else None

@@ -108,7 +108,6 @@ def test_what_sdks_probe_for_is_answered_as_by_an_unconfigured_bucket(client: An
         (client.get_bucket_ownership_controls, "OwnershipControlsNotFoundError"),
         (client.get_bucket_website, "NoSuchWebsiteConfiguration"),
         (client.get_bucket_replication, "ReplicationConfigurationNotFoundError"),
-        (client.list_multipart_uploads, "NotImplemented"),
     ):
         with pytest.raises(ClientError) as raised:
             call(Bucket=BOX)
@@ -411,3 +410,56 @@ def test_an_upload_that_is_given_up_leaves_nothing(client: Any) -> None:
         client.complete_multipart_upload(**where, MultipartUpload=parts)
     assert code_of(raised) == "NoSuchUpload"
     assert "Contents" not in client.list_objects_v2(Bucket=BOX)
+
+
+def test_parts_are_copied_and_listed_and_told_of(serve: Serve, client: Any) -> None:
+    body = LARGE[: 12 * 1024**2]
+    client.put_object(Bucket=BOX, Key="source", Body=body)
+    where = {"Bucket": BOX, "Key": "copied", "UploadId": ""}
+    where["UploadId"] = client.create_multipart_upload(Bucket=BOX, Key="copied")["UploadId"]
+    parts = []
+    for number, start in ((1, 0), (2, 6 * 1024**2)):
+        wanted = f"bytes={start}-{start + 6 * 1024**2 - 1}"
+        copied = client.upload_part_copy(
+            **where, PartNumber=number, CopySource={"Bucket": BOX, "Key": "source"}, CopySourceRange=wanted
+        )
+        parts.append({"PartNumber": number, "ETag": copied["CopyPartResult"]["ETag"]})
+    pages = client.get_paginator("list_parts").paginate(**where, PaginationConfig={"PageSize": 1})
+    listed = [one for page in pages for one in page["Parts"]]
+    assert [(one["PartNumber"], one["ETag"]) for one in listed] == [
+        (one["PartNumber"], one["ETag"]) for one in parts
+    ]
+    others = [client.create_multipart_upload(Bucket=BOX, Key=f"x/{at}")["UploadId"] for at in range(3)]
+    paginator = client.get_paginator("list_multipart_uploads")
+    pages = paginator.paginate(Bucket=BOX, PaginationConfig={"PageSize": 1})
+    found = [one["UploadId"] for page in pages for one in page.get("Uploads", [])]
+    assert found == [where["UploadId"], *others]
+    rolled = client.list_multipart_uploads(Bucket=BOX, Delimiter="/")["CommonPrefixes"]
+    assert rolled == [{"Prefix": "x/"}]
+
+    client.complete_multipart_upload(**where, MultipartUpload={"Parts": parts})
+    for at, upload in enumerate(others):
+        client.abort_multipart_upload(Bucket=BOX, Key=f"x/{at}", UploadId=upload)
+    assert "Uploads" not in client.list_multipart_uploads(Bucket=BOX)
+    assert client.get_object(Bucket=BOX, Key="copied")["Body"].read() == body
+    second = client.get_object(Bucket=BOX, Key="copied", PartNumber=2)
+    assert (second["PartsCount"], second["Body"].read()) == (2, body[6 * 1024**2 :])
+    told = client.get_object_attributes(
+        Bucket=BOX, Key="copied", ObjectAttributes=["ObjectParts", "ObjectSize", "ETag"], MaxParts=1
+    )
+    assert (told["ObjectSize"], told["ObjectParts"]["TotalPartsCount"]) == (len(body), 2)
+    assert [one["Size"] for one in told["ObjectParts"]["Parts"]] == [6 * 1024**2]
+
+    # The transfer manager copies what is large in parts, and what is small whole.
+    config = TransferConfig(multipart_threshold=5 * 1024**2, multipart_chunksize=5 * 1024**2)
+    client.copy({"Bucket": BOX, "Key": "copied"}, BOX, "again", Config=config)
+    assert client.head_object(Bucket=BOX, Key="again")["ETag"].endswith('-3"')
+    client.copy_object(CopySource={"Bucket": BOX, "Key": "copied"}, Bucket=BOX, Key="whole")
+    whole = client.get_object(Bucket=BOX, Key="whole")
+    assert whole["ETag"] == f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"'
+    assert whole["Body"].read() == body
+
+    with Swift.of(serve.ready) as swift:
+        wanted = f"bytes={5 * 1024**2 - 2}-{5 * 1024**2 + 1}"
+        answer = swift.request("GET", BOX, "again", Range=wanted)
+        assert (answer.status, answer.body) == (206, body[5 * 1024**2 - 2 : 5 * 1024**2 + 2])

@@ -67,7 +67,6 @@ async def test_an_error_to_a_head_has_no_body_and_the_connection_goes_on(s3: S3)
         ("GET", "/box?delete", 405, "MethodNotAllowed"),
         ("DELETE", "/box?acl", 405, "MethodNotAllowed"),
         ("PUT", "/", 405, "MethodNotAllowed"),
-        ("GET", "/box?uploads", 501, "NotImplemented"),
         ("PUT", "/box?versioning", 501, "NotImplemented"),
         ("PUT", "/box?policy", 501, "NotImplemented"),
         ("GET", "/box?policy&cors", 400, "InvalidArgument"),

@@ -6,11 +6,12 @@ import hashlib
 import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
+from urllib.parse import quote, unquote
 
 import pytest
 
 from proxy.s3_api import patience
-from tests.unit.proxy.s3_api.serving import S3, code_of, serve_s3, text_of
+from tests.unit.proxy.s3_api.serving import S3, code_of, serve_s3, text_of, texts_of
 from tests.unit.proxy.serving import Answer
 
 A, B, C = b"a" * 3_000, b"b" * 2_000, b"c" * 10
@@ -144,8 +145,6 @@ async def test_numbers_of_parts_have_limits(number: str) -> None:
     async with serve_s3() as s3:
         await s3.ask("PUT", "/bucket")
         upload = await begin(s3)
-        from urllib.parse import quote
-
         answer = await s3.ask("PUT", f"/bucket/key?partNumber={quote(number)}&uploadId={upload}", A)
         assert (answer.status, code_of(answer)) == (400, "InvalidArgument")
         listed = document([Sent(1, "x")]).replace(b">1<", f">{number}<".encode())
@@ -390,3 +389,257 @@ async def test_a_long_completion_keeps_the_connection_alive(monkeypatch: pytest.
             assert (answer.status, code_of(answer)) == (200, "PreconditionFailed")
             assert answer.body.count(b"<?xml") == 1
         assert (await s3.ask("GET", "/bucket/key")).body == A
+
+
+# --- copies ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wanted", "code"),
+    [
+        ("bytes=0-0", ""),
+        ("bytes=10-4999", ""),
+        ("", ""),
+        ("bytes=0-5010", "InvalidArgument"),
+        ("bytes=5010-5011", "InvalidArgument"),
+        ("bytes=5-", "InvalidArgument"),
+        ("bytes=-5", "InvalidArgument"),
+        ("bytes=5-4", "InvalidArgument"),
+        ("0-5", "InvalidArgument"),
+        ("bytes=0-1,3-4", "InvalidArgument"),
+    ],
+)
+async def test_a_part_is_copied_from_an_object_or_a_range_of_it(wanted: str, code: str) -> None:
+    async with serve_s3() as s3:
+        await s3.ask("PUT", "/bucket")
+        await make_object(s3, A, B, C, path="/bucket/source")
+        whole = A + B + C
+        upload = await begin(s3, x_amz_checksum_algorithm="CRC32")
+        headers = {"x-amz-copy-source": "/bucket/source"}
+        if wanted:
+            headers["x-amz-copy-source-range"] = wanted
+        answer = await s3.ask("PUT", f"/bucket/key?partNumber=1&uploadId={upload}", headers=headers)
+        assert (code_of(answer) if answer.status != 200 else "") == code
+        if code:
+            return
+        first, _, last = (wanted.removeprefix("bytes=") or f"0-{len(whole) - 1}").partition("-")
+        expected = whole[int(first) : int(last) + 1]
+        assert text_of(answer, "ETag") == f'"{md5_of(expected)}"'
+        assert text_of(answer, "ChecksumCRC32") == crc32_of(expected)
+        done = await complete(s3, upload, [Sent(1, text_of(answer, "ETag"))])
+        assert text_of(done, "ETag") == etag_of(expected)
+        assert (await s3.ask("GET", "/bucket/key")).body == expected
+
+
+async def test_the_source_of_a_part_must_be_there_and_as_it_is_said_to_be() -> None:
+    async with serve_s3() as s3:
+        await s3.ask("PUT", "/bucket")
+        etag = (await s3.ask("PUT", "/bucket/source", A)).headers["etag"]
+        upload = await begin(s3)
+        path = f"/bucket/key?partNumber=1&uploadId={upload}"
+        source = {"x-amz-copy-source": "bucket/source"}
+        for headers, code in (
+            ({"x-amz-copy-source": "bucket/none"}, "NoSuchKey"),
+            ({"x-amz-copy-source": "none/source"}, "NoSuchBucket"),
+            (source | {"x-amz-copy-source-if-match": '"x"'}, "PreconditionFailed"),
+            (source | {"x-amz-copy-source-if-none-match": etag}, "PreconditionFailed"),
+        ):
+            assert code_of(await s3.ask("PUT", path, headers=headers)) == code
+        answer = await s3.ask("PUT", path, headers=source | {"x-amz-copy-source-if-match": etag})
+        assert answer.status == 200
+        missing = f"/bucket/key?partNumber=1&uploadId={'0' * 48}"
+        assert code_of(await s3.ask("PUT", missing, headers=source)) == "NoSuchUpload"
+        # Outside of uploads, a range is refused, and not left out.
+        headers = source | {"x-amz-copy-source-range": "bytes=0-1"}
+        assert code_of(await s3.ask("PUT", "/bucket/key", headers=headers)) == "NotImplemented"
+
+
+async def test_a_copy_of_an_object_of_parts_is_whole() -> None:
+    async with serve_s3() as s3:
+        await s3.ask("PUT", "/bucket")
+        await make_object(s3, A, B, path="/bucket/source", x_amz_checksum_algorithm="CRC32", x_amz_meta_a="b")
+        answer = await s3.ask("PUT", "/bucket/copy", headers={"x-amz-copy-source": "bucket/source"})
+        assert text_of(answer, "ETag") == f'"{md5_of(A + B)}"'
+        assert text_of(answer, "ChecksumCRC32") == crc32_of(A + B)
+        assert text_of(answer, "ChecksumType") == "FULL_OBJECT"
+        assert (await s3.ask("DELETE", "/bucket/source")).status == 204
+        found = await s3.ask("GET", "/bucket/copy", headers={"x-amz-checksum-mode": "ENABLED"})
+        assert (found.body, found.headers["x-amz-meta-a"]) == (A + B, "b")
+        assert found.headers["x-amz-checksum-type"] == "FULL_OBJECT"
+        assert "x-amz-mp-parts-count" not in (await s3.ask("HEAD", "/bucket/copy?partNumber=1")).headers
+
+
+async def test_an_object_of_parts_that_is_described_anew_keeps_its_parts() -> None:
+    async with serve_s3() as s3:
+        await s3.ask("PUT", "/bucket")
+        await make_object(s3, A, B)
+        headers = {
+            "x-amz-copy-source": "bucket/key",
+            "x-amz-metadata-directive": "REPLACE",
+            "x-amz-meta-a": "b",
+        }
+        answer = await s3.ask("PUT", "/bucket/key", headers=headers)
+        assert text_of(answer, "ETag") == etag_of(A, B)
+        tagging = b"<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>"
+        assert (await s3.ask("PUT", "/bucket/key?tagging", tagging)).status == 200
+        found = await s3.ask("GET", "/bucket/key")
+        assert (found.body, found.headers["x-amz-meta-a"]) == (A + B, "b")
+        assert (await s3.ask("HEAD", "/bucket/key?partNumber=2")).headers["x-amz-mp-parts-count"] == "2"
+
+
+# --- listings -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page_items", [3, 10_000])
+async def test_parts_are_listed_page_by_page(page_items: int) -> None:
+    async with serve_s3(page_items=page_items) as s3:
+        await s3.ask("PUT", "/bucket")
+        upload = await begin(s3, x_amz_checksum_algorithm="CRC32")
+        numbers = [1, 2, 9, 10, 11, 100, 9_999, 10_000]
+        for number in numbers:
+            await send(s3, upload, number, b"old")
+        for number in numbers[::3]:
+            await send(s3, upload, number, A)
+        path = f"/bucket/key?uploadId={upload}"
+        answer = await s3.ask("GET", path)
+        assert texts_of(answer, "Part/PartNumber") == [str(number) for number in numbers]
+        sizes = [3_000 if at % 3 == 0 else 3 for at in range(8)]
+        assert texts_of(answer, "Part/Size") == [str(size) for size in sizes]
+        assert texts_of(answer, "Part/ChecksumCRC32")[0] == crc32_of(A)
+        assert text_of(answer, "ChecksumAlgorithm") == "CRC32"
+        assert text_of(answer, "IsTruncated") == "false"
+        assert (text_of(answer, "Initiator/ID"), text_of(answer, "Owner/ID")) == ("AUTH_test", "AUTH_test")
+        for limit in (1, 3, 8):
+            found, marker = [], "0"
+            for _ in range(9):
+                answer = await s3.ask("GET", f"{path}&max-parts={limit}&part-number-marker={marker}")
+                page = texts_of(answer, "Part/PartNumber")
+                assert len(page) <= limit
+                assert text_of(answer, "PartNumberMarker") == marker
+                found += page
+                marker = text_of(answer, "NextPartNumberMarker")
+                if text_of(answer, "IsTruncated") == "false":
+                    break
+            assert found == [str(number) for number in numbers]
+        assert texts_of(await s3.ask("GET", f"{path}&max-parts=0"), "Part") == []
+        assert texts_of(await s3.ask("GET", f"{path}&part-number-marker=10000"), "Part") == []
+        assert code_of(await s3.ask("GET", f"{path}&max-parts=x")) == "InvalidArgument"
+        assert code_of(await s3.ask("GET", f"/bucket/other?uploadId={upload}")) == "NoSuchUpload"
+        assert (await s3.ask("GET", path, who="other")).status == 403
+
+
+KEYS = ["a", "a", "a", "a!", "a/", "a/b", "a/b/c", "b", "b c", "é", "z\n"]
+
+
+@pytest.mark.parametrize(("limit", "page_items"), [(1, 10_000), (2, 2), (5, 3), (1_000, 10_000)])
+@pytest.mark.parametrize(
+    ("query", "keys", "prefixes"),
+    [
+        ("", KEYS, []),
+        ("&prefix=a", KEYS[:7], []),
+        ("&delimiter=%2F", [key for key in KEYS if "/" not in key], ["a/"]),
+        ("&delimiter=%2F&prefix=a%2F", ["a/", "a/b"], ["a/b/"]),
+        ("&delimiter=%2F&prefix=a%2Fb", ["a/b"], ["a/b/"]),
+        ("&prefix=none", [], []),
+    ],
+)
+async def test_uploads_are_listed_page_by_page(
+    query: str, keys: list[str], prefixes: list[str], limit: int, page_items: int
+) -> None:
+    async with serve_s3(page_items=page_items) as s3:
+        await s3.ask("PUT", "/bucket")
+        ids = [await begin(s3, f"/bucket/{quote(key)}") for key in KEYS]
+        over = await begin(s3, "/bucket/a")
+        await s3.ask("DELETE", f"/bucket/a?uploadId={over}")
+        done = await begin(s3, "/bucket/b")
+        await complete(s3, done, [await send(s3, done, 1, A, "/bucket/b")], "/bucket/b")
+        found, rolled, seen = list[str](), list[str](), list[str]()
+        markers = ""
+        for _ in range(20):
+            answer = await s3.ask(
+                "GET", f"/bucket?uploads&encoding-type=url&max-uploads={limit}{query}{markers}"
+            )
+            assert answer.status == 200, answer.body
+            page = [unquote(text) for text in texts_of(answer, "Upload/Key")]
+            more = [unquote(text) for text in texts_of(answer, "CommonPrefixes/Prefix")]
+            assert len(page) + len(more) <= limit
+            found, rolled, seen = found + page, rolled + more, seen + texts_of(answer, "Upload/UploadId")
+            if text_of(answer, "IsTruncated") == "false":
+                break
+            marker, upload = text_of(answer, "NextKeyMarker"), text_of(answer, "NextUploadIdMarker")
+            markers = f"&key-marker={quote(unquote(marker), safe='')}&upload-id-marker={upload}"
+        assert found == sorted(keys, key=str.encode)
+        assert rolled == prefixes
+        assert len(set(seen)) == len(seen)
+        assert set(seen) <= set(ids)
+
+
+async def test_what_a_list_of_uploads_may_be_asked() -> None:
+    async with serve_s3() as s3:
+        await s3.ask("PUT", "/bucket")
+        assert texts_of(await s3.ask("GET", "/bucket?uploads"), "Upload") == []
+        await begin(s3, x_amz_checksum_algorithm="SHA256")
+        answer = await s3.ask("GET", "/bucket?uploads")
+        assert (text_of(answer, "Upload/ChecksumAlgorithm"), text_of(answer, "MaxUploads")) == (
+            "SHA256",
+            "1000",
+        )
+        assert text_of(answer, "Upload/Initiated").endswith("Z")
+        assert texts_of(await s3.ask("GET", "/bucket?uploads&max-uploads=0"), "Upload") == []
+        assert code_of(await s3.ask("GET", "/bucket?uploads&max-uploads=x")) == "InvalidArgument"
+        assert code_of(await s3.ask("GET", "/bucket?uploads&encoding-type=x")) == "InvalidArgument"
+        assert code_of(await s3.ask("GET", "/none?uploads")) == "NoSuchBucket"
+        assert (await s3.ask("GET", "/bucket?uploads", who="other")).status == 403
+        assert text_of(await s3.ask("GET", "/bucket?uploads&upload-id-marker=x"), "UploadIdMarker") == ""
+
+
+# --- parts of what is there -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_one_part_is_read_by_its_number(method: str) -> None:
+    async with serve_s3() as s3:
+        await s3.ask("PUT", "/bucket")
+        await make_object(s3, A, B, C, x_amz_checksum_algorithm="CRC32")
+        at = 0
+        for number, body in enumerate((A, B, C), 1):
+            answer = await s3.ask(
+                method, f"/bucket/key?partNumber={number}", headers={"x-amz-checksum-mode": "ENABLED"}
+            )
+            assert (answer.status, answer.body) == (206, body if method == "GET" else b"")
+            assert answer.headers["content-length"] == str(len(body))
+            assert answer.headers["content-range"] == f"bytes {at}-{at + len(body) - 1}/5010"
+            assert answer.headers["x-amz-mp-parts-count"] == "3"
+            assert answer.headers["x-amz-checksum-crc32"] == crc32_of(body)
+            at += len(body)
+        answer = await s3.ask(method, "/bucket/key?partNumber=4")
+        assert answer.status == 416
+        assert method == "HEAD" or code_of(answer) == "InvalidPartNumber"
+        await s3.ask("PUT", "/bucket/whole", A)
+        answer = await s3.ask(method, "/bucket/whole?partNumber=1")
+        assert (answer.status, "x-amz-mp-parts-count" in answer.headers) == (206, False)
+
+
+async def test_the_attributes_of_an_object_tell_its_parts() -> None:
+    async with serve_s3() as s3:
+        await s3.ask("PUT", "/bucket")
+        await make_object(s3, A, B, C, x_amz_checksum_algorithm="CRC32")
+        wanted = {"x-amz-object-attributes": "ETag,Checksum,ObjectParts,ObjectSize"}
+        answer = await s3.ask("GET", "/bucket/key?attributes", headers=wanted)
+        assert text_of(answer, "ETag") == etag_of(A, B, C).strip('"')
+        assert text_of(answer, "ObjectSize") == "5010"
+        assert text_of(answer, "Checksum/ChecksumType") == "COMPOSITE"
+        assert text_of(answer, "ObjectParts/PartsCount") == "3"
+        assert texts_of(answer, "ObjectParts/Part/Size") == ["3000", "2000", "10"]
+        assert texts_of(answer, "ObjectParts/Part/ChecksumCRC32") == [crc32_of(body) for body in (A, B, C)]
+        assert text_of(answer, "ObjectParts/IsTruncated") == "false"
+        paged = wanted | {"x-amz-max-parts": "1", "x-amz-part-number-marker": "1"}
+        answer = await s3.ask("GET", "/bucket/key?attributes", headers=paged)
+        assert texts_of(answer, "ObjectParts/Part/PartNumber") == ["2"]
+        assert text_of(answer, "ObjectParts/NextPartNumberMarker") == "2"
+        assert text_of(answer, "ObjectParts/IsTruncated") == "true"
+        answer = await s3.ask("GET", "/bucket/key?attributes", headers=wanted | {"x-amz-max-parts": "x"})
+        assert code_of(answer) == "InvalidArgument"
+        await s3.ask("PUT", "/bucket/whole", A)
+        answer = await s3.ask("GET", "/bucket/whole?attributes", headers=wanted)
+        assert texts_of(answer, "ObjectParts") == []
