@@ -8,6 +8,7 @@
     │   ├── ConditionFailed
     │   ├── ContainerNotEmpty
     │   ├── PolicyDiffers, NoSuchPolicy
+    │   ├── CopyTooLarge            an object of parts that no one body can hold
     │   └── BucketTaken             another account's container has the name among all buckets
     ├── Unavailable                 provably without effect: ask again
     │   ├── OutOfSpace              too many of the owners are full
@@ -73,6 +74,10 @@ class PolicyDiffers(Refused):
 
 class NoSuchPolicy(Refused):
     """No storage policy has this name."""
+
+
+class CopyTooLarge(Refused):
+    """The object has more bytes, in parts, than one body may have: it can be copied in parts only."""
 
 
 class BucketTaken(Refused):

@@ -17,7 +17,7 @@ The attributes are the domain's: what a dialect says of them in a description is
 
 from base64 import b64decode, b64encode
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import Any, Final, NamedTuple, cast
 
@@ -135,12 +135,20 @@ def unpack(raw: Body) -> Manifest:
         raise ManifestRefused(f"not a manifest: {error}") from None
     if not isinstance(found, tuple) or not found or found[0] != _VERSION:
         raise ManifestRefused("a manifest of a version that this release does not know; upgrade it")
-    parts, before = [], b""
-    for shared, rest, size, etag, checksum in found[1:]:
+    try:
+        return Manifest(_read_parts(found[1:]))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ManifestRefused(f"not a manifest: {error}") from None
+
+
+def _read_parts(packed: Iterable[Any]) -> Iterator[Part]:
+    before = b""
+    for shared, rest, size, etag, checksum in packed:
+        if not isinstance(size, int):
+            raise TypeError("a size is a number")
         before = before[:shared] + rest
         name = ObjectName(*split_path(before))
-        parts.append(Part(name, size, etag.hex(), b64encode(checksum).decode("ascii")))
-    return Manifest(parts)
+        yield Part(name, size, etag.hex(), b64encode(checksum).decode("ascii"))
 
 
 class Origin(NamedTuple):

@@ -20,6 +20,7 @@ from proxy.store.debts import Debts
 from proxy.store.errors import (
     BodyGone,
     ConditionFailed,
+    CopyTooLarge,
     NoSuchContainer,
     NoSuchObject,
     OutcomeUnknown,
@@ -47,7 +48,7 @@ from proxy.store.values import (
     attributes_of,
 )
 from swiftlike.entries import Entry, pack_metadata
-from swiftlike.limits import RPC_BODY_BYTES_MAX
+from swiftlike.limits import BODY_BYTES_MAX, RPC_BODY_BYTES_MAX
 from swiftlike.rpc.transport import Body
 from swiftlike.timestamps import ZERO_BALLOT, Ballot, Timestamp, WriteId
 
@@ -328,13 +329,15 @@ class Objects:
     ) -> tuple[ObjectInfo, ObjectInfo]:
         """Copy an object, or describe it anew where the target is itself; return the source as it was read, and the target.
 
-        Raises NoSuchContainer, NoSuchObject, ConditionFailed, BodyGone, Unavailable, OutcomeUnknown.
+        Raises NoSuchContainer, NoSuchObject, ConditionFailed, CopyTooLarge, BodyGone, Unavailable, OutcomeUnknown.
         """
         if source == target:
             return await self._copy_onto_itself(source, describe, deadline, source_condition, condition)
         info, body = await self.read(source, deadline=deadline)
         if source_condition is not None and not source_condition(info):
             raise ConditionFailed(info)
+        if info.size > BODY_BYTES_MAX:
+            raise CopyTooLarge
         upload = Copy(info, body, describe)
         return info, await self.put(target, upload, deadline=deadline, condition=condition)
 

@@ -28,6 +28,7 @@ LAST: Final = b"\xff"
 """Above every byte of a name."""
 
 _UPLOAD_ID: Final = re.compile(r"[0-9a-f]{48}")
+_INCARNATION: Final = re.compile(rb"[0-9a-f]{32}")
 _PART: Final = re.compile(rb"p([0-9a-f]{48})/[0-9]{5}/")
 
 
@@ -114,7 +115,7 @@ def upload_of_part(part: ObjectName, policy: int, key: bytes) -> UploadName | No
     """Return whose part an object is, by its name; `key`: what the upload is for. None: it is none."""
     bucket, _, incarnation = part.container.rpartition(b"/")
     found = _PART.match(part.name)
-    if not part.account.startswith(b"\0") or not bucket or found is None:
+    if not part.account.startswith(b"\0") or found is None or _INCARNATION.fullmatch(incarnation) is None:
         return None
     return UploadName(
         ContainerName(part.account[1:], bucket),
