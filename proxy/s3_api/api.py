@@ -37,7 +37,7 @@ Handler = Callable[[Ask], Awaitable[Response]]
 
 
 async def _store_or_copy(ask: Ask) -> Response:
-    if "partNumber" in ask.request.query:
+    if ask.request.target.raw_query and "partNumber" in ask.request.query:
         raise invalid_argument("A part number needs an upload ID.", "partNumber", ask.text("partNumber"))
     return await (copies.copy(ask) if copies.SOURCE in ask.headers else objects.store(ask))
 

@@ -139,12 +139,13 @@ def _read_part(ask: Ask) -> int:
 
 
 def _span_of_part(info: ObjectInfo, manifest: Manifest | None, part: int) -> Span | None:
-    """Return the bytes of a part; None: all there are, which are none. An object put whole has one. Raises S3Error."""
+    """Return the bytes of a part; None: all there are, which are none. An object put whole has one part. Raises S3Error."""
     count = 1 if manifest is None else len(manifest.parts)
     if part > count:
         raise S3Error("InvalidPartNumber", facts={"ActualPartCount": str(count)})
-    span = Span(0, info.size) if manifest is None else Span(*manifest.span(part))
-    return span if span.size else None
+    if not info.size:
+        return None
+    return Span(0, info.size) if manifest is None else Span(*manifest.span(part))
 
 
 def _span(ask: Ask, info: ObjectInfo, modified_s: int) -> Span | None:
@@ -168,7 +169,7 @@ def _answer(
 ) -> Response:
     start, stop = (0, info.size) if span is None else span
     status = 200 if span is None else 206
-    if span is not None:
+    if span is not None and span.size:  # no Content-Range can name a part of no bytes
         headers.append(("Content-Range", span.content_range(info.size)))
     if is_head:
         return Response(status, headers, length=stop - start)

@@ -81,7 +81,7 @@ class Client:
         status, fields = await self.head()
         length = int(dict(fields).get("Content-Length", 0))
         has_body = method != "HEAD" and status not in (204, 304)
-        if ("Transfer-Encoding", "chunked") in fields:
+        if has_body and ("Transfer-Encoding", "chunked") in fields:
             return Answer(status, fields, await self._chunks())
         return Answer(status, fields, await self.reader.readexactly(length) if has_body else b"")
 

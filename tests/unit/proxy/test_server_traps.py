@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from proxy.http.errors import BodyError
-from proxy.http.request import Request
+from proxy.http.request import Dialect, Request
 from proxy.http.response import Response
 from proxy.server import text_response
 from swiftlike.limits import HttpLimits
@@ -507,3 +507,49 @@ async def until(holds: Callable[[], bool], seconds: float = 5.0) -> None:
     async with asyncio.timeout(seconds):
         while not holds():  # noqa: ASYNC110 (what is waited for has no event)
             await asyncio.sleep(0.002)
+
+
+# --- answers that begin before their end is known -------------------------------------------------------------------
+
+
+def endless(*pieces: bytes | Exception) -> Dialect:
+    """A dialect whose answers come piece by piece."""
+
+    async def stream() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            if isinstance(piece, Exception):
+                raise piece
+            yield piece
+
+    async def answer(request: Request) -> Response:
+        return Response(200, [("Content-Type", "text/plain")], stream=stream())
+
+    return answer
+
+
+async def test_an_answer_of_unknown_length_comes_in_chunks_and_keeps_the_connection() -> None:
+    async with serve(dialect=endless(b"one", b"", b"two")) as serving, serving.client() as client:
+        for _ in range(2):
+            await client.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            _, fields = await client.head()
+            assert ("Transfer-Encoding", "chunked") in fields
+            assert "Content-Length" not in dict(fields)
+            assert await client.reader.readexactly(21) == b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"
+        await client.send(b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert (await client.answer("HEAD")).status == 200
+
+
+async def test_a_client_that_knows_no_chunks_is_told_the_end_by_the_connection_s() -> None:
+    async with serve(dialect=endless(b"one", b"two")) as serving, serving.client() as client:
+        await client.send(b"GET / HTTP/1.0\r\nHost: h\r\n\r\n")
+        _, fields = await client.head()
+        assert "Transfer-Encoding" not in dict(fields)
+        assert await client.reader.read() == b"onetwo"
+
+
+async def test_an_answer_of_unknown_length_that_breaks_off_has_no_last_chunk() -> None:
+    async with serve(dialect=endless(b"one", RuntimeError("a bug"))) as serving, serving.client() as client:
+        await client.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        await client.head()
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
+            await client.reader.readuntil(b"0\r\n\r\n")

@@ -615,6 +615,10 @@ async def test_one_part_is_read_by_its_number(method: str) -> None:
         answer = await s3.ask(method, "/bucket/key?partNumber=4")
         assert answer.status == 416
         assert method == "HEAD" or code_of(answer) == "InvalidPartNumber"
+        await make_object(s3, A, b"", path="/bucket/empty")
+        answer = await s3.ask(method, "/bucket/empty?partNumber=2")
+        assert (answer.status, answer.headers["content-length"], answer.body) == (206, "0", b"")
+        assert "content-range" not in answer.headers
         await s3.ask("PUT", "/bucket/whole", A)
         answer = await s3.ask(method, "/bucket/whole?partNumber=1")
         assert (answer.status, "x-amz-mp-parts-count" in answer.headers) == (206, False)

@@ -1,6 +1,7 @@
 """What the S3 dialect decides without a socket: documents, names, tokens, grants, metadata."""
 
 import base64
+import hashlib
 import re
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 import proxy.s3_api
 from proxy.auth.decisions import Grant, Group, Permission
-from proxy.s3_api.checksums import Algorithm, Summing
+from proxy.s3_api.checksums import Algorithm, Coverage, PartChecksums, Summing, sum_of_parts
 from proxy.s3_api.descriptions import decode_words, encode_words, read_metadata, without_chunked
 from proxy.s3_api.errors import CODES, S3Error
 from proxy.s3_api.grants import read_grants, write_grants
@@ -243,3 +244,30 @@ def test_every_code_that_the_dialect_may_tell_is_in_the_table() -> None:
         told |= set(re.findall(r'(?:S3Error|SignatureRefused)\(\s*"([A-Za-z0-9]+)"', path.read_text()))
     assert len(told) > 30
     assert told <= set(CODES)
+
+
+# --- checksums of parts ---------------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.binary(max_size=300), min_size=1, max_size=6),
+    st.sampled_from([Algorithm.CRC32, Algorithm.CRC32C, Algorithm.CRC64NVME]),
+)
+def test_the_checksum_of_a_full_object_is_that_of_its_parts_combined(
+    bodies: list[bytes], algorithm: Algorithm
+) -> None:
+    def sum_of(body: bytes) -> str:
+        summing = Summing(algorithm)
+        summing.update(body)
+        return summing.text()
+
+    how = PartChecksums(algorithm, Coverage.FULL_OBJECT, True)
+    assert sum_of_parts(how, [(sum_of(body), len(body)) for body in bodies]) == sum_of(b"".join(bodies))
+
+
+def test_a_composite_checksum_is_that_of_the_parts_checksums() -> None:
+    sums = [hashlib.sha256(body).digest() for body in (b"one", b"two")]
+    expected = base64.b64encode(hashlib.sha256(b"".join(sums)).digest()).decode()
+    how = PartChecksums(Algorithm.SHA256, Coverage.COMPOSITE, True)
+    told = sum_of_parts(how, [(base64.b64encode(one).decode(), 3) for one in sums])
+    assert told == f"{expected}-2"
