@@ -65,7 +65,9 @@ class RequestBody:
         if self.size is not None and self.size > bytes_max:
             raise BodyTooLarge(bytes_max)
         payload = self._payload
-        if self._invite is not None and not payload.is_eof():
+        # A client that waits is told to go on even where nothing is to come: the AWS CLI keeps an answer without `100 Continue`
+        # in mind for the connection, and misreads the next one on it.
+        if self._invite is not None and (self.is_empty or not payload.is_eof()):
             self._invite()
         self._invite = None
         while True:

@@ -42,6 +42,15 @@ async def test_a_client_that_expects_100_continue_is_invited_once_it_may_store()
             assert (await client.ask("GET", PATH)).body == b"hello", "the connection goes on"
 
 
+async def test_a_client_that_expects_100_continue_gets_it_for_an_empty_body_too() -> None:
+    async with serve() as serving:
+        await make_container(serving)
+        async with serving.client() as client:
+            await client.send(f"{HEAD}Content-Length: 0\r\nExpect: 100-continue\r\n\r\n".encode())
+            assert await client.head() == (100, ())
+            assert (await client.answer()).status == 201
+
+
 @pytest.mark.parametrize(
     ("change", "status"),
     [
