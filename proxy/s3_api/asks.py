@@ -18,7 +18,7 @@ from proxy.s3_api.resources import Resource, check_bucket
 from proxy.s3_api.signatures import Rules
 from proxy.s3_api.uploads import BodyReader
 from proxy.s3_api.xml import Node, XmlRefused, read_document
-from proxy.store.buckets import Buckets
+from proxy.store.buckets import CACHED_S, Buckets
 from proxy.store.contract import Store
 from proxy.store.errors import NoSuchContainer, NoSuchObject
 from proxy.store.multipart import Multipart
@@ -83,14 +83,16 @@ class Ask:
         except UnicodeDecodeError:
             raise invalid_argument(f"The parameter {name} must be valid UTF-8", name, "") from None
 
-    async def bucket(self) -> ContainerInfo:
-        """Return the bucket that the request is about. Raises NoSuchContainer, S3Error."""
-        return await self.find_bucket(self.resource.bucket, "x-amz-expected-bucket-owner")
+    async def bucket(self, max_age_s: float = CACHED_S) -> ContainerInfo:
+        """Return the bucket that the request is about, as it stood at most `max_age_s` ago. Raises S3Error."""
+        return await self.find_bucket(self.resource.bucket, "x-amz-expected-bucket-owner", max_age_s)
 
-    async def find_bucket(self, name: bytes, owner_header: str) -> ContainerInfo:
-        """Return a bucket, whose owner a header may name. Raises NoSuchContainer, S3Error."""
+    async def find_bucket(self, name: bytes, owner_header: str, max_age_s: float = CACHED_S) -> ContainerInfo:
+        """Return a bucket, whose owner a header may name. Raises S3Error."""
         try:
-            info = await self.around.buckets.locate(check_bucket(name), deadline=self.deadline)
+            info = await self.around.buckets.locate(
+                check_bucket(name), deadline=self.deadline, max_age_s=max_age_s
+            )
         except NoSuchContainer:
             raise S3Error("NoSuchBucket", facts={"BucketName": name.decode()}) from None
         expected = self.headers.get(owner_header)

@@ -162,8 +162,8 @@ def _region_header(ask: Ask) -> Headers:
 
 
 async def look(ask: Ask) -> Response:
-    """HEAD of a bucket."""
-    bucket = await ask.bucket()
+    """HEAD of a bucket, which is how clients ask whether it is there: so what was seen before does not do."""
+    bucket = await ask.bucket(max_age_s=0.0)
     ask.require(Action.READ_CONTAINER, bucket)
     return Response(200, [*_region_header(ask), ("Content-Type", XML_TYPE)])
 
@@ -177,8 +177,8 @@ async def delete(ask: Ask) -> Response:
 
 
 async def show_location(ask: Ask) -> Response:
-    """GET of `location`."""
-    bucket = await ask.bucket()
+    """GET of `location`, which tells that a bucket is there, as HEAD does."""
+    bucket = await ask.bucket(max_age_s=0.0)
     ask.require(Action.DESCRIBE_CONTAINER, bucket)
     region = ask.around.rules.region
     document = write_document("LocationConstraint", (), text="" if region == DEFAULT_REGION else region)

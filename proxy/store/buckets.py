@@ -105,13 +105,17 @@ class Buckets:
         self._remember(bucket, _account_of(found), asked_at)
         return _account_of(found)
 
-    async def locate(self, bucket: bytes, *, deadline: float) -> ContainerInfo:
-        """Return the container that a bucket is. Raises NoSuchContainer, only for what is not there now."""
-        for max_age_s in (CACHED_S, 0.0):
-            account = await self.owner(bucket, deadline=deadline, max_age_s=max_age_s)
+    async def locate(self, bucket: bytes, *, deadline: float, max_age_s: float = CACHED_S) -> ContainerInfo:
+        """Return the container that a bucket is, as it stood at most `max_age_s` ago.
+
+        Raises NoSuchContainer, only for what is not there now.
+        """
+        for age_s in (max_age_s, 0.0):
+            account = await self.owner(bucket, deadline=deadline, max_age_s=age_s)
             if account is not None:
+                name = ContainerName(account, bucket)
                 try:
-                    return await self._containers.read(ContainerName(account, bucket), deadline=deadline)
+                    return await self._containers.read(name, deadline=deadline, max_age_s=age_s)
                 except NoSuchContainer:
                     continue  # perhaps it is another's by now
         raise NoSuchContainer

@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import AsyncIterator
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -12,6 +13,7 @@ from awscrt import checksums
 
 from proxy.store.buckets import Buckets, RegisteredContainers
 from proxy.store.names import ContainerName, ObjectName
+from tests.unit.proxy.fake_store import FakeContainers
 from tests.unit.proxy.s3_api.serving import DOMAIN, S3, code_of, serve_s3, text_of, texts_of, tree_of
 from tests.unit.proxy.serving import make_api as make_swift
 from tests.unit.proxy.serving import serve
@@ -245,6 +247,22 @@ async def test_a_new_bucket_is_here_or_nowhere(s3: S3, document: str, status: in
         await client.send(s3.write("PUT", "/fresh-box", document.encode()))
         answer = await client.answer()
     assert (answer.status, code_of(answer) if status != 200 else "") == (status, code)
+
+
+@pytest.mark.parametrize(("method", "query"), [("HEAD", ""), ("GET", "?location")])
+async def test_whether_a_bucket_is_there_is_never_answered_from_memory(
+    s3: S3, monkeypatch: pytest.MonkeyPatch, method: str, query: str
+) -> None:
+    ages: list[float] = []
+    read = FakeContainers.read
+
+    async def note_age(*given: Any, max_age_s: float = 1.0, **options: Any) -> Any:
+        ages.append(max_age_s)
+        return await read(*given, **options)
+
+    monkeypatch.setattr(FakeContainers, "read", note_age)
+    assert (await s3.ask(method, f"/box{query}")).status == 200
+    assert ages == [0.0]
 
 
 async def test_a_bucket_is_deleted_only_when_it_is_empty(s3: S3) -> None:
