@@ -1,11 +1,12 @@
 # Everything a newcomer types. `make test` builds its own environment in .venv and passes on a clean machine.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help test serve laws lint format types lock clean simulate bench-ring bench-device bench-crash bench-compare
+.PHONY: help test serve laws lint format types lock clients clean simulate bench-ring bench-device bench-crash bench-compare
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 BIN := .venv/bin
 READY := .venv/.ready
+CLIENTS_READY := .venv-clients/.ready
 SOURCES := swiftlike ring proxy storage_node tools tests benchmarks
 
 help: ## show the targets
@@ -18,6 +19,11 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $(READY)
+
+$(CLIENTS_READY): tests/compat/requirements.lock
+	$(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/pip install --quiet --disable-pip-version-check --require-hashes -r tests/compat/requirements.lock
+	@touch $(CLIENTS_READY)
 
 serve: $(READY) ## a whole cluster on this machine, in ./swiftlike-data, on port 8080 (SERVE="--port 9000 --devices 4")
 	@$(BIN)/swiftlike serve $(SERVE)
@@ -39,10 +45,14 @@ format: $(READY) ## ruff: rewrite what it can
 types: $(READY) ## mypy --strict
 	$(BIN)/mypy
 
-lock: $(READY) ## refresh requirements.lock from pyproject.toml
-	$(BIN)/pip-compile --quiet --extra dev --strip-extras --generate-hashes --allow-unsafe \
-		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-annotate --no-header \
-		--output-file requirements.lock pyproject.toml
+LOCKED := --quiet --strip-extras --generate-hashes --allow-unsafe --no-emit-index-url --no-emit-find-links \
+	--no-emit-trusted-host --no-annotate --no-header
+
+clients: $(CLIENTS_READY) ## the Python clients of tests/compat, in .venv-clients (430 MB): AWS CLI, MinIO's, s3fs, pyarrow
+
+lock: $(READY) ## refresh requirements.lock from pyproject.toml, and that of the clients
+	$(BIN)/pip-compile $(LOCKED) --extra dev --output-file requirements.lock pyproject.toml
+	$(BIN)/pip-compile $(LOCKED) --output-file tests/compat/requirements.lock tests/compat/requirements.in
 
 SEEDS ?= 1000
 FIRST ?= 0
@@ -66,4 +76,4 @@ bench-crash: $(READY) ## many more crash states (of each of 3 runs) and kills th
 		tests/engine/test_crash_states.py tests/engine/test_kill.py
 
 clean: ## remove the environment and caches
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .venv-clients .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
