@@ -232,6 +232,13 @@ class HandMade:
     replicas: int = 3
     storages: dict[str, Program] = field(default_factory=dict)
     proxies: dict[str, Program] = field(default_factory=dict)
+    builders: dict[str, RingBuilder] = field(default_factory=dict)
+    """By the names of their rings."""
+
+    def publish(self) -> None:
+        """Write the next epoch of every ring."""
+        for name, builder in self.builders.items():
+            replace_file(self.root / "rings" / f"{name}.ring", builder.publish().pieces)
 
     @classmethod
     def make(cls, root: Path, hosts: int = 3, devices: int = 2, replicas: int = 3) -> "HandMade":
@@ -273,6 +280,7 @@ class HandMade:
                     place = DeviceId(builder.next_id()), 1, zone, host.address, port, name
                     builder.add(Device(*place, 100.0, "", host.uuids[name]))
             builder.rebalance(1_700_000_000)
+            self.builders[builder.name] = builder
             replace_file(self.root / "rings" / f"{builder.name}.ring", builder.publish().pieces)
 
     def wait_serving(self, host: HandMadeHost) -> None:
