@@ -61,6 +61,7 @@ class GroupCommit:
         self._queue: deque[_Waiting] = deque()
         self._queued = 0
         self._queued_bytes = 0
+        self._is_waking = False
         self._stopping = False
         self._failure: DeviceFailed | None = None
         self._outside: deque[_Outside] = deque()
@@ -94,10 +95,17 @@ class GroupCommit:
             self._count(-1, -operation.body_bytes)
             raise DeviceFailed(str(self._failure or "the device is closing: ask another replica"))
         future = self._loop.create_future()
-        with self._condition:
-            self._queue.append(_Waiting(operation, future))
-            self._condition.notify()
+        self._queue.append(_Waiting(operation, future))
+        if not self._is_waking:
+            self._is_waking = True
+            self._loop.call_soon(self._wake)
         return future
+
+    def _wake(self) -> None:
+        """Wake the writer once for all that this turn of the loop has queued, so that it takes them as one batch."""
+        self._is_waking = False
+        with self._condition:
+            self._condition.notify()
 
     async def _wait_outside(self, body_bytes: int) -> None:
         """Wait behind those who wait already, until admitted: then the room is ours."""
