@@ -21,7 +21,7 @@ from storage_node.tallies import Sums
 from swiftlike.digests import EMPTY, Digest, digest_of, fingerprint
 from swiftlike.entries import Entry, EntryDamaged, decode, encode, is_hidden, merge
 from swiftlike.limits import LISTING_ROWS_MAX, LISTING_SCANNED_MAX, RANGE_ROWS_MAX
-from swiftlike.node_calls import Page, Query, Row, Tally
+from swiftlike.node_calls import Page, Query, Row, Tally, as_row
 from swiftlike.timestamps import NO_INCARNATION
 
 _LAST_NAME: Final = b"\xff" * 8
@@ -249,9 +249,12 @@ def _read_plain_page(
         wanted = min(limit + 1 - len(rows), LISTING_SCANNED_MAX + 1 - scanned)
         items = view.take(start, stop, wanted, reverse=reverse)
         if query.tombstones:
-            rows += [Row(key[lead:], raw) for key, raw in items]
+            rows += map(as_row, [(key[lead:], raw) for key, raw in items])
         else:
-            rows += [Row(key[lead:], raw) for key, raw in items if not is_hidden(raw, now_us)]
+            rows += map(
+                as_row,
+                [(key[lead:], raw) for key, raw in items if not is_hidden(raw, now_us)],
+            )
         scanned += len(items)
         if len(rows) > limit:
             del rows[limit:]

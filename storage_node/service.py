@@ -12,8 +12,10 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -425,6 +427,10 @@ def reply_to(error: StorageError) -> Reply:
 def count_fitting(items: Sequence[tuple[Any, ...]]) -> int:
     """Return how many of these items, from the first, fit into the body of one reply; one always does."""
     left = RPC_BODY_BYTES_MAX - _REPLY_SLACK_BYTES
+    # All of them nearly always do, which is told soonest where they hold nothing but bytes, as rows do.
+    with suppress(TypeError):
+        if sum(map(len, chain.from_iterable(items))) + 32 * len(items) <= left:
+            return len(items)
     for at, item in enumerate(items):
         left -= 16
         for value in item:

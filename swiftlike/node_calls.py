@@ -8,8 +8,9 @@ their own checksums; lists travel as one msgpack array in the body. Every call a
 `epoch` of the ring that placed it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
+from functools import lru_cache, partial
 from struct import Struct
 from typing import Any, Final, NamedTuple, cast
 
@@ -97,6 +98,7 @@ def objects(policy: int) -> bytes:
     return b"o" + policy.to_bytes(1, "big")
 
 
+@lru_cache(2 + 256)  # as many as there can be
 def ring_name(table: bytes) -> str:
     """Return the name of the ring that places a table."""
     match table[:1]:
@@ -289,6 +291,10 @@ class Row(NamedTuple):
     def entry(self) -> Entry | None:
         """The entry; None: this is a common prefix. Raises EntryDamaged."""
         return None if self.raw is None else decode(self.raw)
+
+
+as_row: Final = cast("Callable[[tuple[bytes, bytes | None]], Row]", partial(tuple.__new__, Row))
+"""Makes a row of its two values in half of the time that `Row` takes: a page has a thousand of them."""
 
 
 class Page(NamedTuple):
@@ -490,6 +496,14 @@ def unpack_list(raw: Body) -> tuple[Any, ...]:
     if not isinstance(found, tuple):
         raise ValueError(f"a {type(found).__name__}, not an array")
     return found
+
+
+def unpack_rows(raw: Body) -> tuple[Row, ...]:
+    """Decode the rows of a page. Raises ValueError when they are none."""
+    found = unpack_list(raw)
+    if set(map(len, found)) - {len(Row._fields)}:
+        raise ValueError("an item of a page is not a name and what it names")
+    return tuple(map(as_row, found))
 
 
 def pack_row(row: RowOffer) -> tuple[bytes, bytes, bytes]:

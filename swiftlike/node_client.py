@@ -7,7 +7,6 @@ outcome: whatever is not OK is raised as NodeFailed, which carries the reply.
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from itertools import starmap
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from swiftlike.digests import Digest
@@ -28,7 +27,6 @@ from swiftlike.node_calls import (
     PartitionDigests,
     Promise,
     Query,
-    Row,
     RowOffer,
     RowRefused,
     RowTaken,
@@ -39,6 +37,7 @@ from swiftlike.node_calls import (
     pack_list,
     pack_row,
     unpack_list,
+    unpack_rows,
 )
 from swiftlike.registers import Register, decode_register
 from swiftlike.rpc.errors import StreamEnded
@@ -217,7 +216,7 @@ class NodeClient:
         reply = await self._call(
             Method.LIST_ROWS, {**self._at(table, path), **query.header(), "incarnation": bytes(incarnation)}
         )
-        rows = tuple(starmap(Row, unpack_list(reply.body)))
+        rows = unpack_rows(reply.body)
         header = reply.header
         return Page(rows, header["more"], Digest.decode(header["digest"])), header["votes"]
 
