@@ -10,6 +10,7 @@ from typing import Protocol
 
 from swiftlike.limits import RPC_DEADLINE_MS_MAX, RpcLimits
 from swiftlike.rpc.connection import Connection
+from swiftlike.rpc.deadlines import Deadlines
 from swiftlike.rpc.errors import ConnectionFailed, ProtocolBroken, StreamEnded, WireError
 from swiftlike.rpc.frames import CALL_ID_MAX, Frame, Kind, encode
 from swiftlike.rpc.handshake import Channel, ClientHandshake
@@ -143,7 +144,6 @@ class _Asked(asyncio.Future[Reply]):
         super().__init__(loop=connection.loop)
         self._connection = connection
         self.call_id = call_id
-        self.timer: asyncio.TimerHandle | None = None
 
     def cancel(self, msg: object = None) -> bool:
         """Give it up."""
@@ -154,8 +154,6 @@ class _Asked(asyncio.Future[Reply]):
 
     def end(self, reply: Reply) -> None:
         """Say how the call ended."""
-        if self.timer is not None:
-            self.timer.cancel()
         if not self.done():
             self.set_result(reply)
 
@@ -170,6 +168,7 @@ class CallsConnection(CallerConnection):
         self._last_id = 0
         self._flushed_id = 0  # calls up to this one have left, or may have
         self._pending: dict[int, _Asked] = {}
+        self._deadlines = Deadlines(self.loop, self._pending, self._expire)
 
     def is_unused(self) -> bool:
         """Say whether no call waits here."""
@@ -190,9 +189,8 @@ class CallsConnection(CallerConnection):
         if call_id == CALL_ID_MAX:
             self.retired = True
             self._owner.retire(self)
-        asked = _Asked(self, call_id)
-        asked.timer = loop.call_at(deadline, self._expire, call_id)
-        self._pending[call_id] = asked
+        asked = self._pending[call_id] = _Asked(self, call_id)
+        self._deadlines.add(call_id, deadline)
         return asked
 
     def _refusal(self, left_ms: int) -> Reply | None:
@@ -227,7 +225,9 @@ class CallsConnection(CallerConnection):
 
     def settle_all(self, error: WireError) -> None:
         """End all pending calls: those that may have left with UNKNOWN, the others with NOT_SENT."""
-        pending, self._pending = self._pending, {}
+        self._deadlines.stop()
+        pending = dict(self._pending)
+        self._pending.clear()
         for call_id, asked in pending.items():
             asked.end(self._unanswered(call_id, "lost", str(error)))
 
@@ -246,8 +246,6 @@ class CallsConnection(CallerConnection):
     def give_up(self, asked: _Asked) -> None:
         """Tell the peer that the caller has gone."""
         call_id = asked.call_id
-        if asked.timer is not None:
-            asked.timer.cancel()
         if self._pending.pop(call_id, None) is None or self.closed is not None:
             return
         if call_id > self._flushed_id:

@@ -12,6 +12,7 @@ from typing import Final, assert_never
 from swiftlike.limits import RPC_DEADLINE_MS_MAX, RPC_METHOD_BYTES_MAX
 from swiftlike.rpc.admission import Accepted, Admission
 from swiftlike.rpc.connection import Connection
+from swiftlike.rpc.deadlines import Deadlines
 from swiftlike.rpc.errors import (
     CallFailed,
     HandshakeRefused,
@@ -149,12 +150,14 @@ class _Calls:
         self._caller = connection.peer_name
         self._last_id = 0
         self._running: dict[int, asyncio.Future[Reply]] = {}
+        self._deadlines = Deadlines(self._loop, self._running, self._expire)
 
     def is_working(self) -> bool:
         return bool(self._running)
 
     def stop(self) -> None:
         """Cancel all work: nobody waits for it any more."""
+        self._deadlines.stop()
         running = list(self._running.values())
         self._running.clear()
         for work in running:
@@ -235,18 +238,19 @@ class _Calls:
         self._running[call_id] = work
         self._admission.calls_in_flight += 1
         self._admission.bytes_in_flight += len(call.body)
-        timer = self._loop.call_at(call.deadline, work.cancel)
-        work.add_done_callback(partial(self._done, call_id, call.method, len(call.body), timer))
+        self._deadlines.add(call_id, call.deadline)
+        work.add_done_callback(partial(self._done, call_id, call.method, len(call.body)))
+
+    def _expire(self, call_id: int) -> None:
+        self._running[call_id].cancel()
 
     def _done(
         self,
         call_id: int,
         method: str,
         body_bytes: int,
-        timer: asyncio.TimerHandle,
         work: "asyncio.Future[Reply]",
     ) -> None:
-        timer.cancel()
         self._admission.calls_in_flight -= 1
         self._admission.bytes_in_flight -= body_bytes
         reply = _result(self._admission, method, work)
