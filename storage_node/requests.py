@@ -27,6 +27,9 @@ ROW_OBJECTS_MAX: Final = 2**44
 """Above what any container holds; so that the sums of a listing stay within 64 bits."""
 
 
+_FIRST: Final = Offer.FIRST
+
+
 class Fields:
     """The header of one call."""
 
@@ -110,7 +113,9 @@ class Fields:
 
     def offer(self) -> Offer:
         """Return in what circumstances something is offered."""
-        value = self._header.get("offer", Offer.FIRST.value)
+        value = self._header.get("offer")
+        if value is None:
+            return _FIRST
         found = OFFERS.get(value) if type(value) is str else None
         if found is None:
             self.refuse(f"field offer must be one of {', '.join(OFFERS)}")

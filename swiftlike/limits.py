@@ -26,6 +26,9 @@ REMEMBERED_MAX: Final = 8
 RANGE_ROWS_MAX: Final = 4_096
 """Rows under one digest; a range that grows beyond is split in its middle."""
 
+PLACED_PARTITIONS_MAX: Final = 16_384
+"""Partitions of one ring whose owners a process keeps at hand; some five megabytes, and read again above it."""
+
 LISTING_ROWS_MAX: Final = 10_000
 """Rows and common prefixes in one page of a listing."""
 

@@ -6,7 +6,7 @@ Owns no state but what it was given. Never decides whom to ask or whether enough
 from collections.abc import Callable
 from typing import Final
 
-from proxy.cluster.placement import Key, Placement, Rings, place, tcp_address
+from proxy.cluster.placement import Key, PlacedRing, Placement, Rings, tcp_address
 from ring.device import Device
 from swiftlike.node_calls import Code
 from swiftlike.node_client import NodeClient, NodeFailed
@@ -36,6 +36,7 @@ class Nodes:
         self.transport: Final = transport
         self._rings = rings
         self._address_of = address_of
+        self._placed: dict[bytes, PlacedRing] = {}
 
     def now(self) -> float:
         """Return the time on the clock that deadlines refer to."""
@@ -43,7 +44,11 @@ class Nodes:
 
     def place(self, key: Key) -> Placement:
         """Return the owners of a key under the newest epoch known here."""
-        return place(self._rings.ring(key.table), key)
+        ring = self._rings.ring(key.table)
+        placed = self._placed.get(key.table)
+        if placed is None or placed.ring is not ring:
+            placed = self._placed[key.table] = PlacedRing(ring)
+        return placed.place(key)
 
     def client(self, placement: Placement, device: Device, deadline: float) -> NodeClient:
         """Return a way to call a device under a placement's epoch, with what is left until the deadline."""

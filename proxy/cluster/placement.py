@@ -4,14 +4,14 @@ Owns the step from a key to addresses. Never follows ring files: whoever holds t
 placement keeps to the epoch that it was made under.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple, Protocol
 
 from proxy.cluster.quorum import Owners, owners_of
 from ring.device import Device, DeviceId
 from ring.hashing import partition_of_hash, path_hash
 from ring.ring import Ring
+from swiftlike.limits import PLACED_PARTITIONS_MAX
 from swiftlike.rpc.transport import Address, TcpAddress
 from swiftlike.timestamps import NO_INCARNATION, Timestamp
 
@@ -37,14 +37,13 @@ class Rings(Protocol):
         """A device has a newer ring: look for it soon."""
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(NamedTuple):
     """The owners of one key under one epoch."""
 
     ring: Ring
     key: Key
     owners: Owners
-    devices: dict[DeviceId, Device]
+    devices: Mapping[DeviceId, Device]
     """Those owners."""
 
     @property
@@ -58,12 +57,27 @@ class Placement:
         return (device for device in self.ring.handoffs(partition) if device.id not in self.devices)
 
 
-def place(ring: Ring, key: Key) -> Placement:
-    """Return where a ring places a key."""
-    partition = partition_of_hash(path_hash(key.path, ring.hash_seed), ring.part_power)
-    primaries, previous = ring.primaries(partition), ring.previous_owners(partition)
-    owners = owners_of([device.id for device in primaries], [device.id for device in previous])
-    return Placement(ring, key, owners, {device.id: device for device in (*previous, *primaries)})
+class PlacedRing:
+    """One ring, and the owners of the partitions that were asked for: reading them costs more than all else of a look-up."""
+
+    def __init__(self, ring: Ring) -> None:
+        """Take the ring."""
+        self.ring: Final = ring
+        self._placed: dict[int, tuple[Owners, Mapping[DeviceId, Device]]] = {}
+
+    def place(self, key: Key) -> Placement:
+        """Return where the ring places a key."""
+        ring = self.ring
+        partition = partition_of_hash(path_hash(key.path, ring.hash_seed), ring.part_power)
+        placed = self._placed.get(partition)
+        if placed is None:
+            if len(self._placed) >= PLACED_PARTITIONS_MAX:
+                self._placed.clear()
+            primaries, previous = ring.primaries(partition), ring.previous_owners(partition)
+            owners = owners_of([device.id for device in primaries], [device.id for device in previous])
+            placed = owners, {device.id: device for device in (*previous, *primaries)}
+            self._placed[partition] = placed
+        return Placement(ring, key, *placed)
 
 
 def tcp_address(device: Device) -> Address:

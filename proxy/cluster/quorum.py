@@ -48,11 +48,14 @@ class Owners:
     @property
     def everyone(self) -> tuple[DeviceId, ...]:
         """All of them; one that stays is in both sets, is asked once, and serves for both."""
-        return distinct((*self.voting, *self.joining))
+        return distinct((*self.voting, *self.joining)) if self.joining else self.voting
 
 
-_VOTES: Final = frozenset({Answer.VOTE})
-_TAKEN: Final = frozenset({Answer.VOTE, Answer.WITNESS})
+# Tuples and names of our own: every answer of every round is judged, and a member of an Enum is slow to look up and to hash.
+_VOTES: Final = (Answer.VOTE,)
+_TAKEN: Final = (Answer.VOTE, Answer.WITNESS)
+_REACHED: Final = Verdict.REACHED
+_UNDECIDED: Final = Verdict.UNDECIDED
 
 
 def quorum(replicas: int) -> int:
@@ -72,13 +75,13 @@ def owners_of(primaries: Collection[DeviceId], previous: Collection[DeviceId]) -
 
 def judge(owners: Owners, need: Need, answers: Mapping[DeviceId, Answer]) -> Verdict:
     """Say whether the answers so far are enough; what a handoff says is not among the owners' and never counts."""
-    verdicts = {_judge_set(owners.voting, _VOTES, answers)}
+    verdict = _judge_set(owners.voting, _VOTES, answers)
     if need is Need.WRITE and owners.joining:
-        verdicts.add(_judge_set(owners.joining, _TAKEN, answers))
-    for worst in (Verdict.IMPOSSIBLE, Verdict.UNDECIDED):
-        if worst in verdicts:
-            return worst
-    return Verdict.REACHED
+        joining = _judge_set(owners.joining, _TAKEN, answers)
+        # The worse of the two.
+        if verdict is _REACHED or joining is Verdict.IMPOSSIBLE:
+            return joining
+    return verdict
 
 
 def can_be_written_without(owners: Owners, missing: Collection[DeviceId]) -> bool:
@@ -90,12 +93,17 @@ def can_be_written_without(owners: Owners, missing: Collection[DeviceId]) -> boo
 def _judge_set(
     owners: Collection[DeviceId], wanted: Collection[Answer], answers: Mapping[DeviceId, Answer]
 ) -> Verdict:
-    counted = sum(answers.get(owner) in wanted for owner in owners)
-    pending = sum(owner not in answers for owner in owners)
+    counted = pending = 0
+    for owner in owners:
+        answer = answers.get(owner)
+        if answer is None:
+            pending += 1
+        elif answer in wanted:
+            counted += 1
     needed = quorum(len(owners))
     if counted >= needed:
-        return Verdict.REACHED
-    return Verdict.UNDECIDED if counted + pending >= needed else Verdict.IMPOSSIBLE
+        return _REACHED
+    return _UNDECIDED if counted + pending >= needed else Verdict.IMPOSSIBLE
 
 
 def distinct(owners: Collection[DeviceId]) -> tuple[DeviceId, ...]:

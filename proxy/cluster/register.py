@@ -289,13 +289,13 @@ class Registers:
             if attempt and not await self._back_off(attempt, deadline):
                 break
             placement = self.nodes.place(key)
-            found = await self._ask_what_stands(placement, inline_bytes, deadline)
-            if judge(placement.owners, Need.READ, _votes_of(found)) is not Verdict.REACHED:
+            found, is_agreed = await self._ask_what_stands(placement, inline_bytes, deadline)
+            if not is_agreed and judge(placement.owners, Need.READ, _votes_of(found)) is not Verdict.REACHED:
                 continue
             newest = decisions.newest_found(found)
             if newest is not None and len(found) > quorum(len(placement.owners.voting)):
                 self._hint_behind(placement, newest, found)
-            if newest is None or decisions.is_agreed(placement.owners, found, newest):
+            if newest is None or is_agreed:
                 return await self._with_body(placement, newest, found, inline_bytes, deadline)
             self.clock.follow(newest.ballot.micros)
             end = await self._offers.offer(placement, newest, Offer.COPY, deadline)
@@ -316,8 +316,11 @@ class Registers:
 
     async def _ask_what_stands(
         self, placement: Placement, inline_bytes: int, deadline: float
-    ) -> dict[DeviceId, Found]:
-        """Ask a majority, one of them for the body; ask the rest when those fail, differ, or take long."""
+    ) -> tuple[dict[DeviceId, Found], bool]:
+        """Ask a majority, one of them for the body; ask the rest when those fail, differ, or take long.
+
+        Return what they said, and whether a majority holds the newest of it.
+        """
         owners = placement.owners
         order = self._random.sample(owners.voting, len(owners.voting))
         needed = quorum(len(order))
@@ -348,12 +351,14 @@ class Registers:
             await asked.until(
                 lambda found: any(not one.votes for one in found.values()), patience_s=self.patience.hedge_s
             )
-            if not is_agreed(asked.answers):
-                for owner in order[needed:]:
-                    get(owner, inline_bytes)
-                await asked.until(has_quorum)
-                await asked.until(is_agreed, patience_s=self.patience.hedge_s)
-            return dict(asked.answers)
+            if is_agreed(asked.answers):
+                return asked.answers, True
+            for owner in order[needed:]:
+                get(owner, inline_bytes)
+            await asked.until(has_quorum)
+            await asked.until(is_agreed, patience_s=self.patience.hedge_s)
+            answers = dict(asked.answers)
+            return answers, is_agreed(answers)
 
     async def _with_body(
         self,
