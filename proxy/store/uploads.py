@@ -1,10 +1,11 @@
 """Uploads: a body as it arrives, counted and hashed once, on its way to the owners.
 
-Owns the MD5 that clients are promised; devices have checksums of their own. It is computed on the loop: a process has one
-core to itself, which a thread would not add to. A body that ends within one frame of the RPC
-is kept whole, and a longer one is handed on as it comes.
+Owns the MD5 that clients are promised; devices have checksums of their own. A body that ends within one frame of the RPC
+is kept whole, and hashed on the loop. A longer one is handed on as it comes, and each piece of it is hashed on a thread while
+it is sent: hashing takes as long as sending does, and leaves the interpreter to others.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from hashlib import md5
@@ -13,6 +14,9 @@ from typing import Final
 from proxy.store.values import Description, ObjectBody, ObjectInfo, Received, Upload
 from swiftlike.limits import RPC_BODY_BYTES_MAX
 from swiftlike.rpc.transport import Body
+
+_THREAD_BYTES: Final = 32 * 1024
+"""Of which hashing takes longer than handing it to a thread and back."""
 
 
 class Arriving:
@@ -42,9 +46,18 @@ class Arriving:
         head, self._head = self._head, []
         for chunk in head:
             yield chunk
+        loop = asyncio.get_running_loop()
         async for chunk in self._chunks:
-            self._count(chunk)
-            yield chunk
+            if len(chunk) < _THREAD_BYTES:
+                self._count(chunk)
+                yield chunk
+                continue
+            counted = loop.run_in_executor(None, self._count, chunk)
+            try:
+                yield chunk
+            finally:
+                # One piece at a time, whatever becomes of it: the hash is of their order.
+                await counted
 
     def received(self) -> Received:
         """Return what came, once all of it has."""
