@@ -1,7 +1,7 @@
 # Everything a newcomer types. `make test` builds its own environment in .venv and passes on a clean machine.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help test serve laws lint format types lock clients clean simulate bench-ring bench-device bench-crash bench-compare
+.PHONY: help test serve laws lint format types lock clients clean simulate bench-ring bench-device bench-crash bench-compare bench-stages
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 BIN := .venv/bin
@@ -68,6 +68,9 @@ bench-device: $(READY) ## one device beside the machine's raw rates: its engine 
 
 bench-compare: $(READY) ## our cluster beside OpenStack Swift's under the same load (needs wrk and memcached), in about 5 minutes
 	$(BIN)/python -m benchmarks.compare
+
+bench-stages: $(READY) ## where the CPU of a PUT, a GET, a DELETE and a page goes, by process and by call (needs wrk)
+	$(BIN)/python -m benchmarks.stages
 
 CRASH_STATES ?= 600
 KILLS ?= 300

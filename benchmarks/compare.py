@@ -10,6 +10,7 @@ The load is `wrk`'s, on the same two cores. What is compared are ratios of media
 import argparse
 import http.client
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -75,6 +76,9 @@ class Figure(NamedTuple):
     p50_ms: float
     p99_ms: float
     failed: int
+    seconds: float = 0.0
+    load_cpu_s: float = 0.0
+    """CPU time of the load itself, which has no cores of its own."""
 
 
 @dataclass
@@ -115,7 +119,7 @@ def main() -> int:
         except (PeerMissingError, PeerFailedError) as error:
             print(f"measuring ours alone: {error}", file=sys.stderr)
         for side in sides:
-            _prepare(side.endpoint)
+            prepare(side.endpoint)
         runs = count(1)
         for _ in range(rounds):
             made: dict[int, int] = {}
@@ -125,7 +129,9 @@ def main() -> int:
                 for side in sides:
                     # Fewer seconds to delete than it took to make, so that there is always something left to delete.
                     lasts_s = max(1, seconds // 3) if load.kind == "DELETE" else seconds
-                    side.note(load.name, _run(side.endpoint, load, lasts_s, made.get(load.connections, 0)))
+                    side.note(
+                        load.name, run_load(side.endpoint, load, lasts_s, made.get(load.connections, 0))
+                    )
             for side in sides:
                 side.note(LARGE[0][0], _repeat(partial(_put_large, side.endpoint)))
                 side.note(LARGE[1][0], _repeat(partial(_get_large, side.endpoint)))
@@ -151,7 +157,7 @@ def _directory(home: str, name: str) -> Path:
     return path
 
 
-def _prepare(endpoint: Endpoint) -> None:
+def prepare(endpoint: Endpoint) -> None:
     """Make what is read: a container of small objects, and containers to write to."""
     for container in ("read", "write", "large"):
         _expect(endpoint.request("PUT", f"/{container}"), 201, 202)
@@ -171,7 +177,7 @@ def _prepare(endpoint: Endpoint) -> None:
         list(pool.map(put, (range(first, OBJECTS, PREPARING_THREADS) for first in range(PREPARING_THREADS))))
 
 
-def _run(endpoint: Endpoint, load: Load, seconds: int, run: int) -> Figure:
+def run_load(endpoint: Endpoint, load: Load, seconds: int, run: int) -> Figure:
     """Put one load on an endpoint for some seconds."""
     command = ["wrk", "-t", str(min(2, load.connections)), "-c", str(load.connections), "-d", f"{seconds}s"]
     command += [
@@ -185,13 +191,17 @@ def _run(endpoint: Endpoint, load: Load, seconds: int, run: int) -> Figure:
     ]
     container = "write" if load.kind in ("PUT", "DELETE") else "read"
     command += [load.kind, endpoint.path, endpoint.token, container, str(OBJECTS), f"{run}"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 120)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return Figure(
         (found["requests"] - found["failed"]) / found["duration_us"] * 1e6,
         found["p50_us"] / 1000,
         found["p99_us"] / 1000,
         found["failed"],
+        found["duration_us"] / 1e6,
+        after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
     )
 
 
