@@ -40,6 +40,7 @@ from storage_node.housekeeping import keep_house
 from storage_node.jobs import Job
 from storage_node.mender import Mender, Mending
 from storage_node.metrics import DeviceMetrics
+from storage_node.reaper import Reaper, Reaping
 from storage_node.replicator import Replicator
 from storage_node.rings import RingSet
 from storage_node.service import DeviceService, Surroundings
@@ -87,6 +88,10 @@ class Quorums(Protocol):
     @property
     def mending(self) -> Mending:
         """Brings bodies that are missing."""
+
+    @property
+    def reaping(self) -> Reaping:
+        """Removes what deleted accounts held."""
 
     @property
     def settling(self) -> Settling:
@@ -284,7 +289,8 @@ class DeviceProcess:
         await auditor.run()
 
     async def _ask_quorums(self, device: Device, rings: RingSet) -> None:
-        """Do what takes a majority, until cancelled: pay what writers left unpaid, delete what is due, bring back bodies.
+        """Do what takes a majority, until cancelled: pay what writers left unpaid, delete what is due and what deleted
+        accounts held, bring back bodies.
 
         Nothing, where no quorum client was handed in.
         """
@@ -302,11 +308,13 @@ class DeviceProcess:
             expirer = Expirer(device, quorums.expiring, turn, read_us, per_s=self._storage.jobs.expired_per_s)
             mender = Mender(device, quorums.mending, device.uuid)
             device.on_missing = mender.tell
-            self._jobs |= {"expirer": expirer, "mender": mender}
+            reaper = Reaper(device, quorums.reaping, turn, read_us, per_s=self._storage.jobs.reaped_per_s)
+            self._jobs |= {"expirer": expirer, "mender": mender, "reaper": reaper}
             async with asyncio.TaskGroup() as jobs:
                 jobs.create_task(self._updater.run())
                 jobs.create_task(expirer.run())
                 jobs.create_task(mender.run())
+                jobs.create_task(reaper.run())
                 jobs.create_task(self._replicate(device, rings, quorums.settling))
 
     async def _replicate(self, device: Device, rings: RingSet, settling: Settling | None) -> None:

@@ -17,6 +17,7 @@ from swiftlike.limits import (
     AUDITED_BODIES_PER_S,
     AUDITED_BYTES_PER_S,
     EXPIRED_PER_S,
+    REAPED_PER_S,
     RECLAIM_AGE_US,
     RESERVE_BYTES,
     RPC_SECRET_BYTES_MIN,
@@ -155,6 +156,8 @@ class JobsConfig:
     """Bodies that are read back a second, where they are small. 200: 17 million a day, for some 5 % of a core."""
     audit_every_s: Annotated[float, Between(1, 365 * 86_400)] = 86_400.0
     """From the beginning of one full pass of the auditor to that of the next, at least; a large device takes longer. A day."""
+    reaped_per_s: Annotated[float, Between(0.1, 100_000)] = REAPED_PER_S
+    """Objects of deleted accounts that are removed a second. 100: eight million a day, by one of the account's owners."""
 
 
 @dataclass(frozen=True, slots=True)

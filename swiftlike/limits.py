@@ -146,6 +146,15 @@ MENDED_BYTES_PER_S: Final = 32 * 1024**2
 MENDS_WAITING_MAX: Final = 10_000
 """Bodies found bad that wait for the mender; what is above is on the list of what is missing all the same."""
 
+REAPED_AT_ONCE: Final = 8
+"""Objects of a deleted account that are removed at the same time."""
+
+REAPED_PER_S: Final = 100
+"""Objects of deleted accounts that a device removes, unless the host's file says otherwise: 8 million a day."""
+
+ACCOUNTS_SCANNED_PER_S: Final = 20_000
+"""Accounts that the reaper looks at: a million in less than a minute."""
+
 HEALED_PER_S: Final = 4_000
 """Entries and rows that a device takes from its peers, at most: whoever puts and gets has the right of way."""
 

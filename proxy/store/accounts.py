@@ -24,10 +24,8 @@ from proxy.store.values import (
 )
 from swiftlike.entries import Entry, pack_metadata
 from swiftlike.node_calls import Query
+from swiftlike.reaping import DELETED, deleted_us
 from swiftlike.timestamps import Ballot
-
-DELETED: Final = "sys:deleted"
-"""The attribute of an account that waits for the reaper."""
 
 
 class Accounts:
@@ -99,6 +97,21 @@ class Accounts:
 
         if not is_done(await self._registers.write_if(account_key(account), judge, deadline=deadline)):
             raise AccountDeleted if is_deleted else NoSuchAccount
+
+    async def forget(self, account: bytes, *, deadline: float) -> bool:
+        """Remove an account that is marked and lists nothing any more; False where it is not marked.
+
+        Its name may then be used again. Raises Unavailable, OutcomeUnknown.
+        """
+        write_id = self._registers.new_write_id()
+        modified = int.from_bytes(write_id[:8], "big")
+
+        def judge(newest: Entry | None, ballot: Ballot) -> Entry | None:
+            if deleted_us(newest) is None:
+                return None
+            return Entry(ballot, write_id, modified, tombstone=True, objects=0)
+
+        return is_done(await self._registers.write_if(account_key(account), judge, deadline=deadline))
 
     async def list(self, account: bytes, query: Query, *, deadline: float) -> ContainerPage:
         """Return a page of an account's containers."""

@@ -28,6 +28,7 @@ from proxy.store.multipart import Multipart
 from proxy.store.object_listing import ObjectListing
 from proxy.store.objects import Objects
 from proxy.store.payer import Payer
+from proxy.store.reaping import Reaping
 from proxy.store.rows import Rows
 from proxy.store.settling import Settling
 from proxy.store.usage import UsageCarrier
@@ -83,6 +84,7 @@ class Store:
             registers, containers, listing, self.objects.replacing, self.debts, self.usage
         )
         self.mending: Final = Mending(registers)
+        self.reaping: Final = Reaping(registers, self.accounts, self.containers, self.objects)
         self.settling: Final = Settling(registers)
         self._jobs: list[asyncio.Task[None]] = []
         self._tasks = asyncio.TaskGroup()
