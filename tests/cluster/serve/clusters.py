@@ -39,6 +39,22 @@ class Process(NamedTuple):
     command: str
 
 
+class Span(NamedTuple):
+    """From one moment to another, on the monotonic clock."""
+
+    began_s: float
+    ended_s: float
+
+
+def is_alive(pid: int) -> bool:
+    """Say whether a process still has its sockets: the last of its threads closes them, before only a zombie is left."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state not in "ZX" or len(list(Path(f"/proc/{pid}/task").iterdir())) > 1
+    except OSError:
+        return False
+
+
 def processes_of(group: int) -> list[Process]:
     """List the living processes of a process group."""
     found = []
@@ -122,11 +138,16 @@ class Program:
             for line in self.log().splitlines()
         )
 
-    def kill_and_wait(self, title: str, pid: int) -> None:
-        """Kill a child, and wait until the one that takes its place serves."""
+    def kill_and_wait(self, title: str, pid: int) -> Span:
+        """Kill a child, and wait until the one that takes its place serves; return how long it took to die."""
         before = self.serving(title)
+        killed_s = time.monotonic()
         os.kill(pid, signal.SIGKILL)
+        while is_alive(pid):
+            time.sleep(0.001)
+        dying = Span(killed_s, time.monotonic())
         wait_for(lambda: self.serving(title) > before, f"{title} serves again")
+        return dying
 
     def interrupt(self) -> int:
         """Press Ctrl-C: the terminal tells the whole group. Returns the exit code."""

@@ -7,12 +7,13 @@ what was before or what was asked for, and from the next answer on, only that.
 import http.client
 import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from random import Random
 
-from tests.cluster.serve.clusters import wait_for
+from tests.cluster.serve.clusters import Span, wait_for
 from tests.cluster.serve.swift_client import Answer, Swift
 
 SIZES = (1, 300, 4_096, 70_000)
@@ -29,6 +30,8 @@ class Lane:
         self.errors: list[str] = []
         self.ended: Counter[str] = Counter()
         """Requests by method and status; `lost` where the connection broke."""
+        self.lost: list[Span] = []
+        """The requests whose connection broke, from its opening on."""
         self.possible: dict[str, set[Content]] = {f"{number:02}-{at}": {None} for at in range(names)}
         self.unsure: set[str] = set()
         """Names whose last write was not answered: if it is there, its row may be owed until a device's updater pays."""
@@ -99,10 +102,12 @@ class Lane:
         """Send one request on a connection of its own, to any proxy; None when the connection broke."""
         headers = {"Content_Length": str(len(body))} if method == "PUT" else {}
         names = (self._container, name) if name else (self._container,)
+        began_s = time.monotonic()
         try:
             with self._random.choice(self._connect)() as swift:
                 answer = swift.request(method, *names, body=body, query=query, **headers)
         except (OSError, http.client.HTTPException):
+            self.lost.append(Span(began_s, time.monotonic()))
             self.ended[f"{method} lost"] += 1
             return None
         self.ended[f"{method} {answer.status}"] += 1
