@@ -1,7 +1,7 @@
 # Everything a newcomer types. `make test` builds its own environment in .venv and passes on a clean machine.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help test serve laws lint format types lock clients clean simulate bench-ring bench-device bench-crash bench-compare bench-stages
+.PHONY: help test serve laws lint format types lock clients clean simulate bench-ring bench-device bench-crash bench-compare bench-stages bench-stalls
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 BIN := .venv/bin
@@ -69,8 +69,13 @@ bench-device: $(READY) ## one device beside the machine's raw rates: its engine 
 bench-compare: $(READY) ## our cluster beside OpenStack Swift's under the same load (needs wrk and memcached), in about 5 minutes
 	$(BIN)/python -m benchmarks.compare
 
+<<<<<<< HEAD
 bench-stages: $(READY) ## where the CPU of a PUT, a GET, a DELETE and a page goes, by process and by call (needs wrk)
 	$(BIN)/python -m benchmarks.stages
+=======
+bench-stalls: $(READY) ## 400 uploads to one worker that stall: its memory, and the disk once they vanish (takes 20 GB for a moment)
+	$(BIN)/python -m benchmarks.stalled_uploads
+>>>>>>> a36eb03 (benchmarks: what clients that stall cost a worker and its devices)
 
 CRASH_STATES ?= 600
 KILLS ?= 300

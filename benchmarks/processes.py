@@ -37,9 +37,9 @@ def peak_bytes() -> int:
     return _proc_kib("/proc/self/status", "VmHWM") * 1024
 
 
-def private_bytes() -> int:
-    """Return the memory that is this process's own and no file's (`RssAnon`): mapped files are shared page cache."""
-    return _proc_kib("/proc/self/status", "RssAnon") * 1024
+def private_bytes(process: int | str = "self") -> int:
+    """Return the memory that is a process's own and no file's (`RssAnon`): mapped files are shared page cache."""
+    return _proc_kib(f"/proc/{process}/status", "RssAnon") * 1024
 
 
 def available_bytes() -> int:
