@@ -69,13 +69,11 @@ bench-device: $(READY) ## one device beside the machine's raw rates: its engine 
 bench-compare: $(READY) ## our cluster beside OpenStack Swift's under the same load (needs wrk and memcached), in about 5 minutes
 	$(BIN)/python -m benchmarks.compare
 
-<<<<<<< HEAD
 bench-stages: $(READY) ## where the CPU of a PUT, a GET, a DELETE and a page goes, by process and by call (needs wrk)
 	$(BIN)/python -m benchmarks.stages
-=======
+
 bench-stalls: $(READY) ## 400 uploads to one worker that stall: its memory, and the disk once they vanish (takes 20 GB for a moment)
 	$(BIN)/python -m benchmarks.stalled_uploads
->>>>>>> a36eb03 (benchmarks: what clients that stall cost a worker and its devices)
 
 CRASH_STATES ?= 600
 KILLS ?= 300
