@@ -13,6 +13,7 @@ from ring.file import load_ring
 from swiftlike.config import load_cluster, load_host
 from swiftlike.user_config import load_users
 from tools.serve.layout import Layout, ServeRefused
+from tools.serve.making import first_user
 from tools.serve.opening import Asked, Opened, host_file, opened
 
 USERS = """
@@ -104,6 +105,11 @@ def test_the_first_user_owns_an_account_and_has_keys_that_nobody_can_guess(tmp_p
         one, two = (getattr(user, field) for user in users)
         assert one != two
         assert len(one) >= 20
+
+
+def test_no_key_of_the_first_user_can_be_taken_for_an_option() -> None:
+    users = [first_user() for _ in range(50)]
+    assert all((user.key + user.s3_access_key + user.s3_secret_key).isalnum() for user in users)
 
 
 def test_the_file_of_the_host_is_what_an_operator_would_write(data: Path) -> None:

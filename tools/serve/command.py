@@ -5,6 +5,7 @@ Owns its options, what goes to which stream, and the exit codes: 0 ended when to
 
 import asyncio
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -121,4 +122,13 @@ def _ready(asked: Asked, cluster: Opened, port: int) -> Ready:
         len(cluster.served.devices),
         policy.replicas,
         proxy.worker_count(),
+        _swift(),
     )
+
+
+def _swift() -> str:
+    """Return what to type for python-swiftclient's program: in a checkout it is beside this one, and not in the PATH."""
+    beside = Path(sys.executable).parent / "swift"
+    if shutil.which("swift") is not None or not beside.exists():
+        return "swift"
+    return str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside)

@@ -38,6 +38,8 @@ PORTS: Final = range(20_000, 32_000)
 """Of the devices: below those that Linux hands to clients (32768 on), so that none is taken by chance between two starts."""
 
 _ACCESS_KEY_LETTERS: Final = string.ascii_uppercase + string.digits
+_LETTERS: Final = string.ascii_letters + string.digits
+"""Of keys: one that began with - would be taken for an option by the programs that people give it to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +105,19 @@ def users_table(users: Iterable[UserConfig]) -> list[dict[str, Any]]:
 
 def first_user() -> UserConfig:
     """Make up the user of a cluster that was given none; its keys are random."""
-    access_key = "SL" + "".join(secrets.choice(_ACCESS_KEY_LETTERS) for _ in range(18))
+    access_key = "SL" + _draw(_ACCESS_KEY_LETTERS, 18)
     return UserConfig(
         account="demo",
         user="demo",
-        key=secrets.token_urlsafe(18),
+        key=_draw(_LETTERS, 24),
         roles=("admin",),
         s3_access_key=access_key,
-        s3_secret_key=secrets.token_urlsafe(30),
+        s3_secret_key=_draw(_LETTERS, 40),
     )
+
+
+def _draw(letters: str, count: int) -> str:
+    return "".join(secrets.choice(letters) for _ in range(count))
 
 
 def check_wanted(wanted: Wanted) -> None:

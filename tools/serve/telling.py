@@ -23,6 +23,8 @@ class Ready:
     devices: int
     replicas: int
     workers: int
+    swift: str = "swift"
+    """What to type for python-swiftclient's program."""
 
     @property
     def auth_url(self) -> str:
@@ -75,7 +77,7 @@ def as_page(ready: Ready) -> str:
         "",
         "Try",
         f"  curl -i -H {shlex.quote('X-Auth-User: ' + user.name)} -H {shlex.quote('X-Auth-Key: ' + user.key)} {auth}",
-        f"  swift -A {auth} -U {name} -K {key} upload first README.md",
+        f"  {shlex.quote(ready.swift)} -A {auth} -U {name} -K {key} upload first README.md",
     ]
     if user.s3_access_key:
         lines += [

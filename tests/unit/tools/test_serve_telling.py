@@ -44,6 +44,8 @@ def test_people_get_commands_that_a_shell_takes_as_they_are() -> None:
         "it lists what the line before it uploaded"
     )
     assert {"--endpoint-url", "http://127.0.0.1:8080", "--region", "us-east-1"} <= set(aws)
+    page = as_page(replace(READY, swift=".venv/bin/swift")).splitlines()
+    assert [shlex.split(line)[0] for line in page if "upload" in line] == [".venv/bin/swift"]
 
 
 @pytest.mark.parametrize(
