@@ -23,6 +23,7 @@ from storage_node.keys import Key as StoredKey
 from storage_node.store import Offered
 from storage_node.tables import Held
 from swiftlike.entries import Entry, pack_metadata
+from swiftlike.limits import RpcLimits
 from swiftlike.node_calls import Acceptance, Standing
 from swiftlike.rpc.simulated import SimulatedNetwork, Weather
 from swiftlike.rpc.virtual_time import run_in_virtual_time
@@ -363,7 +364,7 @@ def test_a_body_is_read_on_from_another_owner_when_one_dies_in_the_middle() -> N
 
 
 def test_a_body_that_nobody_can_give_to_its_end_ends_in_an_error_and_not_short() -> None:
-    body = bytes(3 * 1024 * 1024)
+    body = bytes(3 * RpcLimits().stream_window_bytes)  # more than can be on its way when its giver dies
 
     async def scenario(cluster: Cluster, registers: Registers) -> None:
         entry = object_of(registers, body)._replace(ballot=Ballot.of(cluster.read_us()(), 99))
