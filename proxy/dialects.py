@@ -14,7 +14,7 @@ from typing import Final, Self
 from proxy.auth.users import Users
 from proxy.cluster.register import Registers
 from proxy.http.request import Request
-from proxy.http.response import Response
+from proxy.http.response import Response, text_response
 from proxy.s3_api.api import S3Api
 from proxy.s3_api.asks import Surroundings as S3Surroundings
 from proxy.s3_api.signatures import Rules
@@ -97,8 +97,16 @@ class Answering:
 
     async def __call__(self, request: Request) -> Response:
         """Answer a request in the dialect that it is in."""
-        is_swift = speaks_swift(request) and not self._s3.is_named_by_host(request)
-        return await (self._swift if is_swift else self._s3)(request)
+        return await (self._swift if self._is_swift(request) else self._s3)(request)
+
+    async def turn_away(self, request: Request) -> Response:
+        """Answer a request for which there is no room, in the dialect that it is in."""
+        if self._is_swift(request):
+            return text_response(503, "Too many requests are at work here: ask again.")
+        return await self._s3.slow_down(request)
+
+    def _is_swift(self, request: Request) -> bool:
+        return speaks_swift(request) and not self._s3.is_named_by_host(request)
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ from proxy.http.access_log import AccessLog
 from proxy.http.dates import format_date
 from proxy.http.errors import TargetRefused
 from proxy.http.request import Dialect, Request
-from proxy.http.response import Response, write_chunk, write_head
+from proxy.http.response import Response, text_response, write_chunk, write_head
 from proxy.http.target import parse_target
 from swiftlike.limits import HttpLimits
 from swiftlike.rpc.transport import Body
@@ -47,12 +47,15 @@ class Server:
         access_log: AccessLog,
         limits: HttpLimits | None = None,
         now_s: Callable[[], float] = time.time,
+        turn_away: Dialect | None = None,
     ) -> None:
+        """Take what answers, the log, bounds, the clock, and what answers when there is no room for a request."""
         self.counts: Final[Counter[tuple[str, int]]] = Counter()
         """Requests by method and status; a method that is none of HTTP's counts as OTHER."""
         self.in_flight = 0
         self.limits: Final = limits or HttpLimits()
         self._answer = answer
+        self._turn_away = turn_away or _turn_away
         self._log = access_log
         self._now_s = now_s
         self._loop = asyncio.get_running_loop()
@@ -183,8 +186,9 @@ class Server:
         return f"{self._transaction}{next(self._numbers):011x}-{int(self._now_s()):010x}"
 
     async def _overloaded(self, request: Request) -> Response:
-        response = text_response(503, "Too many requests are at work here: ask again.")
-        response.headers.append(("Retry-After", str(self.limits.retry_after_s)))
+        response = await self._turn_away(request)
+        kept = [(name, value) for name, value in response.headers if name != "Retry-After"]
+        response.headers = [*kept, ("Retry-After", str(self.limits.retry_after_s))]
         return response
 
     async def _send(self, exchange: Exchange, response: Response, transaction_id: str, close: bool) -> int:
@@ -262,9 +266,8 @@ class Server:
         )
 
 
+async def _turn_away(request: Request) -> Response:
+    return text_response(503, "Too many requests are at work here: ask again.")
+
+
 _METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "COPY", "OPTIONS"})
-
-
-def text_response(status: int, text: str) -> Response:
-    """Return an answer that belongs to no dialect."""
-    return Response(status, [("Content-Type", "text/plain; charset=utf-8")], f"{text}\n".encode())

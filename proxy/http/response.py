@@ -76,3 +76,8 @@ def write_head(response: Response, common: str, close: bool, is_chunked: bool = 
 def write_chunk(raw: Body) -> bytes:
     """Write one of HTTP's chunks; an empty one is the last. Source: RFC 9112 §7.1."""
     return b"".join((b"%x\r\n" % len(raw), raw, b"\r\n"))
+
+
+def text_response(status: int, text: str) -> Response:
+    """Return an answer that belongs to no dialect."""
+    return Response(status, [("Content-Type", "text/plain; charset=utf-8")], f"{text}\n".encode())

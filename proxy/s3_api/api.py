@@ -4,6 +4,7 @@ Owns the table of operations, and the order of what is asked before a handler: w
 that are not there. Never asks for a body.
 """
 
+import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Final
 
@@ -26,12 +27,14 @@ from proxy.s3_api import (
 )
 from proxy.s3_api.access import identify
 from proxy.s3_api.asks import Ask, Surroundings
-from proxy.s3_api.errors import S3Error, invalid_argument, response_to
+from proxy.s3_api.errors import S3Error, Told, invalid_argument, response_to
 from proxy.s3_api.later import refuse_later
 from proxy.s3_api.probes import BUCKET_PROBES, OBJECT_PROBES, probe_bucket, probe_object
 from proxy.s3_api.resources import Resource, bucket_of_host, parse_resource
 from proxy.s3_api.signatures import SignatureRefused
 from proxy.store.errors import StoreError
+
+log: Final = logging.getLogger("proxy.s3_api")
 
 Handler = Callable[[Ask], Awaitable[Response]]
 
@@ -114,13 +117,26 @@ class S3Api:
 
     async def __call__(self, request: Request) -> Response:
         """Answer a request."""
-        host_id = self._around.host_id
         try:
-            response = await self._answer(request)
+            return self._named(await self._answer(request), request)
         except (S3Error, StoreError, RequestError, SignatureRefused) as error:
-            response = response_to(error, request, host_id)
+            return self._refuse(error, request)
+        except Exception:
+            # Clients of this dialect take an error without a code for a proxy of somebody else's in between.
+            log.exception("%s: %s %s failed", request.transaction_id, request.method, request.target.raw_path)
+            return self._refuse(S3Error("InternalError"), request)
+
+    async def slow_down(self, request: Request) -> Response:
+        """Answer a request for which there is no room."""
+        return self._refuse(S3Error("SlowDown"), request)
+
+    def _refuse(self, error: Told, request: Request) -> Response:
+        return self._named(response_to(error, request, self._around.host_id), request)
+
+    def _named(self, response: Response, request: Request) -> Response:
+        """Put on an answer what it is asked about by."""
         response.headers.append(("x-amz-request-id", request.transaction_id))
-        response.headers.append(("x-amz-id-2", host_id))
+        response.headers.append(("x-amz-id-2", self._around.host_id))
         return response
 
     async def _answer(self, request: Request) -> Response:

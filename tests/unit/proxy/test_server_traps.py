@@ -8,8 +8,7 @@ import pytest
 
 from proxy.http.errors import BodyError
 from proxy.http.request import Dialect, Request
-from proxy.http.response import Response
-from proxy.server import text_response
+from proxy.http.response import Response, text_response
 from swiftlike.limits import HttpLimits
 from swiftlike.rpc.transport import Body
 from tests.unit.proxy.serving import Serving, serve

@@ -1,22 +1,39 @@
 """The S3 API as a client sees it, over HTTP and a store in memory."""
 
+import asyncio
 import base64
 import hashlib
 from collections.abc import AsyncIterator
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import pytest
 from awscrt import checksums
 
+from proxy.dialects import Answering
+from proxy.http.access_log import AccessLog
+from proxy.http.request import Request
+from proxy.http.response import Response
+from proxy.server import Server
 from proxy.store.buckets import Buckets, RegisteredContainers
 from proxy.store.names import ContainerName, ObjectName
+from swiftlike.limits import HttpLimits
 from tests.unit.proxy.fake_store import FakeContainers
-from tests.unit.proxy.s3_api.serving import DOMAIN, S3, code_of, serve_s3, text_of, texts_of, tree_of
+from tests.unit.proxy.s3_api.serving import (
+    DOMAIN,
+    S3,
+    code_of,
+    make_api,
+    make_store,
+    serve_s3,
+    text_of,
+    texts_of,
+    tree_of,
+)
+from tests.unit.proxy.serving import Serving, serve
 from tests.unit.proxy.serving import make_api as make_swift
-from tests.unit.proxy.serving import serve
 
 MD5_HELLO = "5d41402abc4b2a76b9719d911017c592"
 CRC64_HELLO = "M3eFcAZSQlc="
@@ -48,6 +65,46 @@ async def test_an_error_to_a_head_has_no_body_and_the_connection_goes_on(s3: S3)
         assert (await s3.ask_on(client, "GET", "/box/missing")).status == 404
         assert (await s3.ask_on(client, "PUT", "/box/o", b"x", headers={"Content-MD5": "!"})).status == 400
         assert (await s3.ask_on(client, "PUT", "/box/o", b"x")).status == 200
+
+
+async def test_a_fault_of_ours_is_an_internal_error_with_its_id_and_nothing_else(
+    s3: S3, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("the secret reason")
+
+    monkeypatch.setattr(type(s3.store.objects), "read", fail)
+    answer = await s3.ask("GET", "/box/o")
+    assert (answer.status, code_of(answer)) == (500, "InternalError")
+    assert b"secret reason" not in answer.body
+    assert answer.headers["x-amz-request-id"] == text_of(answer, "RequestId")
+    assert any(answer.headers["x-amz-request-id"] in record.getMessage() for record in caplog.records)
+
+
+async def test_a_request_for_which_there_is_no_room_is_told_to_slow_down() -> None:
+    store = make_store()
+    answering = Answering(make_swift(store), make_api(store), cast(Any, None))
+    go_on, began = asyncio.Event(), asyncio.Event()
+
+    async def wait(request: Request) -> Response:
+        began.set()
+        await go_on.wait()
+        return Response(200)
+
+    log = AccessLog("worker=test", lambda text: None, lambda: None)
+    limits = HttpLimits(requests_in_flight_max=1, retry_after_s=7, drain_s=1.0)
+    async with Server(wait, log, limits, turn_away=answering.turn_away) as server:
+        s3 = S3(Serving(server, store, await server.listen("127.0.0.1", 0), []), store, "us-east-1")
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(s3.ask("GET", "/box"))
+            await began.wait()
+            answer = await s3.ask("GET", "/box")
+            of_swift = await s3.serving.ask("GET", "/v1/AUTH_test/box")
+            go_on.set()
+    assert (answer.status, code_of(answer)) == (503, "SlowDown")
+    assert [value for name, value in answer.fields if name == "Retry-After"] == ["7"]
+    assert (of_swift.status, of_swift.headers["content-type"]) == (503, "text/plain; charset=utf-8")
+    assert first.result().status == 200
 
 
 @pytest.mark.parametrize(
