@@ -101,10 +101,9 @@ class Server:
         for protocol in self._connections.connections:
             if cast(Connection, protocol).is_idle:
                 protocol.force_close()
+        # A head that was parsed in this turn reaches `handle` within the next three.
         for _ in range(4):
-            await asyncio.sleep(
-                0
-            )  # a head that was parsed in this turn reaches `handle` within the next three
+            await asyncio.sleep(0)
         if self.in_flight:
             self._idle = self._loop.create_future()
             await asyncio.wait([self._idle], timeout=self.limits.drain_s)

@@ -4,6 +4,7 @@ Owns nothing that lasts: the surroundings are the worker's, an ask is gone with 
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -62,9 +63,7 @@ class Ask(NamedTuple):
         container = self.resource.of_container if name is None else name
         acls = NO_ACLS
         if not self.identity.is_admin_of(container.account):
-            try:
+            with suppress(NoSuchContainer):
                 info = await self.around.store.containers.read(container, deadline=self.deadline)
                 acls = acls_of(info.attributes)
-            except NoSuchContainer:
-                acls = NO_ACLS
         return require(self.identity, action, container.account, self.headers, acls)

@@ -10,14 +10,13 @@ from urllib.parse import quote
 from proxy.auth.decisions import Action
 from proxy.http.conditions import NO_CONDITIONS, Conditions, parse_conditions
 from proxy.http.response import Response
-from proxy.http.target import decode_percent
 from proxy.store.names import ObjectName
 from proxy.store.values import Condition, Description, ObjectInfo, Received
 from proxy.swift_api.asks import Ask
 from proxy.swift_api.descriptions import describe_copy, is_true, read_delete_at_us
 from proxy.swift_api.facts import last_modified
 from proxy.swift_api.objects import condition_of, stored
-from proxy.swift_api.paths import check_account, parse_reference
+from proxy.swift_api.paths import parse_account, parse_reference
 from proxy.swift_api.refusals import Refusal
 
 
@@ -26,10 +25,10 @@ async def copy_to(ask: Ask) -> Response:
     headers = ask.headers
     if "Destination" not in headers:
         raise Refusal(412, "Destination header required")
-    container, name = parse_reference("Destination", decode_percent(headers["Destination"]))
+    container, name = parse_reference("Destination", headers["Destination"])
     account = ask.resource.account
     if "Destination-Account" in headers:
-        account = check_account("Destination-Account", decode_percent(headers["Destination-Account"]))
+        account = parse_account("Destination-Account", headers["Destination-Account"])
     return await _copy(ask, ask.resource.of_object, ObjectName(account, container, name))
 
 
@@ -38,10 +37,10 @@ async def copy_from(ask: Ask) -> Response:
     headers = ask.headers
     if ask.request.body.size != 0:
         raise Refusal(400, "Copy requests require a zero byte body")
-    container, name = parse_reference("X-Copy-From", decode_percent(headers["X-Copy-From"]))
+    container, name = parse_reference("X-Copy-From", headers["X-Copy-From"])
     account = ask.resource.account
     if "X-Copy-From-Account" in headers:
-        account = check_account("X-Copy-From-Account", decode_percent(headers["X-Copy-From-Account"]))
+        account = parse_account("X-Copy-From-Account", headers["X-Copy-From-Account"])
     return await _copy(ask, ObjectName(account, container, name), ask.resource.of_object)
 
 
@@ -51,9 +50,8 @@ async def _copy(ask: Ask, source: ObjectName, target: ObjectName) -> Response:
         raise Refusal(501, "A copy of a range is not there yet: copy the whole object.")
     await ask.require_by_acl(Action.READ_OBJECT, source.parent)
     await ask.require_by_acl(Action.WRITE_OBJECT, target.parent)
-    describe_copy(
-        headers, {}, target.name
-    )  # what is wrong with the headers is told without asking the cluster
+    # What is wrong with the headers is told without asking the cluster.
+    describe_copy(headers, {}, target.name)
     delete_at_us = read_delete_at_us(headers, ask.around.now_us())
     fresh = is_true(headers.get("X-Fresh-Metadata"))
 

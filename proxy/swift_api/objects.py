@@ -157,7 +157,7 @@ def _answer(
     if len(spans) > 1:
         parts = frame(spans, info.size, content_type, os.urandom(16).hex())
         headers.append(("Content-Type", parts.content_type))
-        stream = None if is_head else parts.stream(lambda start, stop: _read(body, start, stop))
+        stream = None if is_head else parts.stream(body.stream)
         return Response(206, headers, stream=stream, length=parts.size)
     headers.append(("Content-Type", content_type))
     start, stop, status = 0, info.size, 200
@@ -170,21 +170,6 @@ def _answer(
     if whole is not None:
         return Response(status, headers, whole if not spans else memoryview(whole)[start:stop])
     return Response(status, headers, stream=body.stream(start, stop), length=stop - start)
-
-
-async def _read(body: ObjectBody, start: int, stop: int) -> AsyncIterator[Body]:
-    """Yield bytes of a body, wherever it is."""
-    whole = body.whole
-    if whole is not None:
-        yield memoryview(whole)[start:stop]
-        return
-    stream = body.stream(start, stop)
-    try:
-        async for chunk in stream:
-            yield chunk
-    finally:
-        if (end := getattr(stream, "aclose", None)) is not None:
-            await end()
 
 
 async def describe(ask: Ask) -> Response:

@@ -6,6 +6,8 @@ object's name keeps every `/`.
 
 from typing import NamedTuple
 
+from proxy.http.errors import TargetRefused
+from proxy.http.target import decode_percent
 from proxy.store.names import ContainerName, ObjectName
 from proxy.swift_api.refusals import Refusal
 from swiftlike.names import ACCOUNT_BYTES_MAX, CONTAINER_BYTES_MAX, OBJECT_BYTES_MAX
@@ -55,9 +57,12 @@ def check_lengths(account: bytes, container: bytes, name: bytes) -> None:
             raise Refusal(400, f"{kind} name length of {len(given)} longer than {limit}")
 
 
-def parse_reference(header: str, value: bytes) -> tuple[bytes, bytes]:
-    """Read the decoded value of `Destination` or `X-Copy-From`: container/object, with or without a leading slash."""
-    _check_text(value)
+def parse_reference(header: str, raw: str) -> tuple[bytes, bytes]:
+    """Read the value of `Destination` or `X-Copy-From`: container/object, with or without a leading slash.
+
+    Raises Refusal.
+    """
+    value = _decode(header, raw)
     container, slash, name = value.removeprefix(b"/").partition(b"/")
     if not container or not slash or not name:
         raise Refusal(412, f"{header} header must be of the form <container name>/<object name>")
@@ -65,12 +70,21 @@ def parse_reference(header: str, value: bytes) -> tuple[bytes, bytes]:
     return container, name
 
 
-def check_account(header: str, value: bytes) -> bytes:
-    """Read the decoded value of `Destination-Account` or `X-Copy-From-Account`."""
-    _check_text(value)
+def parse_account(header: str, raw: str) -> bytes:
+    """Read the value of `Destination-Account` or `X-Copy-From-Account`. Raises Refusal."""
+    value = _decode(header, raw)
     if not value or b"/" in value:
         raise Refusal(412, f"{header} header must be an account name")
     check_lengths(value, b"", b"")
+    return value
+
+
+def _decode(header: str, raw: str) -> bytes:
+    try:
+        value = decode_percent(raw)
+    except TargetRefused as refused:
+        raise Refusal(412, f"{header} header is malformed: {refused}") from None
+    _check_text(value)
     return value
 
 

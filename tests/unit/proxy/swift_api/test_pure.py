@@ -63,16 +63,17 @@ def test_a_path_that_names_nothing_is_refused(path: bytes, status: int, text: st
 
 
 @pytest.mark.parametrize(
-    ("value", "found"), [(b"c/o", (b"c", b"o")), (b"/c/o/p/", (b"c", b"o/p/")), (b"c//o", (b"c", b"/o"))]
+    ("value", "found"), [("c/o", (b"c", b"o")), ("/c/o/p/", (b"c", b"o/p/")), ("c%2F/%25", (b"c", b"/%"))]
 )
-def test_a_reference_is_container_and_object(value: bytes, found: tuple[bytes, bytes]) -> None:
+def test_a_reference_is_container_and_object(value: str, found: tuple[bytes, bytes]) -> None:
     assert parse_reference("Destination", value) == found
 
 
-@pytest.mark.parametrize("value", [b"", b"/", b"c", b"c/", b"//o", b"\xff/o", b"c/\0"])
-def test_a_reference_that_is_none_is_refused(value: bytes) -> None:
-    with pytest.raises(Refusal):
+@pytest.mark.parametrize("value", ["", "/", "c", "c/", "//o", "%ff/o", "\udcff/o", "c/%00", "c/%", "c/%zz"])
+def test_a_reference_that_is_none_is_refused_by_the_name_of_its_header(value: str) -> None:
+    with pytest.raises(Refusal, match=r"Destination|UTF8") as refused:
         parse_reference("Destination", value)
+    assert refused.value.status == 412
 
 
 def test_metadata_is_lower_case_and_keeps_its_value() -> None:
