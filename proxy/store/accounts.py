@@ -6,12 +6,12 @@ reaper, until all that it held is removed.
 
 from typing import Final
 
-from proxy.cluster.decisions import is_present
+from proxy.cluster.decisions import Judge, is_present
 from proxy.cluster.register import Registers
 from proxy.store.errors import AccountDeleted, NoSuchAccount
 from proxy.store.listings import Listings
 from proxy.store.names import account_key
-from proxy.store.outcomes import is_done, known
+from proxy.store.outcomes import is_done, known, write_wish
 from proxy.store.values import (
     AccountInfo,
     Attributes,
@@ -21,11 +21,12 @@ from proxy.store.values import (
     ListedPrefix,
     Usage,
     attributes_of,
+    micros_of,
 )
 from swiftlike.entries import Entry, pack_metadata
 from swiftlike.node_calls import Query
 from swiftlike.reaping import DELETED, deleted_us
-from swiftlike.timestamps import Ballot
+from swiftlike.timestamps import Ballot, WriteId
 
 
 class Accounts:
@@ -51,22 +52,30 @@ class Accounts:
         return await self._listings.usage_of_account(account, deadline=deadline)
 
     async def write(self, account: bytes, describe: Describe, *, deadline: float) -> bool:
-        """Describe an account anew; say whether it was created. Raises AccountDeleted, Unavailable, OutcomeUnknown."""
-        write_id = self._registers.new_write_id()
-        modified = int.from_bytes(write_id[:8], "big")
+        """Describe an account anew; say whether it was created. One that is described so already is not written again.
+
+        Raises AccountDeleted, Unavailable, OutcomeUnknown.
+        """
         is_new = is_deleted = False
 
-        def judge(newest: Entry | None, ballot: Ballot) -> Entry | None:
-            nonlocal is_new, is_deleted
-            is_new = newest is None or newest.tombstone
-            before: Attributes = {} if newest is None or is_new else attributes_of(newest)
-            is_deleted = DELETED in before
-            if is_deleted:
-                return None
-            metadata = pack_metadata(dict(describe(before)))
-            return Entry(ballot, write_id, modified, metadata=metadata, objects=0)
+        def judge_for(write_id: WriteId) -> Judge:
+            def judge(newest: Entry | None, ballot: Ballot) -> Entry | None:
+                nonlocal is_new, is_deleted
+                is_new = newest is None or newest.tombstone
+                before: Attributes = {} if newest is None or is_new else attributes_of(newest)
+                is_deleted = DELETED in before
+                if is_deleted:
+                    return None
+                described = dict(describe(before))
+                if described == before and not is_new:
+                    return None
+                metadata = pack_metadata(described)
+                return Entry(ballot, write_id, micros_of(write_id), metadata=metadata, objects=0)
 
-        if not is_done(await self._registers.write_if(account_key(account), judge, deadline=deadline)):
+            return judge
+
+        written = await write_wish(self._registers, account_key(account), judge_for, deadline=deadline)
+        if not is_done(written) and is_deleted:
             raise AccountDeleted
         return is_new
 
@@ -81,7 +90,7 @@ class Accounts:
         Raises NoSuchAccount, AccountDeleted, Unavailable, OutcomeUnknown.
         """
         write_id = self._registers.new_write_id()
-        modified = int.from_bytes(write_id[:8], "big")
+        modified = micros_of(write_id)
         is_deleted = False
 
         def judge(newest: Entry | None, ballot: Ballot) -> Entry | None:

@@ -24,7 +24,7 @@ from proxy.store.listed_rows import ListedRows
 from proxy.store.listings import Listings, usage_of
 from proxy.store.merging import sums_of_tally
 from proxy.store.names import ContainerName
-from proxy.store.outcomes import is_done, known
+from proxy.store.outcomes import is_done, known, write_wish
 from proxy.store.rows import Rows, Upserted
 from proxy.store.values import (
     ContainerInfo,
@@ -32,6 +32,7 @@ from proxy.store.values import (
     ObjectPage,
     Usage,
     attributes_of,
+    micros_of,
 )
 from ring.device import DeviceId
 from swiftlike.config import PolicyConfig
@@ -133,51 +134,61 @@ class Containers:
         """Create a container, or describe the one that is there anew; say which of them it was.
 
         When it returns, the account is there and lists it. Without a policy a new container has the default one, and one
-        that is there keeps its own. Raises NoSuchPolicy, PolicyDiffers, AccountDeleted, Unavailable, OutcomeUnknown.
+        that is there keeps its own. One that is described so already is not written again: of many who create it at once,
+        the first has written it, and the others only have to find it.
+
+        Raises NoSuchPolicy, PolicyDiffers, AccountDeleted, Unavailable, OutcomeUnknown.
         """
         if policy is not None and policy not in self._policies:
             raise NoSuchPolicy
         await self._accounts.ensure(name.account, deadline=deadline)
-        write_id = self._registers.new_write_id()
-        modified = int.from_bytes(write_id[:8], "big")
-        is_new = False
+        is_new = has_other_policy = False
+        made: set[WriteId] = set()
 
-        def judge(newest: Entry | None, ballot: Ballot) -> Entry | None:
-            nonlocal is_new
-            is_new = newest is None or newest.tombstone
-            if newest is None or is_new:
-                return Entry(
-                    ballot,
-                    write_id,
-                    modified,
-                    metadata=pack_metadata(dict(describe({}))),
-                    policy=self._default if policy is None else policy,
-                    objects=0,
-                    incarnation=ballot.timestamp,
-                )
-            if policy is not None and policy != newest.policy:
-                return None
-            return _described(newest, write_id, modified, describe)
+        def judge_for(write_id: WriteId) -> Judge:
+            def judge(newest: Entry | None, ballot: Ballot) -> Entry | None:
+                nonlocal is_new, has_other_policy
+                is_new = newest is None or newest.tombstone
+                if newest is None or is_new:
+                    made.add(write_id)
+                    return Entry(
+                        ballot,
+                        write_id,
+                        micros_of(write_id),
+                        metadata=pack_metadata(dict(describe({}))),
+                        policy=self._default if policy is None else policy,
+                        objects=0,
+                        incarnation=ballot.timestamp,
+                    )
+                has_other_policy = policy is not None and policy != newest.policy
+                if has_other_policy:
+                    return None
+                described = _described(newest, write_id, describe)
+                return None if attributes_of(described) == attributes_of(newest) else described
 
-        written = await self._write(name, judge, deadline)
-        if written is None:
+            return judge
+
+        asked_at = self._registers.nodes.now()
+        written = await write_wish(self._registers, name.key, judge_for, deadline=deadline)
+        if not is_done(written) and has_other_policy:
             raise PolicyDiffers
-        return written, is_new
+        info = await self._list_and_remember(name, written, asked_at, deadline)
+        return info, is_new or info.entry.write_id in made
 
     async def describe(self, name: ContainerName, describe: Describe, *, deadline: float) -> ContainerInfo:
         """Describe a container anew. Raises NoSuchContainer, Unavailable, OutcomeUnknown."""
         write_id = self._registers.new_write_id()
-        modified = int.from_bytes(write_id[:8], "big")
 
         def judge(newest: Entry | None, ballot: Ballot) -> Entry | None:
             if newest is None or not is_present(newest, ballot.micros):
                 return None
-            return _described(newest, write_id, modified, describe)
+            return _described(newest, write_id, describe)
 
-        written = await self._write(name, judge, deadline)
-        if written is None:
+        asked_at = self._registers.nodes.now()
+        written = await self._registers.write_if(name.key, judge, deadline=deadline)
+        if not is_done(written):
             raise NoSuchContainer
-        return written
+        return await self._list_and_remember(name, written, asked_at, deadline)
 
     async def delete(self, name: ContainerName, *, deadline: float, without: str = "") -> None:
         """Delete a container that lists nothing, and that has not the attribute `without`.
@@ -186,7 +197,7 @@ class Containers:
         """
         info = await self.read(name, deadline=deadline, max_age_s=0)
         write_id = self._registers.new_write_id()
-        modified = int.from_bytes(write_id[:8], "big")
+        modified = micros_of(write_id)
         has_objects = has_attribute = False
 
         def judge(newest: Entry | None, ballot: Ballot) -> Entry | None:
@@ -214,12 +225,10 @@ class Containers:
             raise NoSuchContainer
         await self._list_in_account(name, written, deadline)
 
-    async def _write(self, name: ContainerName, judge: Judge, deadline: float) -> ContainerInfo | None:
-        """Write a live container, and have its account list it; None when the condition is refused."""
-        asked_at = self._registers.nodes.now()
-        written = await self._registers.write_if(name.key, judge, deadline=deadline)
-        if not is_done(written):
-            return None
+    async def _list_and_remember(
+        self, name: ContainerName, written: Written, asked_at: float, deadline: float
+    ) -> ContainerInfo:
+        """Have the account of a live container list it, and believe for a moment what was asked for then."""
         entry = await self._list_in_account(name, written, deadline)
         info = _info(name, entry)
         self._cache.put(info, asked_at)
@@ -247,9 +256,9 @@ def _info(name: ContainerName, entry: Entry) -> ContainerInfo:
     return ContainerInfo(name, entry, attributes_of(entry))
 
 
-def _described(newest: Entry, write_id: WriteId, modified: int, describe: Describe) -> Entry:
+def _described(newest: Entry, write_id: WriteId, describe: Describe) -> Entry:
     old = attributes_of(newest)
     metadata = pack_metadata(
         {**{name: old[name] for name in (HAS_MANIFESTS,) if name in old}, **describe(old)}
     )
-    return newest._replace(write_id=write_id, modified=modified, metadata=metadata)
+    return newest._replace(write_id=write_id, modified=micros_of(write_id), metadata=metadata)

@@ -15,6 +15,7 @@ from proxy.store.containers import Containers
 from proxy.store.errors import NoSuchContainer
 from proxy.store.names import ContainerName
 from proxy.store.rows import Rows, Upserted
+from proxy.store.values import micros_of
 from swiftlike.entries import Entry
 from swiftlike.listed import row_of
 from swiftlike.timestamps import ZERO_BALLOT, Ballot, Timestamp, WriteId
@@ -91,8 +92,3 @@ class ObjectListing:
 def tombstone_of(write_id: WriteId, policy: int) -> Entry:
     """Return the entry of a deletion."""
     return Entry(ZERO_BALLOT, write_id, micros_of(write_id), tombstone=True, policy=policy)
-
-
-def micros_of(write_id: WriteId) -> int:
-    """Return the time of a write, which clients are shown."""
-    return int.from_bytes(write_id[:8], "big")

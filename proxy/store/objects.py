@@ -31,7 +31,7 @@ from proxy.store.manifest_bodies import ManifestBody
 from proxy.store.manifests import Manifest, Origin
 from proxy.store.marks import Graces, Marks
 from proxy.store.names import ContainerName, ObjectName
-from proxy.store.object_listing import ListedEnd, ObjectListing, micros_of, tombstone_of
+from proxy.store.object_listing import ListedEnd, ObjectListing, tombstone_of
 from proxy.store.outcomes import is_done, known
 from proxy.store.replacing import TRIES_MAX, Replacing
 from proxy.store.upload_names import upload_in
@@ -46,6 +46,7 @@ from proxy.store.values import (
     Received,
     Upload,
     attributes_of,
+    micros_of,
 )
 from swiftlike.entries import Entry, pack_metadata
 from swiftlike.limits import BODY_BYTES_MAX, RPC_BODY_BYTES_MAX

@@ -1,13 +1,19 @@
 """Outcomes: what the end of a register's write or read means for the domain, in one table.
 
-Owns the translation of what is known into what a client is told. Pure.
+Owns the translation of what is known into what a client is told, and which writes may be made again when nothing is known.
 """
 
-from typing import assert_never
+from collections.abc import Callable
+from typing import Final, assert_never
 
-from proxy.cluster.decisions import Outcome
-from proxy.cluster.register import Read, Written
+from proxy.cluster.decisions import Judge, Outcome
+from proxy.cluster.placement import Key
+from proxy.cluster.register import Read, Registers, Written
 from proxy.store.errors import OutcomeUnknown, OutOfSpace, Unavailable
+from swiftlike.timestamps import WriteId
+
+WISHES_MAX: Final = 3
+"""Times that a write is made which may be made again."""
 
 
 def is_done(written: Written) -> bool:
@@ -34,3 +40,18 @@ def known(read: Read) -> Read:
     if not read.is_known:
         raise Unavailable("too few owners answered to say what stands there")
     return read
+
+
+async def write_wish(
+    registers: Registers, key: Key, judge_for: Callable[[WriteId], Judge], *, deadline: float
+) -> Written:
+    """Write on a condition what changes nothing when it is written twice: once more where it cannot be known whether it was.
+
+    Where many write one key at once, others pass an offer so soon that the owners forget what became of it. The second write is
+    judged on what stands, be that the first one, and is above it: so the first can come to nothing later.
+    """
+    for wishes_left in reversed(range(WISHES_MAX)):
+        written = await registers.write_if(key, judge_for(registers.new_write_id()), deadline=deadline)
+        if written.outcome is not Outcome.UNKNOWN or not wishes_left:
+            break
+    return written

@@ -29,6 +29,11 @@ Describe: TypeAlias = Callable[[Attributes], Attributes]
 refusal, such as too much metadata; then nothing is written."""
 
 
+def micros_of(write_id: WriteId) -> int:
+    """Return the time of a write, which clients are shown."""
+    return int.from_bytes(write_id[:8], "big")
+
+
 def attributes_of(entry: Entry) -> dict[str, str]:
     """Read the attributes of an entry. Raises EntryDamaged when they are none."""
     return {name: str(value) for name, value in unpack_metadata(entry.metadata).items()}
