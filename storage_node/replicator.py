@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import Final, NoReturn, Protocol
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 from ring.device import Device, DeviceId
 from ring.ring import Ring
@@ -97,7 +98,7 @@ class Replicator:
         """Devices that did not answer the last time; each is asked again, and compared with as soon as it does."""
         self._hinted: Final = asyncio.Event()
         self._awake: Final = asyncio.Event()
-        self._busy: dict[Place, asyncio.Lock] = {}
+        self._busy: WeakValueDictionary[Place, asyncio.Lock] = WeakValueDictionary()
         self.counts: Final[Counter[str]] = Counter()
         self.differing = 0
         self.waiting = 0
@@ -322,7 +323,7 @@ class Replicator:
         """Take a partition's differences from these peers at once, tell them what they lack; or catch up with it."""
         table, partition = place
         shares = self._shares[table]
-        lock = self._busy.setdefault(place, asyncio.Lock())
+        lock = self._busy.setdefault(place, asyncio.Lock())  # lives as long as somebody heals it, or waits to
         try:
             async with lock:
                 if partition in shares.owned and not self._store.standing(table, partition).votes:
@@ -346,9 +347,6 @@ class Replicator:
             raise
         except StorageError as error:
             log.warning("partition %d of table %r: %s", partition, table, error)
-        finally:
-            if not lock.locked():
-                self._busy.pop(place, None)
 
     async def _take(
         self, shares: Shares, place: Place, source: Source, *, one_way: bool, backwards: bool
