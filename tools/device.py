@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
+from ring.errors import RingError
 from storage_node import keys, tables
 from storage_node.checking import ClosedDevice, Report, check
 from storage_node.errors import StorageError
@@ -21,9 +22,10 @@ from storage_node.formatting import format_device
 from storage_node.keys import Key
 from storage_node.rebuilding import rebuild_index as rebuild
 from storage_node.tables import Held
-from swiftlike.config import ConfigError, load_cluster
+from swiftlike.config import ConfigError, load_cluster, load_host
 from swiftlike.entries import unpack_metadata
 from swiftlike.timestamps import ZERO_BALLOT
+from tools.votes import NotTold, waiting
 
 _DIRECTORY = click.argument("directory", type=click.Path(path_type=Path))
 _INDEX = click.option(
@@ -142,6 +144,40 @@ def rebuild_index(directory: Path, cluster_file: Path, index_directory: Path | N
     sys.exit(1 if lacking else 0)
 
 
+@main.command()
+@click.argument("name")
+@click.option(
+    "--config",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="This host's TOML file, which names the device.",
+)
+@click.option(
+    "--trust",
+    is_flag=True,
+    help="Let it vote on all of them: what it holds is all there is, and what only lost devices held is gone.",
+)
+@_JSON
+def votes(name: str, config: Path, trust: bool, as_json: bool) -> None:
+    """Say on which partitions the running device NAME does not vote, since it has still to catch up (exit code 1).
+
+    It catches up by itself as long as a majority of the other owners answers and votes. Only where they are lost for good
+    does --trust help.
+    """
+    with _refusals():
+        host = load_host(config)
+        found = waiting(host, load_cluster(host.cluster_file), name, trust=trust)
+    figures = {each.ring: list(each.partitions) for each in found}
+    verb = "votes on your word on" if trust else "has to catch up with"
+    lines = [f"{name} {verb} {len(each.partitions)} partitions of ring {each.ring}" for each in found]
+    _print(
+        {"device": name, "trusted": trust, "waiting": figures},
+        as_json,
+        "\n".join(lines or [f"{name} votes on all that it owns"]),
+    )
+    sys.exit(1 if found else 0)
+
+
 def _find(closed: ClosedDevice, letter: bytes, path: bytes) -> Iterator[tuple[Key, Held]]:
     """Look for a path in the whole of its tables: slower than by its hash, but it needs no secret."""
     with closed.index.reading() as view:
@@ -196,7 +232,7 @@ def _refusals() -> Iterator[None]:
     """Turn what cannot be done into a sentence and exit code 2."""
     try:
         yield
-    except (StorageError, ConfigError, OSError) as error:
+    except (StorageError, ConfigError, NotTold, RingError, OSError) as error:
         _fail(str(error), 2)
 
 

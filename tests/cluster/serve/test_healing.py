@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from click.testing import CliRunner
 
 from ring.file import load_ring
 from storage_node.formatting import format_device
@@ -18,6 +19,7 @@ from swiftlike.rpc.network import SocketNetwork
 from swiftlike.rpc.transport import TcpAddress
 from tests.cluster.serve.clusters import ACCOUNT, KEY, POWER, USER, HandMade, HandMadeHost, wait_for
 from tests.cluster.serve.swift_client import Swift
+from tools.device import main as device_tool
 from tools.ring_builder.caught_up import who_waits
 
 OBJECTS = objects(0)
@@ -159,3 +161,44 @@ def test_a_ring_that_moves_is_settled_when_the_devices_say_so(tmp_path: Path) ->
             for number in range(1, 20):
                 path = f"{swift.path}/c/o{number:03d}"
                 assert swift.ask("GET", path, headers={"X-Auth-Token": swift.token}).status == 200
+
+
+@pytest.mark.timeout(300)
+def test_a_device_whose_other_owners_are_lost_votes_on_an_operators_word_only(tmp_path: Path) -> None:
+    cluster = HandMade.make(tmp_path, hosts=1, devices=1, replicas=1)
+    (host,) = cluster.hosts
+    (name,) = host.device_ports
+    with cluster.running():
+        cluster.storages[host.address].__exit__(None, None, None)
+        directory = host.root / "devices" / name
+        for part in directory.iterdir():
+            shutil.rmtree(part) if part.is_dir() else part.unlink()
+        host.uuids[name] = format_device(directory)
+        for builder in cluster.builders.values():
+            (device,) = builder.present()
+            builder.update(replace(device, uuid=host.uuids[name]))
+        cluster.publish()
+        cluster.start_storage(host)
+        cluster.wait_serving(host)
+        votes = ["votes", name, "--config", str(host.config)]
+        asked = CliRunner().invoke(device_tool, votes)
+        assert (
+            asked.exit_code,
+            f"{name} has to catch up with 16 partitions of ring object-0" in asked.output,
+        ) == (1, True)
+        trusted = CliRunner().invoke(device_tool, [*votes, "--trust"])
+        assert (trusted.exit_code, "votes on your word on 16 partitions" in trusted.output) == (1, True)
+        assert CliRunner().invoke(device_tool, votes).output == f"{name} votes on all that it owns\n"
+        found = caught_up(cluster, host)
+        assert found is not None
+        assert (found.votes, found.waiting) == (found.owned, ())
+
+
+def test_a_device_that_this_host_has_not_is_told(tmp_path: Path) -> None:
+    cluster = HandMade.make(tmp_path, hosts=1, devices=1, replicas=1)
+    config = str(cluster.hosts[0].config)
+    strange = CliRunner().invoke(device_tool, ["votes", "strange", "--config", config])
+    assert (strange.exit_code, "is named strange" in strange.output) == (2, True)
+    (name,) = cluster.hosts[0].device_ports
+    silent = CliRunner().invoke(device_tool, ["votes", name, "--config", config])
+    assert (silent.exit_code, "start the device" in silent.output) == (2, True)
