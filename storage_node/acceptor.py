@@ -74,7 +74,7 @@ def accept(
     replaced, since_us = (_as_replaced(held.entry, entry, whole=whole), *held.replaced), held.since_us
     if len(replaced) > REMEMBERED_MAX:
         replaced, since_us = replaced[:REMEMBERED_MAX], None
-    return Accepted(Register(entry, replaced, since_us))
+    return Accepted(_kept_for_long_enough(Register(entry, replaced, since_us), standing))
 
 
 def prepare(
@@ -134,6 +134,20 @@ def _as_replaced(old: Entry, new: Entry, *, whole: bool) -> Replaced:
     """Keep of an entry what is remembered; whether it was due is judged by the time of what replaces it."""
     due = 0 < old.delete_at <= new.ballot.micros
     return Replaced(old.version, old.base, not old.tombstone and not due, whole)
+
+
+def _kept_for_long_enough(register: Register, standing: Standing) -> Register:
+    """Have a tombstone that came late outlive the floor that is being settled, or is in force.
+
+    When the owners were found equal, this one was not among what they held: forgotten under that floor by those whom it has
+    reached, it would leave what it deleted at the others. Under a promise at the floor it goes with a later one, before
+    which all hold it; and whoever settles the key meanwhile brings it to them.
+    """
+    entry = register.entry
+    lowest_us = max(standing.floor_us, standing.refusing_us)
+    if entry is None or not entry.tombstone or not standing.votes or entry.ballot.micros >= lowest_us:
+        return register
+    return register._replace(promised=Ballot.of(lowest_us, 0, entry.ballot.incarnation))
 
 
 def _below_floor(

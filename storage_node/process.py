@@ -41,6 +41,7 @@ from storage_node.jobs import Job
 from storage_node.mender import Mender, Mending
 from storage_node.metrics import DeviceMetrics
 from storage_node.reaper import Reaper, Reaping
+from storage_node.reclaimer import Reclaimer
 from storage_node.replicator import Replicator
 from storage_node.rings import RingSet
 from storage_node.service import DeviceService, Surroundings
@@ -257,6 +258,8 @@ class DeviceProcess:
                 following.add_done_callback(partial(self._ended, "the rings are not followed any more"))
                 keeping = asyncio.create_task(keep_house(device, read_us))
                 keeping.add_done_callback(partial(self._ended, "the device is not kept in order any more"))
+                reclaiming = asyncio.create_task(self._reclaim(device, rings))
+                reclaiming.add_done_callback(partial(self._ended, "nothing is reclaimed any more"))
                 auditing = asyncio.create_task(self._audit(device))
                 auditing.add_done_callback(partial(self._ended, "the device is not audited any more"))
                 asking = asyncio.create_task(self._ask_quorums(device, rings))
@@ -275,10 +278,20 @@ class DeviceProcess:
                 finally:
                     following.cancel()
                     keeping.cancel()
+                    reclaiming.cancel()
                     auditing.cancel()
                     asking.cancel()
-                    await asyncio.wait((following, keeping, auditing, asking))
+                    await asyncio.wait((following, keeping, reclaiming, auditing, asking))
                     end_scrapes()
+
+    async def _reclaim(self, device: Device, rings: RingSet) -> None:
+        """Move floors with the other owners, and forget what lies below, until cancelled."""
+        async with Client(calling_network(self._host.tls), self._cluster.secret) as transport:
+            reclaimer = Reclaimer(
+                device, device.uuid, rings, transport, read_us, self._cluster.reclaim_age_us
+            )
+            self._jobs["reclaimer"] = reclaimer
+            await reclaimer.run()
 
     async def _audit(self, device: Device) -> None:
         """Read back what the device holds, until cancelled."""

@@ -36,7 +36,8 @@ class RecountRange:
 
     def apply(self, change: Change, bodies: Bodies) -> bool:
         """Put them right; say whether one was wrong, seen from within the transaction."""
-        prefix = keys.rows_prefix(self.listing, change.layout.hashed(self.listing.parent.path))
+        hashed = change.layout.hashed(self.listing.parent.path)
+        prefix = keys.rows_prefix(self.listing, hashed)
         if change.view.get(keys.sweep_key(prefix)) is not None:
             return False
         was_wrong = False
@@ -51,7 +52,12 @@ class RecountRange:
         whole, lead = Sums(), keys.range_key(prefix, b"")
         for key, raw in change.view.scan(lead, keys.after(lead)):
             whole.include(change.tallies.get(key) or Sums.decode(raw))
-        return change.set_tally(keys.tally_key(prefix), whole) or was_wrong
+        tally_key = keys.tally_key(prefix)
+        stood = change.tally(tally_key).digest
+        change.move_rows_digest(
+            prefix[:2], hashed, stood.xor ^ whole.xor, whole.rows_and_tombstones - stood.entries
+        )
+        return change.set_tally(tally_key, whole) or was_wrong
 
 
 @dataclass(slots=True)

@@ -109,6 +109,12 @@ class TableStore(ABC):
 
         Raises StorageError when it stands otherwise by now: what was decided on is gone, so read and decide again.
         """
+        now_us = self._read_us()
+        if max(standing.floor_us, standing.refusing_us) > max(now_us, seen.floor_us, seen.refusing_us):
+            # Floors never sink: one of a clock that is a week ahead would refuse every honest write for a week.
+            raise StorageError(
+                f"device {self.name}: a floor may not be ahead of its clock: set the clock of the host that asks"
+            )
         await self._submit(operations.SetStanding(table, partition, seen, standing))
 
     async def grant_first_votes(self, table: bytes, partitions: Sequence[int]) -> int:

@@ -295,6 +295,31 @@ async def test_of_changes_that_were_decided_on_one_standing_only_one_is_made(sto
     assert store.standing(OBJECTS, 3).floor_us == answers.index(None) + 1
 
 
+async def test_a_tombstone_that_came_below_the_floor_outlives_it(store: Store) -> None:
+    old, late = put(-500), delete(-400)
+    await offer(store, KEY, old)
+    partition = partition_of(KEY)
+    await stand(store, OBJECTS, partition, Standing(votes=True, floor_us=0, refusing_us=NOW_US - 300))
+    assert (await offer(store, KEY, late, offer=Offer.COPY)).accepted, "it is newer than what is held"
+    assert (await offer(store, KEY, late, offer=Offer.COPY)).accepted, "and known from then on"
+    await stand(
+        store, OBJECTS, partition, Standing(votes=True, floor_us=NOW_US - 300, refusing_us=NOW_US - 300)
+    )
+    assert (await store.reclaim(OBJECTS, partition, 9)).registers == 0, "not all may hold it"
+    await stand(
+        store, OBJECTS, partition, Standing(votes=True, floor_us=NOW_US - 299, refusing_us=NOW_US - 299)
+    )
+    assert (await store.reclaim(OBJECTS, partition, 9)).registers == 1
+
+
+async def test_no_floor_is_taken_from_a_clock_that_is_ahead(store: Store) -> None:
+    seen = store.standing(OBJECTS, 3)
+    for ahead in (seen._replace(floor_us=NOW_US + 1), seen._replace(refusing_us=NOW_US + 1)):
+        with pytest.raises(StorageError, match="set the clock of the host that asks"):
+            await store.set_standing(OBJECTS, 3, ahead, seen=seen)
+    assert store.standing(OBJECTS, 3) == seen
+
+
 async def test_reclaim_forgets_tombstones_and_lone_promises_below_the_floor_and_nothing_else(
     store: Store,
 ) -> None:
