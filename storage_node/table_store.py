@@ -21,7 +21,13 @@ from storage_node.store import Offered, Reclaimed, RowHeld, RowOffer
 from storage_node.tables import Held, PartitionKey
 from swiftlike.digests import Digest
 from swiftlike.entries import Entry, Version
-from swiftlike.limits import BODY_BYTES_MAX, ITEMS_MAX, RECLAIM_AGE_US, VERSIONS_SCANNED_MAX
+from swiftlike.limits import (
+    BODY_BYTES_MAX,
+    CLOCK_AHEAD_PASSING_US,
+    ITEMS_MAX,
+    RECLAIM_AGE_US,
+    VERSIONS_SCANNED_MAX,
+)
 from swiftlike.node_calls import HeldVersion, Page, Promise, Query, RowRefused, Standing, Tally
 from swiftlike.timestamps import Ballot, Offer, refuse_ballot
 
@@ -110,10 +116,11 @@ class TableStore(ABC):
         Raises StorageError when it stands otherwise by now: what was decided on is gone, so read and decide again.
         """
         now_us = self._read_us()
-        if max(standing.floor_us, standing.refusing_us) > max(now_us, seen.floor_us, seen.refusing_us):
+        highest_us = max(now_us + CLOCK_AHEAD_PASSING_US, seen.floor_us, seen.refusing_us)
+        if max(standing.floor_us, standing.refusing_us) > highest_us:
             # Floors never sink: one of a clock that is a week ahead would refuse every honest write for a week.
             raise StorageError(
-                f"device {self.name}: a floor may not be ahead of its clock: set the clock of the host that asks"
+                f"device {self.name}: a floor may not be ahead of its clock by minutes: set the clock of the host that asks"
             )
         await self._submit(operations.SetStanding(table, partition, seen, standing))
 

@@ -9,6 +9,7 @@ from storage_node.keys import BUCKET_BITS, CONTAINERS, Due, DueDelete, Key, List
 from storage_node.store import Offered, RowOffer, Store
 from swiftlike.digests import EMPTY, Digest, digest_of
 from swiftlike.entries import Entry
+from swiftlike.limits import CLOCK_AHEAD_PASSING_US
 from swiftlike.node_calls import Acceptance, Query, RowRefused, Standing
 from swiftlike.timestamps import ZERO_BALLOT, Ballot, Offer, Timestamp
 from tests.engine.conftest import stand
@@ -314,7 +315,8 @@ async def test_a_tombstone_that_came_below_the_floor_outlives_it(store: Store) -
 
 async def test_no_floor_is_taken_from_a_clock_that_is_ahead(store: Store) -> None:
     seen = store.standing(OBJECTS, 3)
-    for ahead in (seen._replace(floor_us=NOW_US + 1), seen._replace(refusing_us=NOW_US + 1)):
+    ahead_us = NOW_US + CLOCK_AHEAD_PASSING_US + 1
+    for ahead in (seen._replace(floor_us=ahead_us), seen._replace(refusing_us=ahead_us)):
         with pytest.raises(StorageError, match="set the clock of the host that asks"):
             await store.set_standing(OBJECTS, 3, ahead, seen=seen)
     assert store.standing(OBJECTS, 3) == seen
