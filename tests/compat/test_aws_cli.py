@@ -47,6 +47,25 @@ def test_objects_are_copied_moved_piped_and_shared_by_a_url(aws: Person, tree: P
     assert [one["Key"] for one in page["Contents"]] == ["a b/é", "moved", "piped"]
 
 
+def test_a_large_object_is_copied_in_parts_on_the_server(aws: Person, tree: Path) -> None:
+    body = (tree / "big").read_bytes()
+    aws.run("aws", "s3", "mb", "s3://aws-parts")
+    aws.run("aws", "s3", "cp", "-", "s3://aws-parts/piped", stdin=body)
+    aws.run("aws", "s3", "mv", "s3://aws-parts/piped", "s3://aws-parts/moved")
+    assert aws.run("aws", "s3", "cp", "s3://aws-parts/moved", "-") == body
+    head = json.loads(aws.run("aws", "s3api", "head-object", "--bucket", "aws-parts", "--key", "moved"))
+    assert head["ETag"].endswith('-3"')
+    uploads = ("s3api", "list-multipart-uploads", "--bucket", "aws-parts")
+    assert "Uploads" not in json.loads(aws.run("aws", *uploads) or "{}")
+    begun = json.loads(
+        aws.run("aws", "s3api", "create-multipart-upload", "--bucket", "aws-parts", "--key", "left")
+    )
+    assert [one["Key"] for one in json.loads(aws.run("aws", *uploads))["Uploads"]] == ["left"]
+    which = ("--bucket", "aws-parts", "--key", "left", "--upload-id", begun["UploadId"])
+    aws.run("aws", "s3api", "abort-multipart-upload", *which)
+    assert "Uploads" not in json.loads(aws.run("aws", *uploads) or "{}")
+
+
 def test_the_plain_commands_of_the_api_work(aws: Person, tree: Path) -> None:
     here = ("--bucket", "aws-api", "--key", "o")
     aws.run("aws", "s3api", "create-bucket", "--bucket", "aws-api")

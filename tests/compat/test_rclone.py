@@ -47,3 +47,4 @@ def test_a_pipe_of_unknown_length_is_stored(rclone: Person) -> None:
     body = bytes(range(256)) * 30_000
     rclone.run("rclone", "rcat", "s3:rclone-piped/in", stdin=body)
     assert rclone.run("rclone", "cat", "s3:rclone-piped/in") == body
+    rclone.run("rclone", "cleanup", "s3:rclone-piped")

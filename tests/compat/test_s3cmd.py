@@ -23,6 +23,7 @@ def test_a_tree_is_synchronized_up_and_down(s3cmd: Person, tree: Path) -> None:
     (s3cmd.home / "down").mkdir()
     s3cmd.run("s3cmd", "sync", "s3://s3cmd-sync/tree/", "down/")
     assert_same(tree, s3cmd.home / "down")
+    assert b"tree/big" not in s3cmd.run("s3cmd", "multipart", "s3://s3cmd-sync"), "nothing is under way"
     s3cmd.run("s3cmd", "del", "--recursive", "s3://s3cmd-sync/tree/sub/")
     names = {line.rpartition("/")[2] for line in s3cmd.run("s3cmd", "ls", "-r", "s3://s3cmd-sync").decode().splitlines()}  # fmt: skip
     assert names == {"a.txt", "big", "empty"}
