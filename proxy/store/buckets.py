@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final, NamedTuple
 
 from proxy.store.contract import Containers, Objects
-from proxy.store.errors import BucketTaken, ConditionFailed, NoSuchContainer, NotThere
+from proxy.store.errors import BucketTaken, ConditionFailed, NoSuchContainer, NotThere, OutcomeUnknown
 from proxy.store.names import ContainerName, ObjectName
 from proxy.store.values import (
     Condition,
@@ -170,10 +170,14 @@ class Buckets:
         """Write the claim of an account, unless the name is another's; say whether it is one's own now."""
         bucket = name.container
         condition = _free_or_of(name.account)
-        for _ in range(_TRIES_MAX):
+        for tries_left in reversed(range(_TRIES_MAX)):
             asked_at = self._now()
             try:
                 await self._put(bucket, name.account, condition, deadline)
+            except OutcomeUnknown:  # many claim it at once; what stands is judged anew, one's own claim too
+                if not tries_left:
+                    raise
+                continue
             except ConditionFailed as failed:
                 standing = failed.current
                 if standing is None or _account_of(standing) == name.account:

@@ -219,16 +219,19 @@ def test_two_creators_make_one_container() -> None:
     play(scenario)
 
 
+@pytest.mark.parametrize("name", [CONTAINER, ContainerName(b"acc", b"claimed")], ids=["container", "bucket"])
 @pytest.mark.parametrize("seed", range(6))
-def test_of_many_who_create_a_container_at_once_one_has_created_it_and_all_are_told(seed: int) -> None:
+def test_of_many_who_create_a_container_at_once_one_has_created_it_and_all_are_told(
+    seed: int, name: ContainerName
+) -> None:
     async def scenario(world: StoreCluster, store: Store) -> None:
         stores = [store, await world.proxy("another", skew_s=0.5)]
-        created = await asyncio.gather(*(create(stores[at % 2]) for at in range(12)))
+        created = await asyncio.gather(*(create(stores[at % 2], name) for at in range(12)))
         assert created.count(True) == 1
-        infos = [await one.containers.read(CONTAINER, deadline=soon(), max_age_s=0) for one in stores]
+        infos = [await one.containers.read(name, deadline=soon(), max_age_s=0) for one in stores]
         assert infos[0].incarnation == infos[1].incarnation
         # Described as it stands already, it is not written again.
-        again, _ = await store.containers.create(CONTAINER, keep, None, deadline=soon())
+        again, _ = await store.containers.create(name, keep, None, deadline=soon())
         assert again.entry.write_id == infos[0].entry.write_id
         assert await counted(store) == (1, 0, 0)
 
