@@ -343,6 +343,7 @@ def test_an_object_that_cannot_be_deleted_holds_up_no_other_and_is_met_again() -
         assert took_s >= 599 / EXPIRED_PER_S, "no faster than it may"
         await expirer.walk()
         assert (expirer.ended[Expiry.DELETED], expirer.progress.left) == (600, 0)
+        await asyncio.sleep(1)  # the majority may have been the other two
         await expirer.walk()
         assert (expirer.progress.waiting, expirer.progress.late_us) == (0, 0)
         assert await names(store) == []
