@@ -22,7 +22,14 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final, NamedTuple
 
 from proxy.store.contract import Containers, Objects
-from proxy.store.errors import BucketTaken, ConditionFailed, NoSuchContainer, NotThere, OutcomeUnknown
+from proxy.store.errors import (
+    BucketTaken,
+    ConditionFailed,
+    NoSuchContainer,
+    NotThere,
+    OutcomeUnknown,
+    Unavailable,
+)
 from proxy.store.names import ContainerName, ObjectName
 from proxy.store.values import (
     Condition,
@@ -169,14 +176,20 @@ class Buckets:
     async def _claim(self, name: ContainerName, deadline: float) -> bool:
         """Write the claim of an account, unless the name is another's; say whether it is one's own now."""
         bucket = name.container
-        condition = _free_or_of(name.account)
-        for tries_left in reversed(range(_TRIES_MAX)):
+        condition, seen = _free_or_of(name.account), None
+        contested: OutcomeUnknown | Unavailable | None = None
+        for _ in range(_TRIES_MAX):
             asked_at = self._now()
             try:
                 await self._put(bucket, name.account, condition, deadline)
-            except OutcomeUnknown:  # many claim it at once; what stands is judged anew, one's own claim too
-                if not tries_left:
-                    raise
+            except (OutcomeUnknown, Unavailable) as failed:
+                # Many may claim it at once. Where another of one's own account has done so since, that is as good.
+                contested = failed
+                now = await self._read(bucket, deadline)  # in an outage this says so, without another try
+                if now is not None and _account_of(now) == name.account and seen not in (None, now.write_id):
+                    self._remember(bucket, name.account, asked_at)
+                    return True
+                seen = None if now is None else now.write_id
                 continue
             except ConditionFailed as failed:
                 standing = failed.current
@@ -190,6 +203,8 @@ class Buckets:
                 continue
             self._remember(bucket, name.account, asked_at)
             return True
+        if contested is not None:
+            raise contested
         return False
 
     async def _is_abandoned(self, bucket: bytes, claim: ObjectInfo, deadline: float) -> bool:
