@@ -12,13 +12,15 @@ from proxy.cluster.uploads import StreamedUpload, TooFewOwners
 from storage_node.errors import InsufficientStorage
 from storage_node.memory import MemoryStaged
 from swiftlike.entries import Entry
+from swiftlike.limits import RpcLimits
 from swiftlike.rpc.transport import Body
 from swiftlike.timestamps import ZERO_BALLOT, Ballot
 from tests.simulation.quorum_cluster import KEY, TABLE, Cluster, next_ring, ring_fields
 from tests.simulation.test_quorum_client import STORED, object_of, play, soon, versions
 
 CHUNK = 256 * 1024
-BODY = bytes(range(256)) * 4 * 1024 * 5  # five mebibytes: never inline, and more than two runs and a window
+BODY = bytes(range(256)) * (2 * RpcLimits().stream_window_bytes // 256)
+"""Never inline, and more than an owner that takes nothing lets be sent: a window, and the runs that it has in hand."""
 
 
 @pytest.fixture(autouse=True)
