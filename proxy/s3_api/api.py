@@ -28,6 +28,7 @@ from proxy.s3_api import (
 from proxy.s3_api.access import identify
 from proxy.s3_api.asks import Ask, Surroundings
 from proxy.s3_api.errors import S3Error, Told, invalid_argument, response_to
+from proxy.s3_api.hoisted import unhoist
 from proxy.s3_api.later import refuse_later
 from proxy.s3_api.probes import BUCKET_PROBES, OBJECT_PROBES, probe_bucket, probe_object
 from proxy.s3_api.resources import Resource, bucket_of_host, parse_resource
@@ -147,6 +148,7 @@ class S3Api:
             raise S3Error("AccessForbidden")
         handler = self._handler(request, resource)
         asker = await identify(around.users, request, bucket, around.rules, around.now_us())
+        unhoist(request)
         refuse_later(request.headers)
         return await handler(Ask(around, request, asker, resource))
 

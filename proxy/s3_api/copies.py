@@ -151,6 +151,10 @@ async def copy(ask: Ask) -> Response:
             "This copy request is illegal because it is trying to copy an object to itself without changing the object's "
             "metadata, storage class, website redirect location or encryption attributes.",
         )
+    if not are_tags_replaced and TAGS in found.attributes:
+        # A copy reads the tags of its source, and writes those of its target.
+        ask.require(TAGGING, await ask.find_bucket(wanted.bucket, "x-amz-source-expected-bucket-owner"))
+        ask.require(TAGGING, bucket)
     if source != target:
         check_source_size(found.size)
 

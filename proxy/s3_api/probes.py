@@ -45,7 +45,16 @@ _LISTED: Final[Mapping[str, str]] = {
 }
 """What is a list of configurations, or one of them by `id`."""
 
-_REFUSED: Final = frozenset({"session", "metadataTable", "metadataConfiguration", "abac"})
+_REFUSED: Final = frozenset(
+    {
+        "abac",
+        "metadataConfiguration",
+        "metadataInventoryTable",
+        "metadataJournalTable",
+        "metadataTable",
+        "session",
+    }
+)
 
 _DELETABLE: Final = frozenset(_MISSING) - {"object-lock", "policyStatus"}
 

@@ -11,6 +11,9 @@ from urllib.parse import quote
 
 import pytest
 from awscrt import checksums
+from botocore.auth import S3SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
 from proxy.dialects import Answering
 from proxy.http.access_log import AccessLog
@@ -24,6 +27,7 @@ from tests.unit.proxy.fake_store import FakeContainers
 from tests.unit.proxy.s3_api.serving import (
     DOMAIN,
     S3,
+    SECRET,
     code_of,
     make_api,
     make_store,
@@ -602,6 +606,10 @@ async def test_an_object_is_tagged_when_it_is_put_and_afterwards(s3: S3) -> None
     assert (await s3.ask("PUT", "/box/o?acl", headers={"x-amz-acl": "public-read"})).status == 200
     assert (await s3.ask("GET", "/box/o?tagging", who="other")).status == 403, "no ACL grants tags"
     assert "x-amz-tagging-count" not in (await s3.ask("GET", "/box/o", who="other")).headers
+    copied = {"x-amz-copy-source": "/box/o"}
+    await s3.ask("PUT", "/theirs", who="other", headers={"x-amz-acl": "public-read-write"})
+    assert (await s3.ask("PUT", "/theirs/o", who="other", headers=copied)).status == 403, "it would read them"
+    assert (await s3.ask("PUT", "/theirs/o", headers=copied)).status == 403, "it would write theirs"
     assert (await s3.ask("DELETE", "/box/o?tagging")).status == 204
     assert await tags("o") == {}
     got = await s3.ask("GET", "/box/o")
@@ -1010,3 +1018,53 @@ async def test_an_object_under_a_hidden_name_is_reached_by_nobody(s3: S3) -> Non
     assert ObjectName(b"\0buckets", b"\0names", b"box") in s3.store.object_infos
     for path in ("/%00names/box", "/%00buckets", "/box/%00"):
         assert (await s3.ask("GET", path)).status == 400
+
+
+# --- headers in the query ---------------------------------------------------------------------------------------
+
+
+def presigned(s3: S3, target: str) -> str:
+    """What a signer makes of a request that has all of its headers in its query."""
+    host = f"127.0.0.1:{s3.serving.port}"
+    request = AWSRequest("PUT", f"http://{host}{target}")
+    S3SigV4QueryAuth(Credentials("owner", SECRET), "s3", s3.region, 60).add_auth(request)
+    return str(request.prepare().url).removeprefix(f"http://{host}")
+
+
+async def test_headers_in_the_query_of_a_presigned_request_are_obeyed(s3: S3) -> None:
+    await s3.ask("PUT", "/box/o", b"precious")
+    copy = presigned(s3, "/box/copy?x-amz-copy-source=box%2Fo&x-amz-acl=public-read&x-amz-meta-a=b")
+    assert (await s3.ask("PUT", copy, who="")).status == 200
+    got = await s3.ask("GET", "/box/copy", who="")
+    assert got.body == b"precious"
+    meta = presigned(s3, "/box/meta?x-amz-meta-a=b")
+    assert (await s3.ask("PUT", meta, b"x", who="")).status == 200
+    assert (await s3.ask("GET", "/box/meta")).headers["x-amz-meta-a"] == "b"
+
+
+@pytest.mark.parametrize(
+    ("parameter", "code"),
+    [
+        ("x-amz-server-side-encryption=AES256", "NotImplemented"),
+        ("x-amz-object-lock-mode=GOVERNANCE", "NotImplemented"),
+        ("x-amz-storage-class=GLACIER", "InvalidStorageClass"),
+        ("x-amz-checksum-crc32=AAAAAA%3D%3D", "BadDigest"),
+    ],
+)
+async def test_headers_in_the_query_of_a_presigned_request_are_refused_as_headers_are(
+    s3: S3, parameter: str, code: str
+) -> None:
+    target = presigned(s3, f"/box/refused?{parameter}")
+    assert code_of(await s3.ask("PUT", target, b"x", who="")) == code
+    assert (await s3.ask("GET", "/box/refused")).status == 404
+
+
+async def test_a_header_that_says_otherwise_than_the_query_is_refused(s3: S3) -> None:
+    target = presigned(s3, "/box/o?x-amz-meta-a=b")
+    assert (await s3.ask("PUT", target, b"x", who="", headers={"x-amz-meta-a": "c"})).status in (400, 403)
+    assert (await s3.ask("GET", "/box/o")).status == 404
+
+
+async def test_tables_of_metadata_are_not_there(s3: S3) -> None:
+    for name in ("metadataInventoryTable", "metadataJournalTable"):
+        assert code_of(await s3.ask("PUT", f"/box?{name}", b"<x/>")) == "NotImplemented"
