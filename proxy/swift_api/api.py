@@ -4,6 +4,7 @@ Owns the table of methods, and the order of what is asked before a handler: path
 who asks. Never asks for a body.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
@@ -109,6 +110,9 @@ def speaks_swift(request: Request) -> bool:
     if headers.get("Authorization", "").startswith("AWS") or "X-Amz-Date" in headers:
         return False
     if request.path.startswith((b"/v1/", b"/auth/")) or request.path in (b"/v1", b"/info", b"/healthcheck"):
-        raw_query = request.target.raw_query
-        return not ("X-Amz-" in raw_query or "AWSAccessKeyId=" in raw_query)
+        return "X-Auth-Token" in headers or _SIGNED_QUERY.search(request.target.raw_query) is None
     return False
+
+
+_SIGNED_QUERY: Final = re.compile(r"(?:^|&)(?:X-Amz-Signature|AWSAccessKeyId)=")
+"""The parameters that presigned requests have; a value may well look like one."""
