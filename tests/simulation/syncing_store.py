@@ -72,10 +72,6 @@ class SyncingStore(MemoryStore):
         if held is not None and held.location.held:
             self._rotten.add(held.location)
 
-    def forget_staged(self) -> None:
-        """What a process that is gone had queued reaches nobody."""
-        self._queue.clear()
-
     async def find(self, key: Key, size_max: int) -> tuple[Held | None, MemoryBody | None]:
         """Return what stands at a key, and its body, held open."""
         held, body = await super().find(key, size_max)
