@@ -5,10 +5,9 @@ more, payment of debts, usage on its way to accounts. Never sees HTTP.
 """
 
 import asyncio
-import os
 from collections.abc import Sequence
 from contextlib import suppress
-from random import Random
+from random import Random, SystemRandom
 from types import TracebackType
 from typing import Final, Self
 
@@ -49,10 +48,10 @@ class Store:
         random: Random | None = None,
         graces: Graces = Graces(),  # noqa: B008  # a value
     ) -> None:
-        """Take the registers of the cluster, which outlive the store, its policies, what jitter is drawn from, and how long
-        replaced parts are kept.
+        """Take the registers of the cluster, which outlive the store, its policies, what jitter and ids that nobody guesses
+        are drawn from (None: the operating system), and how long replaced parts are kept.
         """
-        random = random or Random()
+        random = random or SystemRandom()
         nodes, patience = registers.nodes, registers.patience
         self._stragglers: Final = Stragglers(patience.stragglers_max)
         self._rows: Final = Rows(nodes, self._stragglers, patience)
@@ -73,7 +72,7 @@ class Store:
         self.objects: Final = Objects(registers, containers, listing, self.debts, self.usage, graces)
         self.freeing: Final = Freeing(registers, containers, self.objects, graces, random)
         self.multipart: Final = Multipart(
-            self.objects, containers, graces, registers.clock.now_us, nodes.now, os.urandom
+            self.objects, containers, graces, registers.clock.now_us, nodes.now, random.randbytes
         )
         marked = MarkedContainers(containers, self.objects, graces, registers)
         self.buckets: Final = Buckets(marked, self.objects, registers.clock.now_us, nodes.now)
