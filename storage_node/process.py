@@ -46,6 +46,7 @@ from storage_node.replicator import Replicator
 from storage_node.rings import RingSet
 from storage_node.service import DeviceService, Surroundings
 from storage_node.sharing import shares_of
+from storage_node.taking import Rates as TakingRates
 from storage_node.taking import Settling
 from storage_node.turns import turns_of
 from storage_node.updater import Payer, Updater
@@ -332,7 +333,7 @@ class DeviceProcess:
 
     async def _replicate(self, device: Device, rings: RingSet, settling: Settling | None) -> None:
         """Keep this device and the other owners the same, until cancelled."""
-        random = Random(SystemRandom().getrandbits(64))
+        random, jobs = Random(SystemRandom().getrandbits(64)), self._storage.jobs
         async with Client(calling_network(self._host.tls), self._cluster.secret) as transport:
             self._replicator = Replicator(
                 device,
@@ -342,6 +343,7 @@ class DeviceProcess:
                 settling,
                 random,
                 on_thread=lambda ring, uuid: asyncio.to_thread(shares_of, ring, uuid),
+                rates=TakingRates(jobs.healed_per_s, jobs.healed_bytes_per_s),
             )
             self._jobs["replicator"] = self._replicator
             await self._replicator.run()

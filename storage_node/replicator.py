@@ -27,7 +27,7 @@ from storage_node.placing import Rings
 from storage_node.returning import Returning
 from storage_node.sharing import Shares, shares_of
 from storage_node.store import Store
-from storage_node.taking import Settling, Source, Taken, Taker
+from storage_node.taking import Rates, Settling, Source, Taken, Taker
 from swiftlike.limits import HINTS_MAX, ITEMS_MAX, PARTITIONS_AT_ONCE, PEERS_AT_ONCE
 from swiftlike.node_calls import CaughtUp, PartitionDigests
 from swiftlike.node_client import NodeClient, NodeFailed
@@ -75,6 +75,7 @@ class Replicator:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         on_thread: Callable[[Ring, UUID], Awaitable[Shares]] | None = None,
         address_of: Callable[[Device], Address] = tcp_address,
+        rates: Rates = Rates(),  # noqa: B008  # a value
     ) -> None:
         """Take the device, its rings, the way to its peers, who settles, and what jitter is drawn from.
 
@@ -88,7 +89,7 @@ class Replicator:
         self._sleep: Final = sleep
         self._address_of: Final = address_of
         self._read_shares: Final = on_thread or _shares_here
-        self.taker: Final = Taker(store, rings, settling, sleep)
+        self.taker: Final = Taker(store, rings, settling, sleep, rates)
         self._catching: Final = CatchingUp(store, rings, self.taker)
         self._returning: Final = Returning(store, self.taker)
         self._shares: dict[bytes, Shares] = {}

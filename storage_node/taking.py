@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from ring.device import Device
 from storage_node.body_streams import undisturbed
@@ -84,6 +84,15 @@ class Taken:
         self.is_more_here = self.is_more_here or other.is_more_here
 
 
+class Rates(NamedTuple):
+    """How fast a device takes, at most."""
+
+    items_per_s: float = HEALED_PER_S
+    """Entries and rows."""
+    bytes_per_s: float = HEALED_BYTES_PER_S
+    """Bytes of bodies."""
+
+
 class Taker:
     """Takes for one device."""
 
@@ -93,14 +102,15 @@ class Taker:
         rings: Rings,
         settling: Settling | None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        rates: Rates = Rates(),  # noqa: B008  # a value
     ) -> None:
         self.counts: Final[Counter[str]] = Counter()
         """Entries, rows and bytes taken, what was refused, settled, owed."""
         self._store: Final = store
         self._rings: Final = rings
         self._settling: Final = settling
-        self._pace: Final = Pace(HEALED_PER_S, sleep)
-        self._bytes: Final = Pace(HEALED_BYTES_PER_S, sleep)
+        self._pace: Final = Pace(rates.items_per_s, sleep)
+        self._bytes: Final = Pace(rates.bytes_per_s, sleep)
         self._copies: Final = asyncio.Semaphore(COPIES_AT_ONCE)
 
     # --- registers ----------------------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ from swiftlike.limits import (
     AUDITED_BODIES_PER_S,
     AUDITED_BYTES_PER_S,
     EXPIRED_PER_S,
+    HEALED_BYTES_PER_S,
+    HEALED_PER_S,
     REAPED_PER_S,
     RECLAIM_AGE_US,
     RESERVE_BYTES,
@@ -158,6 +160,11 @@ class JobsConfig:
     """From the beginning of one full pass of the auditor to that of the next, at least; a large device takes longer. A day."""
     reaped_per_s: Annotated[float, Between(0.1, 100_000)] = REAPED_PER_S
     """Objects of deleted accounts that are removed a second. 100: eight million a day, by one of the account's owners."""
+    healed_per_s: Annotated[float, Between(1, 1_000_000)] = HEALED_PER_S
+    """Entries and rows that are taken from other owners a second, for whatever reason: a device that was away, a new disk, a ring
+    that changed. 4,000: a million small objects in four minutes."""
+    healed_bytes_per_s: Annotated[int, Between(2**16, 2**40)] = HEALED_BYTES_PER_S
+    """Bytes of bodies that are taken a second. 64 MiB: 5.3 TiB a day, half of what a gigabit network carries."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from storage_node.store import Offered
+from storage_node.taking import Rates, Taker
 from swiftlike.limits import RPC_BODY_BYTES_MAX
 from swiftlike.node_calls import CONTAINERS, Method
 from swiftlike.timestamps import Ballot, Offer
@@ -333,3 +334,22 @@ def test_what_a_handoff_has_is_read_when_its_owners_come_back() -> None:
         assert await get(store, b"o") == b"hello"
 
     play_healing(scenario, others=2, by_itself=True)
+
+
+def test_a_device_takes_no_faster_than_it_was_told() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        first, second, third = world.devices
+        for device in (first, third):
+            for at in range(100):
+                await hold(device, f"o{at}", put(at))
+        replicator = second.replicator
+        assert replicator is not None
+        replicator.taker = Taker(second.store, second.shelf, None, rates=Rates(items_per_s=2.0))  # type: ignore[misc]
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        await world.walk(1)
+        # The first page of each range goes at once; all behind it waits for its turn.
+        assert loop.time() - began_s > 20
+        assert world.agree(0, 1, 2)
+
+    play_healing(scenario)
