@@ -58,12 +58,18 @@ class OfferEnd(NamedTuple):
     """What a round of offers came to."""
 
     is_done: bool
-    may_be_held: bool
-    """Some owner took the entry, or nobody knows."""
     replaced: Replaced | None
     above: Ballot
     is_full: bool
     """It could not be done because of owners that have no space left."""
+    asked_count: int
+    heard: Mapping[DeviceId, Offered]
+    """What owners made of it; grows while those are heard that were slow to refuse."""
+
+    @property
+    def may_be_held(self) -> bool:
+        """Whether some owner took the entry, or nobody knows; asked again later, it may be known that none did."""
+        return len(self.heard) < self.asked_count or _is_perhaps_held(self.heard)
 
 
 class Offers:
@@ -98,13 +104,14 @@ class Offers:
             return judge(placement.owners, Need.WRITE, answers)
 
         held = asyncio.Event()
+        is_done = False
         handoffs = placement.handoffs()  # lazy: costs nothing until one is needed
         hand_off = partial(self._hand_off, placement, entry, offer, round_deadline, body, handoffs)
 
         async def go_on(device: Device, one: Offered) -> Offered:
             if one.answer is Answer.NO and one.acceptance is not None and one.acceptance.accepted:
                 one = await self._fill(placement, device, entry, one.acceptance, round_deadline, body, held)
-            if is_own and asked.is_left:
+            if is_own and is_done:
                 self._hint(placement, asked.answers, device, one)
                 if one.wants_handoff:
                     await hand_off()
@@ -143,8 +150,10 @@ class Offers:
                 patience_s=max(0.0, deadline - self._nodes.now()),
             )
             if verdict(asked.answers) is Verdict.IMPOSSIBLE:
-                # The rest cannot save the round, but may prove that it was without effect.
+                # The rest cannot save the round, but may prove that it was without effect: soon, or while others are taken.
                 await asked.until(_is_perhaps_held, patience_s=self._patience.hedge_s)
+                if not _is_perhaps_held(asked.answers):
+                    asked.leave()
             offered = dict(asked.answers)
             is_done = verdict(offered) is Verdict.REACHED
             if is_done:
@@ -155,17 +164,17 @@ class Offers:
                     self._hint(placement, offered, placement.devices[owner], one)
                     if one.wants_handoff:
                         self._stragglers.leave(self._stragglers.spawn(hand_off()))
-        unheard = len(offered) < len(placement.owners.everyone)
         full = [owner for owner, one in offered.items() if one.failure and is_full(one.failure)]
         return OfferEnd(
             is_done,
-            unheard or _is_perhaps_held(offered),
             _newest_replaced(offered.values()),
             max(
                 (one.acceptance.above or ZERO_BALLOT for one in offered.values() if one.acceptance),
                 default=ZERO_BALLOT,
             ),
             not can_be_written_without(placement.owners, full),
+            len(placement.owners.everyone),
+            asked.answers,
         )
 
     async def _commit(

@@ -29,7 +29,7 @@ from proxy.cluster.decisions import (
 )
 from proxy.cluster.hints import Hints
 from proxy.cluster.nodes import Nodes
-from proxy.cluster.offers import Content, Offers
+from proxy.cluster.offers import Content, OfferEnd, Offers
 from proxy.cluster.placement import Key, Placement, Rings, tcp_address
 from proxy.cluster.quorum import Answer, Need, Verdict, judge, quorum
 from proxy.cluster.rounds import Patience, Round, Stragglers
@@ -133,14 +133,14 @@ class Registers:
         if end.is_done:
             live = decisions.was_live(end.replaced, key.incarnation)
             return Written(Outcome.DONE, entry, live, end.above)
-        first = FirstOffer(entry.version, placement.epoch) if end.may_be_held else None
-        change = decisions.unconditional(entry)
-        return await self._decide(key, change, first, end.above, deadline, body)
+        perhaps = _PerhapsHeld()
+        perhaps.offered(entry, placement, end)
+        return await self._decide(key, decisions.unconditional(entry), perhaps, end.above, deadline, body)
 
     async def write_if(self, key: Key, condition: Judge, body: Content = None, *, deadline: float) -> Written:
         """Write what `condition` makes of the newest entry, or nothing when it refuses. Two rounds."""
         change = Change(condition)
-        return await self._decide(key, change, None, ZERO_BALLOT, deadline, body)
+        return await self._decide(key, change, _PerhapsHeld(), ZERO_BALLOT, deadline, body)
 
     @asynccontextmanager
     async def open_upload(
@@ -173,7 +173,7 @@ class Registers:
         change = Change(condition)
         is_over = False
         try:
-            written = await self._decide(key, change, None, ZERO_BALLOT, deadline, inspect=inspect)
+            written = await self._decide(key, change, _PerhapsHeld(), ZERO_BALLOT, deadline, inspect=inspect)
             is_over = written.outcome in (Outcome.DONE, Outcome.REFUSED)
             return written
         finally:
@@ -187,19 +187,19 @@ class Registers:
 
         REFUSED is the good end, with the entry that is chosen now; None when nothing stands there.
         """
-        return await self._decide(key, decisions.NO_CHANGE, None, ZERO_BALLOT, deadline)
+        return await self._decide(key, decisions.NO_CHANGE, _PerhapsHeld(), ZERO_BALLOT, deadline)
 
     async def _decide(
         self,
         key: Key,
         change: Change,
-        first: FirstOffer | None,
+        perhaps: "_PerhapsHeld",
         above: Ballot,
         deadline: float,
         body: Content = None,
         inspect: Inspect | None = None,
     ) -> Written:
-        """Take the two rounds until they end. `first` is None while nobody can hold the write."""
+        """Take the two rounds until they end."""
         offered: dict[Ballot, Entry] = {}
         is_full = False
         for attempt in range(self.patience.write_attempts_max):
@@ -221,7 +221,7 @@ class Registers:
                 placement.owners,
                 placement.epoch,
                 promises,
-                first,
+                perhaps.first,
                 change if is_so else decisions.NO_CHANGE,
                 ballot,
             )
@@ -240,14 +240,14 @@ class Registers:
                     end = await self._offers.offer(
                         placement, entry, Offer.PASSING, deadline, body, is_own=True
                     )
-                    if first is None and end.may_be_held:
-                        first = FirstOffer(entry.version, placement.epoch)
+                    perhaps.offered(entry, placement, end)
                 case _:
                     assert_never(step)
             above, is_full = max(above, end.above), end.is_full
             if end.is_done:
                 return Written(outcome, entry, live, above)
-        return Written(Outcome.UNKNOWN if first else Outcome.CONFLICT, above=above, is_full=is_full)
+        outcome = Outcome.CONFLICT if perhaps.first is None else Outcome.UNKNOWN
+        return Written(outcome, above=above, is_full=is_full)
 
     async def _prepare(
         self, placement: Placement, ballot: Ballot, deadline: float, *, closing: bool
@@ -293,11 +293,13 @@ class Registers:
             if not is_agreed and judge(placement.owners, Need.READ, _votes_of(found)) is not Verdict.REACHED:
                 continue
             newest = decisions.newest_found(found)
-            if newest is not None and len(found) > quorum(len(placement.owners.voting)):
-                self._hint_behind(placement, newest, found)
-            if newest is None or is_agreed:
-                return await self._with_body(placement, newest, found, inline_bytes, deadline)
+            if newest is None:
+                return Read(placement, is_known=True)
             self.clock.follow(newest.ballot.micros)
+            if len(found) > quorum(len(placement.owners.voting)):
+                self._hint_behind(placement, newest, found)
+            if is_agreed:
+                return await self._with_body(placement, newest, found, inline_bytes, deadline)
             end = await self._offers.offer(placement, newest, Offer.COPY, deadline)
             if end.is_done:
                 return await self._with_body(placement, newest, found, inline_bytes, deadline)
@@ -399,6 +401,27 @@ class Registers:
             return False
         await asyncio.sleep(pause_s)
         return True
+
+
+class _PerhapsHeld:
+    """The offers of one write that some owner may have taken."""
+
+    def __init__(self) -> None:
+        self._first: FirstOffer | None = None
+        self._ends: list[OfferEnd] = []
+
+    def offered(self, entry: Entry, placement: Placement, end: OfferEnd) -> None:
+        """Take note of how an offer ended that was not done."""
+        if end.may_be_held:
+            self._first = self.first or FirstOffer(entry.version, placement.epoch)
+            self._ends.append(end)
+
+    @property
+    def first(self) -> FirstOffer | None:
+        """The first of them; None as soon as it is known that no owner took any."""
+        if self._first is not None and not any(end.may_be_held for end in self._ends):
+            self._first, self._ends = None, []
+        return self._first
 
 
 def _voters(placement: Placement, promises: Mapping[DeviceId, Promise]) -> tuple[DeviceId, ...]:

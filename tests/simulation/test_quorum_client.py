@@ -23,7 +23,7 @@ from storage_node.keys import Key as StoredKey
 from storage_node.store import Offered
 from storage_node.tables import Held
 from swiftlike.entries import Entry, pack_metadata
-from swiftlike.limits import RpcLimits
+from swiftlike.limits import REMEMBERED_MAX, RpcLimits
 from swiftlike.node_calls import Acceptance, Standing
 from swiftlike.rpc.simulated import SimulatedNetwork, Weather
 from swiftlike.rpc.virtual_time import run_in_virtual_time
@@ -208,6 +208,21 @@ def test_a_write_passes_a_ballot_of_a_clock_that_is_four_minutes_ahead_and_none_
 
     assert play(lambda cluster, registers: outcome(cluster, registers, 240.0)) is Outcome.DONE
     assert play(lambda cluster, registers: outcome(cluster, registers, 400.0)) is Outcome.CONFLICT
+
+
+def test_a_write_of_a_clock_that_is_behind_waits_for_a_slow_owner_to_say_that_it_refused_it() -> None:
+    async def scenario(cluster: Cluster, registers: Registers) -> None:
+        behind = await cluster.proxy("behind", skew_s=-50, patience=Patience(round_s=2.0, hedge_s=0.05))
+        assert await put(behind, b"first") is Outcome.DONE
+        for number in range(REMEMBERED_MAX + 2):
+            assert await put(registers, f"{number}".encode()) is Outcome.DONE
+        # Two refuse it, and cannot tell whether they ever took it: all that is newer has crowded out what they remembered.
+        cluster.network.cut(["device-2"], ["behind"])
+        asyncio.get_running_loop().call_later(0.1, cluster.network.mend)
+        assert await put(behind, b"mine") is Outcome.DONE
+        assert await read_body(registers) == b"mine"
+
+    play(scenario)
 
 
 def test_a_write_for_a_container_that_was_made_anew_stops_and_names_the_newer_incarnation() -> None:
