@@ -364,7 +364,10 @@ HTTP_READ_BYTES: Final = 64 * 1024
 """What a connection buffers of an unread body; twice that stops the reading of its socket."""
 
 RANGES_MAX: Final = 50
-"""Ranges in one request; more are refused, since each costs a seek and they may name the same bytes."""
+"""Ranges in one request; more are refused, since each costs a seek."""
+
+RANGE_OVERLAPS_MAX: Final = 2
+"""Ranges in one request that begin within another one: each may ask for all of the body once more."""
 
 
 @dataclass(frozen=True, slots=True)

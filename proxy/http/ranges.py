@@ -6,7 +6,7 @@ Owns the grammar and its limits. Never reads a body. Source: RFC 9110 §14.1 and
 from typing import Final, NamedTuple
 
 from proxy.http.errors import RangeNotSatisfiable
-from swiftlike.limits import RANGES_MAX
+from swiftlike.limits import RANGE_OVERLAPS_MAX, RANGES_MAX
 
 _DIGITS_MAX: Final = 20
 """Longer numbers are beyond any body, and cost time to parse."""
@@ -32,7 +32,8 @@ def resolve_ranges(header: str, body_bytes: int) -> tuple[Span, ...]:
     """Turn a Range header into the spans to send, in header order, clipped to the body.
 
     An empty tuple means "not a range we honour: send everything". Raises RangeNotSatisfiable when every span lies beyond
-    the body, and when there are more than RANGES_MAX.
+    the body, when there are more than RANGES_MAX, and when more than RANGE_OVERLAPS_MAX begin within another one, since
+    such a request asks for more bytes than there are (RFC 9110 §14.2).
     """
     unit, equals, text = header.partition("=")
     if not equals or unit.strip().lower() != "bytes":
@@ -66,7 +67,18 @@ def resolve_ranges(header: str, body_bytes: int) -> tuple[Span, ...]:
         return ()
     if not spans:
         raise RangeNotSatisfiable(f"no range asked for begins within {body_bytes} bytes")
+    if len(spans) > 1 and _overlaps(spans) > RANGE_OVERLAPS_MAX:
+        raise RangeNotSatisfiable(f"more than {RANGE_OVERLAPS_MAX} ranges overlap")
     return tuple(spans)
+
+
+def _overlaps(spans: list[Span]) -> int:
+    """Count the spans that begin within what those before them cover."""
+    count = reached = 0
+    for span in sorted(spans):
+        count += span.start < reached
+        reached = max(reached, span.stop)
+    return count
 
 
 def _is_number(text: str) -> bool:

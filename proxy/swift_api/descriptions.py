@@ -127,8 +127,10 @@ def read_delete_at_us(headers: CIMultiDictProxy[str], now_us: int) -> int:
 def _seconds(header: str, value: str) -> int:
     text = value.strip()
     digits = text.removeprefix("-")
-    if not digits.isascii() or not digits.isdigit() or len(digits) > _DIGITS_MAX:
+    if not digits.isascii() or not digits.isdigit():
         raise Refusal(400, f"Non-integer {header}")
+    if len(digits) > _DIGITS_MAX:
+        raise Refusal(400, f"{header} has more than {_DIGITS_MAX} digits; it counts seconds")
     return int(text)
 
 
@@ -140,10 +142,8 @@ def read_container(headers: CIMultiDictProxy[str]) -> dict[str, str]:
         if value is not None:
             try:
                 changes[attribute] = str(parse_acl(text_of(f"X-{header}", value), is_write=is_write))
-            except AclRefused:
-                raise Refusal(
-                    400, f"X-{header} is no ACL: items are account:user, *, .r:host and .rlistings"
-                ) from None
+            except AclRefused as error:
+                raise Refusal(400, f"X-{header}: {error}") from None
         elif f"X-Remove-{header}" in headers:
             changes[attribute] = ""
     return changes

@@ -33,6 +33,19 @@ _HEADERS: Final = (
     "X-Container-Sync-Key",
     "X-Account-Access-Control",
 )
+_METADATA: Final = {
+    "Account": frozenset({"temp-url-key", "temp-url-key-2", "quota-bytes"}),
+    "Container": frozenset(
+        {
+            *("temp-url-key", "temp-url-key-2", "quota-bytes", "quota-count"),
+            *("access-control-allow-origin", "access-control-max-age", "access-control-expose-headers"),
+            *("web-index", "web-error", "web-listings", "web-listings-css", "web-listings-label"),
+            "web-directory-type",
+        }
+    ),
+    "Object": frozenset[str](),
+}
+"""Metadata that would do something: a key, a quota, CORS, a web site."""
 
 
 def refuse_later(request: Request) -> None:
@@ -49,3 +62,9 @@ def refuse_later(request: Request) -> None:
     for name in _HEADERS:
         if name in headers:
             raise Refusal(501, f"This cluster does not have the feature behind the header {name}.")
+
+
+def refuse_metadata(kind: str, name: str) -> None:
+    """Refuse an item of metadata that asks for what is not there. Raises Refusal."""
+    if name in _METADATA[kind]:
+        raise Refusal(501, f"This cluster does not have the feature behind X-{kind}-Meta-{name.title()}.")

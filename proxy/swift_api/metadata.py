@@ -13,6 +13,7 @@ from multidict import CIMultiDictProxy
 
 from proxy.http.response import Headers
 from proxy.store.values import Attributes
+from proxy.swift_api.later import refuse_metadata
 from proxy.swift_api.refusals import Refusal
 
 NAME_BYTES_MAX: Final = 128
@@ -48,6 +49,8 @@ def read_metadata(headers: CIMultiDictProxy[str], kind: str) -> dict[str, str]:
         if name.startswith(prefix):
             name = name[len(prefix) :]
             _check_item(name, value)
+            if value:  # without one, it is removed
+                refuse_metadata(kind, name)
             found[META + name] = value
         elif name.startswith(removing):
             found.setdefault(META + name[len(removing) :], "")

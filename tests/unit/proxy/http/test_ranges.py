@@ -28,6 +28,7 @@ from swiftlike.rpc.transport import Body
         ("bytes=1-2,,\t4-5,", 10, [(1, 3), (4, 6)]),
         ("bytes=1-2,20-30", 10, [(1, 3)]),
         ("bytes=1-2,-0", 10, [(1, 3)]),
+        ("bytes=0-5,4-6,0-2", 10, [(0, 6), (4, 7), (0, 3)]),
         ("bytes=0-99999999999999999999999999999999", 10, [(0, 10)]),
         ("bytes=-99999999999999999999999999999999", 10, [(0, 10)]),
         # Not a range that we honour: everything is sent.
@@ -64,6 +65,8 @@ def test_a_range_is_the_spans_that_lie_in_the_body(
         ("bytes=10-,20-30", 10),
         ("bytes=99999999999999999999999999999999-", 10),
         ("bytes=" + ",".join(["0-0"] * (RANGES_MAX + 1)), 10),
+        ("bytes=0-,0-,0-,0-", 10),
+        ("bytes=0-9,1-2,4-5,7-8", 10),
     ],
     ids=lambda value: str(value)[:24],
 )
