@@ -494,6 +494,13 @@ class Device(TableStore):
             self.counters.write_errors += 1
             _log.error("device %s: %s stays where it is: %s", self.name, self.files.path(place.file), error)
 
+    def quarantined(self) -> int:
+        """Count the files that were set aside; none where the disk does not tell."""
+        try:
+            return sum(1 for _ in (self.root / "quarantine").iterdir())
+        except OSError:
+            return 0
+
     # ---- volumes -------------------------------------------------------------------------------------------
 
     def live_bytes(self) -> dict[VolumeId, int]:

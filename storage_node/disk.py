@@ -86,6 +86,11 @@ class Disk:
         room = os.statvfs(path)
         return room.f_bavail * room.f_frsize
 
+    def total_bytes(self, path: Path) -> int:
+        """Return how large the file system is."""
+        room = os.statvfs(path)
+        return room.f_blocks * room.f_frsize
+
     def _flush_file(self, fd: int) -> None:
         os.fdatasync(fd)
 

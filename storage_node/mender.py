@@ -44,12 +44,19 @@ class Mender:
         mending: Mending,
         uuid: UUID,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        read_us: Callable[[], int] = lambda: 0,
+        is_paused: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Take the device, who brings bodies, and what the ring knows the device as."""
+        """Take the device, who brings bodies, and what the ring knows the device as.
+
+        `read_us` tells the time in microseconds since 1970, when walks end by it. While it `is_paused` nothing is brought.
+        """
         self._store: Final = store
         self._mending: Final = mending
         self._uuid: Final = uuid
         self._sleep: Final = sleep
+        self._read_us: Final = read_us
+        self._is_paused: Final = is_paused
         self._told: OrderedDict[Key, None] = OrderedDict()
         self._some: Final = asyncio.Event()
         self._pace: Final = Pace(MENDED_PER_S, sleep)
@@ -60,6 +67,8 @@ class Mender:
         self.walks = 0
         self.left = 0
         """Bodies that the last walk could not bring."""
+        self.walked_us = 0
+        """When the last walk ended; 0: none has."""
 
     def tell(self, key: Key) -> None:
         """A body is missing from now on: bring it at once, or with the next walk if too many were told of."""
@@ -77,11 +86,14 @@ class Mender:
         """Go over all that is missing, once."""
         after: Key | None = None
         left = 0
+        if self._is_paused():
+            return
         while missing := await self._store.scan(self._store.missing, after, SLICE):
             for key in missing:
                 left += not await self.mend(key)
             after = missing[-1]
         self.walks += 1
+        self.walked_us = self._read_us()
         self.left = left
 
     async def mend(self, key: Key) -> bool:
@@ -90,6 +102,8 @@ class Mender:
         entry = None if held is None else held.register.entry
         if held is None or entry is None or held.location.held:
             return True
+        if self._is_paused():
+            return False
         await self._pace.spend()
         await self._bytes.spend(entry.size)
         timeout_s = TIMEOUT_S + entry.size / LEAST_BYTES_PER_S
@@ -104,6 +118,8 @@ class Mender:
         await self._some.wait()
 
     async def _mend_told(self) -> None:
+        if self._is_paused():
+            self._told.clear()  # the first walk afterwards meets them
         while self._told:
             key, _ = self._told.popitem(last=False)
             await self.mend(key)
@@ -115,5 +131,7 @@ class Mender:
             Figure("mended", "Bodies brought back", self.mended, is_total=True),
             Figure("failed", "Tries that brought nothing", self.failed, is_total=True),
             Figure("walks", "Walks over all that is missing", self.walks, is_total=True),
+            Figure("last_walk_us", "When the last walk ended, in microseconds since 1970", self.walked_us),
             Figure("left", "Bodies that the last walk could not bring", self.left),
+            Figure("waiting", "Bodies that were found missing and are to be brought next", len(self._told)),
         )

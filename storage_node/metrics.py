@@ -33,6 +33,10 @@ _HELP: Final = {
 }
 
 
+_NOT_ENDED: Final = ("walks", "left", "last_walk_us")
+"""What is told of debts beside how they ended."""
+
+
 class DeviceMetrics(Collector):
     """The metrics of one device process."""
 
@@ -79,7 +83,7 @@ class DeviceMetrics(Collector):
             "swiftlike_device_debts", "Debts that writers left, by what became of them", labels=("ended",)
         )
         for ended, count in self._debts().items():
-            if ended not in ("walks", "left"):
+            if ended not in _NOT_ENDED:
                 debts.add_metric((ended,), count)
         yield debts
         for name, job in dict(self._jobs).items():
@@ -91,5 +95,10 @@ class DeviceMetrics(Collector):
             ("free_bytes", "Free space of the device", self._free_bytes()),
             ("reserve_bytes", "Free space that new bodies leave alone", self._device.settings.reserve_bytes),
             ("volumes", "Volumes of the device", len(self._device.volumes.ids())),
+            (
+                "quarantined",
+                "Files that failed their checksum and were set aside",
+                self._device.quarantined(),
+            ),
         ):
             yield GaugeMetricFamily(f"swiftlike_device_{name}", text, value=value)

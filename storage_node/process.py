@@ -36,10 +36,11 @@ from storage_node.disk import Disk
 from storage_node.errors import DeviceFailed, DeviceRefused, InsufficientStorage, StorageError
 from storage_node.exits import Exit
 from storage_node.expirer import Expirer, Expiring
-from storage_node.housekeeping import keep_house
+from storage_node.housekeeping import Kept, keep_house
 from storage_node.jobs import Job
 from storage_node.mender import Mender, Mending
 from storage_node.metrics import DeviceMetrics
+from storage_node.pause import Pause
 from storage_node.reaper import Reaper, Reaping
 from storage_node.reclaimer import Reclaimer
 from storage_node.replicator import Replicator
@@ -190,6 +191,7 @@ class DeviceProcess:
         self._updater: Updater | None = None
         self._jobs: dict[str, Job] = {}
         self._replicator: Replicator | None = None
+        self._pause: Pause | None = None
         self._path = path
         self._host = host
         self._storage = storage
@@ -239,11 +241,15 @@ class DeviceProcess:
 
     async def _serve(self, device: Device, rings: RingSet) -> None:
         loop = asyncio.get_running_loop()
+        pause = self._pause = Pause(device, read_us, self._go_on)
+        await pause.load()
         surroundings = Surroundings(
             has_room=lambda size: self._free_bytes() - size > self._storage.reserve_bytes,
             health=lambda: self._health(device, rings, server),
             stats=lambda: self._stats(device, service, server),
             healing=lambda: self._replicator,
+            overseeing=lambda: self._replicator,
+            pausing=lambda: self._pause,
             metrics=lambda: metrics.text(),
         )
         service = DeviceService(device, rings.layout, rings, surroundings)
@@ -257,13 +263,15 @@ class DeviceProcess:
                 end_scrapes = self._serve_scrapes(metrics)
                 following = asyncio.create_task(rings.run(partial(self._take_ring, device)))
                 following.add_done_callback(partial(self._ended, "the rings are not followed any more"))
-                keeping = asyncio.create_task(keep_house(device, read_us))
+                compactor = Kept()
+                self._jobs["compactor"] = compactor
+                keeping = asyncio.create_task(keep_house(device, read_us, kept=compactor))
                 keeping.add_done_callback(partial(self._ended, "the device is not kept in order any more"))
                 reclaiming = asyncio.create_task(self._reclaim(device, rings))
                 reclaiming.add_done_callback(partial(self._ended, "nothing is reclaimed any more"))
                 auditing = asyncio.create_task(self._audit(device))
                 auditing.add_done_callback(partial(self._ended, "the device is not audited any more"))
-                asking = asyncio.create_task(self._ask_quorums(device, rings))
+                asking = asyncio.create_task(self._ask_quorums(device, rings, pause))
                 asking.add_done_callback(
                     partial(self._ended, "the jobs that take a majority are not done any more")
                 )
@@ -302,14 +310,14 @@ class DeviceProcess:
         self._jobs["auditor"] = auditor
         await auditor.run()
 
-    async def _ask_quorums(self, device: Device, rings: RingSet) -> None:
+    async def _ask_quorums(self, device: Device, rings: RingSet, pause: Pause) -> None:
         """Do what takes a majority, until cancelled: pay what writers left unpaid, delete what is due and what deleted
         accounts held, bring back bodies.
 
         Nothing, where no quorum client was handed in.
         """
         if self._open_quorums is None:
-            await self._replicate(device, rings, None)
+            await self._replicate(device, rings, None, pause)
             return
 
         def end(error: BaseException | None) -> None:
@@ -320,7 +328,7 @@ class DeviceProcess:
         async with self._open_quorums(self._host, self._cluster, read_us, end) as quorums:
             self._updater = Updater(device, quorums.payer, read_us, Random(SystemRandom().getrandbits(64)))
             expirer = Expirer(device, quorums.expiring, turn, read_us, per_s=self._storage.jobs.expired_per_s)
-            mender = Mender(device, quorums.mending, device.uuid)
+            mender = Mender(device, quorums.mending, device.uuid, read_us=read_us, is_paused=pause.is_on)
             device.on_missing = mender.tell
             reaper = Reaper(device, quorums.reaping, turn, read_us, per_s=self._storage.jobs.reaped_per_s)
             self._jobs |= {"expirer": expirer, "mender": mender, "reaper": reaper}
@@ -329,9 +337,11 @@ class DeviceProcess:
                 jobs.create_task(expirer.run())
                 jobs.create_task(mender.run())
                 jobs.create_task(reaper.run())
-                jobs.create_task(self._replicate(device, rings, quorums.settling))
+                jobs.create_task(self._replicate(device, rings, quorums.settling, pause))
 
-    async def _replicate(self, device: Device, rings: RingSet, settling: Settling | None) -> None:
+    async def _replicate(
+        self, device: Device, rings: RingSet, settling: Settling | None, pause: Pause
+    ) -> None:
         """Keep this device and the other owners the same, until cancelled."""
         random, jobs = Random(SystemRandom().getrandbits(64)), self._storage.jobs
         async with Client(calling_network(self._host.tls), self._cluster.secret) as transport:
@@ -344,9 +354,16 @@ class DeviceProcess:
                 random,
                 on_thread=lambda ring, uuid: asyncio.to_thread(shares_of, ring, uuid),
                 rates=TakingRates(jobs.healed_per_s, jobs.healed_bytes_per_s),
+                read_us=read_us,
+                is_paused=pause.is_on,
             )
             self._jobs["replicator"] = self._replicator
             await self._replicator.run()
+
+    def _go_on(self) -> None:
+        """A pause is over."""
+        if self._replicator is not None:
+            self._replicator.look_at_rings()
 
     async def _take_ring(self, device: Device, table: bytes, ring: Ring) -> None:
         """Vote at once where the ring says that nothing can have been missed; elsewhere only catch-up gives a vote."""
@@ -439,8 +456,15 @@ class DeviceProcess:
             log.error("%s does not tell its free space (%s): look at the disk", self._config.path, error)
             return 0
 
+    def _total_bytes(self) -> int:
+        """Return how large the disk is; zero where it cannot even tell that, which `_free_bytes` has said."""
+        try:
+            return self._disk.total_bytes(self._config.path)
+        except OSError:
+            return 0
+
     def _health(self, device: Device, rings: RingSet, server: Server) -> Mapping[str, Any]:
-        free_bytes = self._free_bytes()
+        free_bytes, total_bytes = self._free_bytes(), self._total_bytes()
         if server.admission.draining:
             state = "draining"
         else:
@@ -451,7 +475,12 @@ class DeviceProcess:
             "uuid": str(device.uuid),
             "generation": device.generation,
             "epochs": rings.epochs(),
+            "checksums": rings.checksums(),
+            "now_us": read_us(),
+            "paused_until_us": 0 if self._pause is None else self._pause.until_us,
             "free_bytes": free_bytes,
+            "total_bytes": total_bytes,
+            "reserve_bytes": device.settings.reserve_bytes,
             "read_errors": device.counters.read_errors,
             "write_errors": device.counters.write_errors,
             "bodies_damaged": device.counters.bodies_damaged,
@@ -464,6 +493,7 @@ class DeviceProcess:
             "volumes": len(device.volumes.ids()),
             "live_bytes": sum(device.live_bytes().values()),
             "free_bytes": self._free_bytes(),
+            "quarantined": device.quarantined(),
             "device": asdict(device.counters),
             "rpc": asdict(server.counters),
             "debts": self._debts(),
@@ -482,7 +512,7 @@ class DeviceProcess:
         if updater is None:
             return {}
         ended = {payment.name.lower(): updater.ended[payment] for payment in Payment}
-        return {**ended, "walks": updater.walks, "left": updater.left}
+        return {**ended, "walks": updater.walks, "left": updater.left, "last_walk_us": updater.walked_us}
 
 
 def read_us() -> int:

@@ -24,12 +24,14 @@ from storage_node.errors import DeviceFailed, RingChanged, StorageError
 from storage_node.jobs import Figure
 from storage_node.keys import RING_OF, ROWS_OF
 from storage_node.placing import Rings
+from storage_node.progress import Progress
 from storage_node.returning import Returning
 from storage_node.sharing import Shares, shares_of
+from storage_node.soundness import Soundness
 from storage_node.store import Store
 from storage_node.taking import Rates, Settling, Source, Taken, Taker
 from swiftlike.limits import HINTS_MAX, ITEMS_MAX, PARTITIONS_AT_ONCE, PEERS_AT_ONCE
-from swiftlike.node_calls import CaughtUp, PartitionDigests
+from swiftlike.node_calls import CaughtUp, Degraded, PartitionDigests
 from swiftlike.node_client import NodeClient, NodeFailed
 from swiftlike.rpc.transport import Address, TcpAddress, Transport
 
@@ -76,10 +78,13 @@ class Replicator:
         on_thread: Callable[[Ring, UUID], Awaitable[Shares]] | None = None,
         address_of: Callable[[Device], Address] = tcp_address,
         rates: Rates = Rates(),  # noqa: B008  # a value
+        read_us: Callable[[], int] = lambda: 0,
+        is_paused: Callable[[], bool] = lambda: False,
     ) -> None:
         """Take the device, its rings, the way to its peers, who settles, and what jitter is drawn from.
 
-        `on_thread` reads a ring's whole table where that keeps nobody waiting.
+        `on_thread` reads a ring's whole table where that keeps nobody waiting. `read_us` tells the time in microseconds since 1970,
+        by which it says since when what is degraded. While it `is_paused` it compares, and takes nothing.
         """
         self._store: Final = store
         self._uuid: Final = uuid
@@ -89,7 +94,9 @@ class Replicator:
         self._sleep: Final = sleep
         self._address_of: Final = address_of
         self._read_shares: Final = on_thread or _shares_here
-        self.taker: Final = Taker(store, rings, settling, sleep, rates)
+        self.taker: Final = Taker(store, rings, settling, sleep, rates, is_paused)
+        self._read_us: Final = read_us
+        self._is_paused: Final = is_paused
         self._catching: Final = CatchingUp(store, rings, self.taker)
         self._returning: Final = Returning(store, self.taker)
         self._shares: dict[bytes, Shares] = {}
@@ -105,6 +112,11 @@ class Replicator:
         self.waiting = 0
         self.held_for_others = 0
         self.last_pass_s = 0.0
+        self.last_pass_us = 0
+        """When the last pass ended; 0: none has."""
+        self._soundness: Final = Soundness()
+        self._moves: dict[bytes, Progress] = {}
+        """How fast what is moving here is caught up with, by table."""
 
     # --- what others may ask ------------------------------------------------------------------------------------
 
@@ -128,6 +140,7 @@ class Replicator:
             shares = self._shares[table] = shares_of(ring, self._uuid)
         waiting = [number for number in sorted(shares.owned) if not self._store.standing(table, number).votes]
         moved = sum(self._store.standing(table, number).votes for number in shares.moving)
+        moves = self._moves.get(table)
         return CaughtUp(
             ring.epoch,
             len(shares.owned),
@@ -135,10 +148,15 @@ class Replicator:
             len(shares.moving),
             moved,
             tuple(waiting[:ITEMS_MAX]),
+            0.0 if moves is None else moves.per_s(asyncio.get_running_loop().time()),
         )
 
+    def degraded(self) -> Sequence[Degraded]:
+        """Return the partitions of this device that have fewer sound copies than owners, the worst first."""
+        return self._soundness.degraded
+
     def look_at_rings(self) -> None:
-        """A ring was replaced: begin a pass at once."""
+        """A ring was replaced, or a pause is over: begin a pass at once."""
         self._awake.set()
 
     # --- going on -----------------------------------------------------------------------------------------------
@@ -159,6 +177,8 @@ class Replicator:
     async def _follow_hints(self) -> NoReturn:
         while True:
             await self._rest(self._hinted, PROBE_S * self._random.uniform(0.7, 1.3))
+            if self._is_paused():
+                continue  # what is hinted at waits; above the limit, a pass finds it
             try:
                 await self.heed_hints()
             except DeviceFailed:
@@ -192,6 +212,7 @@ class Replicator:
                 differing.setdefault(place, []).append(peer)
         self.differing = len(differing)
         waiting = self._not_voting()
+        self._soundness.note(self._read_us(), self._shares, differing, self._silent, waiting)
         for place in waiting:
             differing.setdefault(place, [])
         owners = {place: len(self._shares[place[0]].others(place[1])) + 1 for place in differing}
@@ -209,6 +230,7 @@ class Replicator:
         await self._give_back()
         self.counts["passes"] += 1
         self.last_pass_s = loop.time() - began
+        self.last_pass_us = self._read_us()
 
     async def heed_hints(self) -> None:
         """Compare what was hinted at, with whoever answers; and ask those again who did not."""
@@ -244,6 +266,7 @@ class Replicator:
                 if ring.part_power != self._store.layout.part_powers[table]:
                     continue  # the process is about to restart with it
                 self._shares[table] = shares
+                self._moves[table] = Progress(asyncio.get_running_loop().time())
                 taken = await self._store.take_epoch(table, ring.epoch, shares.staying)
                 if taken:
                     log.info("ring %s, epoch %d: %d votes end", ring.name, ring.epoch, taken)
@@ -322,6 +345,8 @@ class Replicator:
 
     async def _heal(self, place: Place, peers: Sequence[DeviceId], *, one_way: bool = False) -> None:
         """Take a partition's differences from these peers at once, tell them what they lack; or catch up with it."""
+        if self._is_paused():
+            return
         table, partition = place
         shares = self._shares[table]
         lock = self._busy.setdefault(place, asyncio.Lock())  # lives as long as somebody heals it, or waits to
@@ -335,6 +360,8 @@ class Replicator:
                     }
                     if await self._catching.catch_up(shares, table, partition, sources):
                         self.counts["caught_up"] += 1
+                        if partition in shares.moving:
+                            self._moves[table].note(asyncio.get_running_loop().time())
                 found = [source for peer in peers if (source := self._source(shares, peer)) is not None]
                 await asyncio.gather(
                     *(
@@ -377,6 +404,8 @@ class Replicator:
         for table, shares in self._shares.items():
             held = await self._store.scan(self._store.held_partitions, table, shares.owned)
             for partition in held:
+                if self._is_paused():
+                    break
                 sources = {
                     owner: source
                     for owner in shares.others(partition)
@@ -384,7 +413,8 @@ class Replicator:
                 }
                 done = await self._returning.give_back(shares, table, partition, sources)
                 held_for_others += not done
-        self.held_for_others = held_for_others
+        if not self._is_paused():
+            self.held_for_others = held_for_others
 
     # --- what it says of itself ---------------------------------------------------------------------------------
 
@@ -394,6 +424,9 @@ class Replicator:
         return (
             Figure("passes", "Passes over all peers", counts["passes"], is_total=True),
             Figure("last_pass_s", "Seconds that the last pass took", self.last_pass_s),
+            Figure("last_pass_us", "When the last pass ended; 0: none has", self.last_pass_us),
+            Figure("paused", "Whether it is to take nothing for now", float(self._is_paused())),
+            *self._told_of_copies(),
             Figure(
                 "compared",
                 "Messages that compared all partitions shared with a peer",
@@ -434,6 +467,27 @@ class Replicator:
                 is_total=True,
             ),
         )
+
+    def _told_of_copies(self) -> list[Figure]:
+        """Return how many partitions are degraded and since when, as the last pass saw it."""
+        *few, more = self._soundness.by_sound_copies()
+        figures = [
+            Figure(f"degraded_{sound}", f"Partitions here with {sound} sound copies, of more owners", count)
+            for sound, count in enumerate(few)
+        ]
+        figures.append(
+            Figure(
+                "degraded_more", f"Partitions here with {len(few)} sound copies or more, of more owners", more
+            )
+        )
+        since_us = self._soundness.oldest_us()
+        age_s = 0.0 if since_us is None else max(0, self._read_us() - since_us) / 1e6
+        figures.append(
+            Figure(
+                "oldest_divergence_s", "For how long a partition has not been the same at all owners", age_s
+            )
+        )
+        return figures
 
 
 async def _shares_here(ring: Ring, uuid: UUID) -> Shares:

@@ -56,6 +56,10 @@ class RingSet:
         """Return the epochs by the names of the rings."""
         return {ring.name: ring.epoch for ring in self._rings()}
 
+    def checksums(self) -> dict[str, bytes]:
+        """Return the checksums of the rings' files by the names of the rings: which epoch of whose line they are."""
+        return {ring.name: ring.checksum for ring in self._rings()}
+
     def look_for_newer(self, table: bytes) -> None:
         """Look at the file of a table's ring at once."""
         self._files.look(ring_name(table))

@@ -25,6 +25,8 @@ from storage_node.body_streams import BodyStreams
 from storage_node.compared import ComparedCalls, Healing
 from storage_node.errors import StorageError
 from storage_node.keys import ACCOUNTS, CONTAINERS, Due, Key, Layout
+from storage_node.overseen import Overseeing, OverseenCalls
+from storage_node.pause import Pausing
 from storage_node.placing import Placing, Rings
 from storage_node.requests import MICROS_MAX, NAME_BYTES_MAX, Fields
 from storage_node.store import Offered, Store
@@ -85,6 +87,10 @@ class Surroundings:
     """What `stats` answers."""
     healing: Callable[[], Healing | None] = lambda: None
     """The device's replicator, once there is one."""
+    overseeing: Callable[[], Overseeing | None] = lambda: None
+    """The same, for whoever watches."""
+    pausing: Callable[[], Pausing | None] = lambda: None
+    """What pauses the jobs of healing, once it is there."""
     metrics: Callable[[], bytes] = bytes
     """What `metrics` answers, in the text format of Prometheus."""
 
@@ -122,8 +128,10 @@ class DeviceService:
     def _register(self) -> None:
         offered = _KEYED | {"entry", "offer", "owing", "from_voter", "with_body"}
         compared = ComparedCalls(self._store, self._layout, self._rings, self._around.healing, self._table)
+        overseen = OverseenCalls(self._store, self._around.overseeing, self._around.pausing, self._key)
         for method, handler, known in (
             *compared.handlers(),
+            *overseen.handlers(),
             (Method.OFFER, self._offer, offered),
             (Method.PREPARE, self._prepare, _KEYED | {"ballot", "closing"}),
             (Method.FILL, self._fill, _KEYED | {"body_id"}),

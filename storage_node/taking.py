@@ -103,12 +103,14 @@ class Taker:
         settling: Settling | None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         rates: Rates = Rates(),  # noqa: B008  # a value
+        is_paused: Callable[[], bool] = lambda: False,
     ) -> None:
         self.counts: Final[Counter[str]] = Counter()
         """Entries, rows and bytes taken, what was refused, settled, owed."""
         self._store: Final = store
         self._rings: Final = rings
         self._settling: Final = settling
+        self._is_paused: Final = is_paused
         self._pace: Final = Pace(rates.items_per_s, sleep)
         self._bytes: Final = Pace(rates.bytes_per_s, sleep)
         self._copies: Final = asyncio.Semaphore(COPIES_AT_ONCE)
@@ -192,6 +194,9 @@ class Taker:
         whole = Taken()
         paths = [held.path for held in found.taken]
         while paths:
+            if self._is_paused():
+                whole.left += len(paths)
+                break
             wanted = paths[:PAGE_ITEMS_MAX]
             held = await self._bodies_here(table, wanted)
             copies, served = await source.client.copies(table, list(zip(wanted, held, strict=True)))
@@ -413,6 +418,8 @@ class Taker:
             marker = page.more
 
     async def _keep_rows(self, listing: Listing, rows: list[tuple[bytes, Entry]]) -> Taken:
+        if self._is_paused():
+            return Taken(left=len(rows))
         await self._pace.spend(len(rows))
         try:
             answers = await self._store.upsert_rows(

@@ -63,6 +63,8 @@ class Updater:
         self.walks = 0
         self.left = 0
         """Debts that the last walk could not pay."""
+        self.walked_us = 0
+        """When the last walk ended; 0: none has."""
 
     async def run(self) -> NoReturn:
         """Walk, until cancelled."""
@@ -86,6 +88,7 @@ class Updater:
             from_us = debts[-1][1].ballot.micros + 1
             await self._sleep(len(debts) / DEBTS_PER_S)
         self.walks += 1
+        self.walked_us = self._read_us()
         self.left = self.ended[Payment.LATER] - before[Payment.LATER]
         if self.ended != before:
             counts = {payment.name.lower(): self.ended[payment] - before[payment] for payment in Payment}

@@ -168,6 +168,9 @@ HEALED_PER_S: Final = 4_000
 HEALED_BYTES_PER_S: Final = 64 * 1024**2
 """Bytes of bodies that it takes, at most."""
 
+PAUSE_S_MAX: Final = 86_400
+"""How long an operator may keep a device from taking from its peers: what a day adds is healed in hours."""
+
 COPIES_AT_ONCE: Final = 64
 """Copies that a device's replicator offers to its own acceptors at the same time: they share commits."""
 

@@ -56,6 +56,9 @@ class Method(StrEnum):
     SPAN_DIGESTS = "span_digests"
     HINT = "hint"
     CAUGHT_UP = "caught_up"
+    DEGRADED = "degraded"
+    PAUSE = "pause"
+    VERIFY = "verify"
     HEALTH = "health"
     STATS = "stats"
     METRICS = "metrics"
@@ -430,6 +433,21 @@ class CaughtUp(NamedTuple):
     """Those of them that it has caught up with."""
     waiting: tuple[int, ...]
     """Partitions that it has not caught up with, the first ITEMS_MAX of them."""
+    per_s: float = 0.0
+    """How many of those that move it has caught up with a second, over the last ten minutes."""
+
+
+class Degraded(NamedTuple):
+    """A partition some of whose owners are not known to hold what they should, as one of its owners sees it."""
+
+    table: bytes
+    partition: int
+    owners: int
+    """Whose votes count."""
+    sound: int
+    """Of them, those that answer, vote, and hold the same."""
+    since_us: int
+    """When that was first seen, by the clock and in the life of the process that tells it."""
 
 
 class DueKind(StrEnum):

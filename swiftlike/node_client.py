@@ -16,6 +16,7 @@ from swiftlike.node_calls import (
     SEEN,
     Acceptance,
     CaughtUp,
+    Degraded,
     DueItem,
     DueKind,
     Found,
@@ -359,6 +360,14 @@ class NodeClient:
         reply = await self._call(Method.CAUGHT_UP, self._placed(table))
         return CaughtUp(**reply.header, waiting=unpack_list(reply.body))
 
+    async def verify(self, table: bytes, path: bytes) -> bool:
+        """Have a device read the body of an entry back, every block of it; say whether there is one to read.
+
+        Raises NodeFailed with BODY_DAMAGED for one that is bad, which is then set aside and mended like any other.
+        """
+        reply = await self._call(Method.VERIFY, self._at(table, path))
+        return bool(reply.header["read"])
+
     # --- the whole device ---------------------------------------------------------------------------------------
 
     async def due(self, kind: DueKind, before_us: int, limit: int = PAGE_ITEMS_MAX) -> list[DueItem]:
@@ -378,6 +387,15 @@ class NodeClient:
             header |= {"table": after[0], "after": after[1]}
         reply = await self._call(Method.MISSING, header)
         return [(table, path) for table, path in unpack_list(reply.body)]
+
+    async def degraded(self) -> list[Degraded]:
+        """Return the partitions of this device with fewer sound copies than owners, up to ITEMS_MAX, the worst first."""
+        reply = await self._call(Method.DEGRADED, {})
+        return [Degraded(*item) for item in unpack_list(reply.body)]
+
+    async def pause(self, until_us: int) -> None:
+        """Keep a device from taking from its peers until a time; one that has passed lets it go on."""
+        await self._call(Method.PAUSE, {"until_us": until_us})
 
     async def health(self) -> Header:
         """Return how the device is."""

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from storage_node.keys import Key
 from storage_node.memory import MemoryStore
+from storage_node.pause import Pause
 from storage_node.replicator import Replicator
 from storage_node.service import DeviceService, Surroundings
 from storage_node.store import Offered, RowOffer
@@ -44,6 +45,7 @@ class HealingDevice(SimulatedDevice):
         self.number = number
         self.uuid = UUID(int=number + 1)
         self.replicator: Replicator | None = None
+        self.pause: Pause | None = None
         self._cluster = cluster
         self.heals_by_itself = True
         self.pays = False
@@ -51,7 +53,14 @@ class HealingDevice(SimulatedDevice):
     async def boot(self, host: SimulatedHost) -> None:
         """What its process does."""
         cluster = self._cluster
-        surroundings = replace(Surroundings(), healing=lambda: self.replicator)
+        pause = self.pause = Pause(self.store, cluster.read_us(), lambda: None)
+        await pause.load()
+        surroundings = replace(
+            Surroundings(),
+            healing=lambda: self.replicator,
+            overseeing=lambda: self.replicator,
+            pausing=lambda: pause,
+        )
         async with (
             DeviceService(self.store, self.store.layout, self.shelf, surroundings) as service,
             host.server(service.service, SECRET) as server,
@@ -61,7 +70,14 @@ class HealingDevice(SimulatedDevice):
             self.counts = service.counts
             random = Random(cluster.random.random())
             self.replicator = Replicator(
-                self.store, self.uuid, self.shelf, transport, quorums.settling, random
+                self.store,
+                self.uuid,
+                self.shelf,
+                transport,
+                quorums.settling,
+                random,
+                read_us=cluster.read_us(),
+                is_paused=pause.is_on,
             )
             await server.listen(TcpAddress(host.name, 6200))
             async with asyncio.TaskGroup() as jobs:

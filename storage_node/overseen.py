@@ -1,0 +1,87 @@
+"""Overseen: the calls by which an operator's tools look at a device, and keep it from healing for a while.
+
+Owns what these calls answer. Only `pause` changes anything, and what it changes is the pause's own business.
+
+    degraded    partitions of this device with fewer sound copies than owners, the worst first
+    verify      reads the body of one entry back, block by block, and says whether there was one to read
+    pause       takes nothing from other owners until a time, or goes on
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol
+
+from storage_node.errors import BodyGone
+from storage_node.keys import Key
+from storage_node.pause import Pausing
+from storage_node.requests import MICROS_MAX, Fields
+from storage_node.store import Store
+from swiftlike.limits import ITEMS_MAX
+from swiftlike.node_calls import Degraded, Method, pack_list
+from swiftlike.rpc.service import Call
+from swiftlike.rpc.transport import Reply
+
+Handler = Callable[[Call, Fields], Awaitable[Reply]]
+
+_READ_TRIES: Final = 4
+
+
+class Overseeing(Protocol):
+    """The replicator of this device, as far as it is watched."""
+
+    def degraded(self) -> Sequence[Degraded]:
+        """Return the partitions of this device that have fewer sound copies than owners, the worst first."""
+
+
+class OverseenCalls:
+    """The handlers of these calls."""
+
+    def __init__(
+        self,
+        store: Store,
+        overseeing: Callable[[], Overseeing | None],
+        pausing: Callable[[], Pausing | None],
+        key_of: Callable[[Fields], Key],
+    ) -> None:
+        """Take the store, the replicator and the pause once there are any, and what returns the checked key of a call."""
+        self._store = store
+        self._overseeing = overseeing
+        self._pausing = pausing
+        self._key = key_of
+
+    def handlers(self) -> list[tuple[Method, Handler, set[str]]]:
+        """Return the methods with the fields that each knows."""
+        return [
+            (Method.DEGRADED, self._degraded, set()),
+            (Method.VERIFY, self._verify, {"table", "epoch", "path"}),
+            (Method.PAUSE, self._pause, {"until_us"}),
+        ]
+
+    async def _degraded(self, call: Call, fields: Fields) -> Reply:
+        overseeing = self._overseeing()
+        if overseeing is None:
+            fields.refuse("this device has no replicator: start it as a storage node")
+        return Reply(body=pack_list(overseeing.degraded()[:ITEMS_MAX]))
+
+    async def _verify(self, call: Call, fields: Fields) -> Reply:
+        key = self._key(fields)
+        for _ in range(_READ_TRIES):
+            opened = await self._store.open_object(key)
+            if opened is None:
+                return Reply(header={"read": False})
+            _, body = opened
+            try:
+                async for _chunk in body.stream(0, body.size):
+                    pass  # each chunk was held against its checksum
+            except BodyGone:
+                continue
+            finally:
+                body.release()
+            return Reply(header={"read": True})
+        raise BodyGone(f"{key.path!r} was replaced {_READ_TRIES} times while it was read: try again")
+
+    async def _pause(self, call: Call, fields: Fields) -> Reply:
+        pausing = self._pausing()
+        if pausing is None:
+            fields.refuse("this device has no jobs to pause: start it as a storage node")
+        await pausing.set(fields.number("until_us", 0, MICROS_MAX))
+        return Reply()
