@@ -41,6 +41,7 @@ from swiftlike.supervision import (
     REFUSED_CODE,
     allow_descriptors,
     end_with,
+    hear_hangups,
     tell,
 )
 from swiftlike.tls import calling_network
@@ -203,6 +204,7 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload, rings, seeding)
+        hear_hangups()
 
     def _reload(self, rings: FollowedRings, seeding: Seeding) -> None:
         """Take from the files what can change under way (log_level, users), and look at the rings."""

@@ -67,7 +67,7 @@ from swiftlike.rpc.client import Client
 from swiftlike.rpc.network import SocketNetwork
 from swiftlike.rpc.server import Server
 from swiftlike.rpc.transport import Address, TcpAddress, UnixAddress
-from swiftlike.supervision import READY, REFUSED, allow_descriptors, end_with, tell
+from swiftlike.supervision import READY, REFUSED, allow_descriptors, end_with, hear_hangups, tell
 from swiftlike.tls import calling_network, renew, server_context
 
 log: Final = logging.getLogger("storage_node.process")
@@ -430,6 +430,7 @@ class DeviceProcess:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload, rings)
+        hear_hangups()
 
     def _reload(self, rings: RingSet) -> None:
         """Take what can change under way (log_level, drain_s, a renewed certificate), and look at the rings."""

@@ -7,7 +7,8 @@ The agreement. A child's first line on standard output is `ready` or `refused`, 
 It ends with 0 once it has drained and with 2 when it was refused; other codes are its job's own. SIGTERM drains it, SIGHUP
 makes it read its files again. It is given its parent's process id and ends with that (`end_with`), however it ends. It is
 of its parent's process group and does not hear SIGINT: a terminal sends that to the whole group, and only the parent knows
-in which order its children should go.
+in which order its children should go. A SIGHUP waits until the child says that it hears them (`hear_hangups`): one that came
+earlier would kill it, or be missed by a process that has read its files already.
 """
 
 import asyncio
@@ -40,6 +41,9 @@ KILL_AFTER_S: Final = 5.0
 STATUS_BYTES_MAX: Final = 64 * 1024
 """The status line of a child, a sentence."""
 
+_SILENT: Final = ""
+"""The status of a child that ended before it wrote one."""
+
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -65,6 +69,11 @@ def allow_descriptors() -> None:
     wanted = DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_MAX)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def hear_hangups() -> None:
+    """Take SIGHUP from now on, and one that came meanwhile at once; the process has a handler for it."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
 
 def tell(line: str) -> None:
@@ -168,7 +177,10 @@ class Children:
         return [refusal for refusal in self._firsts.values() if refusal is not None]
 
     def _note_attempt(self, name: str, child: "_Child", refusal: str | None) -> None:
-        """Hear how a start ended: None, it serves. When the first of everyone was refused, nothing will come of it."""
+        """Hear how a start ended: None, it serves. When the first of everyone was refused, nothing will come of it.
+
+        A process that was killed before it said anything tells nothing, and is no start.
+        """
         if name in self._firsts or self._children.get(name) is not child:
             return
         self._firsts[name] = refusal
@@ -223,7 +235,7 @@ class _Child:
 
     async def _run_once(self) -> int:
         """Run the process until it ends, and see to it that it does so in time."""
-        with _interrupts_held():
+        with _signals_held():
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *self.job.arguments(self._last_code),
@@ -239,15 +251,19 @@ class _Child:
         try:
             async with asyncio.TaskGroup() as group:
                 killer = group.create_task(self._kill_when_late(process))
-                self._on_attempt(await self._read_status(process))
+                status = await self._read_status(process)
+                if status != _SILENT:
+                    self._on_attempt(status)
                 code = await process.wait()
+                if status == _SILENT and code >= 0:
+                    self._on_attempt(f"{self.job.title} ended before it served: see its log")
                 killer.cancel()
             return code
         finally:
             self._process = None
 
     async def _read_status(self, process: Process) -> str | None:
-        """Return why the process does not serve; None when it does."""
+        """Return why the process does not serve; None when it does; _SILENT when it ended without a word."""
         assert process.stdout is not None
         line = (await process.stdout.readline()).decode("utf-8", "replace").strip()
         word, _, rest = line.partition(" ")
@@ -255,7 +271,7 @@ class _Child:
             log.info("%s serves on %s", self.job.title, rest)
             self.job.on_served()
             return None
-        return rest if word == REFUSED else f"{self.job.title} ended before it served: see its log"
+        return rest if word == REFUSED else _SILENT
 
     async def _kill_when_late(self, process: Process) -> None:
         await self._retired.wait()
@@ -277,13 +293,13 @@ class _Child:
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Block SIGINT while a child is made: it inherits that, and is deaf to it from its first instruction.
+def _signals_held() -> Iterator[None]:
+    """Block SIGINT and SIGHUP while a child is made: it inherits that, and is deaf to them from its first instruction.
 
     The event loop forks before it waits for anything, so that another child's end of this cannot come in between.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGHUP})

@@ -144,7 +144,10 @@ async def test_a_child_takes_another_job_in_another_process_or_is_only_told(
     jobs: Jobs, tmp_path: Path
 ) -> None:
     heard = tmp_path / "heard"
-    hear = f"import signal; signal.signal(signal.SIGHUP, lambda *_: open({str(heard)!r}, 'w').close())"
+    hear = (
+        f"import signal; signal.signal(signal.SIGHUP, lambda *_: open({str(heard)!r}, 'w').close());"
+        "from swiftlike.supervision import hear_hangups; hear_hangups()"
+    )
     async with Children(never) as children:
         children.adopt("one", jobs.job("one", f"{hear}; {SERVE}; {WAIT}"))
         await children.wait_attempted()
@@ -153,6 +156,33 @@ async def test_a_child_takes_another_job_in_another_process_or_is_only_told(
         assert len(jobs.pids("one")) == 1
         children.reassign("one", jobs.job("one", SERVE), restart=True)
         await wait_until(starts(jobs, "one", 2))
+
+
+async def test_a_hangup_that_comes_while_a_child_starts_waits_until_it_hears_them(
+    jobs: Jobs, tmp_path: Path
+) -> None:
+    heard, go_on = tmp_path / "heard", tmp_path / "go on"
+    starting = (
+        f"import pathlib, signal, time\nwhile not pathlib.Path({str(go_on)!r}).exists(): time.sleep(0.01)\n"
+        f"signal.signal(signal.SIGHUP, lambda *_: open({str(heard)!r}, 'w').close())\n"
+        f"from swiftlike.supervision import hear_hangups\nhear_hangups()\n{SERVE}; {WAIT}"
+    )
+    async with Children(never) as children:
+        children.adopt("one", jobs.job("one", starting))
+        await wait_until(starts(jobs, "one", 1))
+        children.reassign("one", jobs.job("one", starting), restart=False)
+        go_on.touch()
+        await wait_until(heard.exists)
+        assert await children.wait_attempted() == []
+        assert len(jobs.pids("one")) == 1
+
+
+async def test_a_child_that_is_killed_as_it_starts_is_no_reason_to_give_up(jobs: Jobs) -> None:
+    kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    async with Children(never) as children:
+        children.adopt("one", jobs.job("one", f"exec({kill!r}) if last is None else exec({SERVE!r})"))
+        assert await children.wait_attempted() == []
+        assert len(jobs.pids("one")) == 2
 
 
 def test_a_process_may_open_as_many_files_as_the_hard_limit_lets_it() -> None:
