@@ -1,11 +1,12 @@
 """The auditor: reads back everything that a device holds, so that damage is found before it is needed.
 
 Owns the order of a pass, its rate, its position and its counters. What a slice of the index shows is `auditing`'s, what becomes
-of a bad body the device's own: the copy is set aside, the entry kept, and whoever mends is told at once. A digest or a tally
+of a bad body the device's own: the copy is set aside, the entry kept, and whoever mends is told at once; one that is sound, but
+that a rebuild of the index would miss, is stored anew. A digest or a tally
 that does not follow from its entries is said loudly and counted anew, since two devices that compare digests would believe it.
 
     a pass:  values      every value of the index against its checksum
-             buckets     every bucket's digest against its entries, and every body, block by block
+             buckets     every bucket's digest against its entries, every body, block by block, and what stands beside it
              listings    every tally against its ranges and rows
              (then a rest, until it is time for the next)
 
@@ -220,21 +221,24 @@ class Auditor:
             )
 
     async def _audit_body(self, key: Key, held: Held) -> None:
-        """Read a body from end to end; what is bad, the device sets aside by itself."""
+        """Read a body from end to end, and what stands beside it; what is bad, the device sets aside or stores anew by itself."""
         entry = held.register.entry
         if entry is None or not entry.has_body or not held.location.held:
             return
         await self._bodies.spend()
         body = None
         try:
-            _, body = await self._store.find(key, BODY_BYTES_MAX)
-            if body is None:
+            found, body = await self._store.find(key, BODY_BYTES_MAX)
+            if found is None or body is None:
                 return
             for chunk_start, chunk_stop in chunks_of(0, body.size):
                 await self._bytes.spend(chunk_stop - chunk_start)
                 await body.read(chunk_start, chunk_stop)
                 self.audited.bytes += chunk_stop - chunk_start
-            self.audited.bodies += 1
+            if await self._store.ensure_described(key, found, body):
+                self.audited.bodies += 1
+            else:
+                self.audited.bodies_damaged += 1
         except BodyGone:
             return  # it was replaced or moved while it was read: the next pass has it
         except BodyDamaged as damage:

@@ -20,6 +20,7 @@ from swiftlike.limits import BLOCK_BYTES, READ_CHUNK_BYTES
 from swiftlike.timestamps import WriteId
 
 SUM_BYTES: Final = 8
+SECTOR_BYTES: Final = 4_096
 _SEED_MASK: Final = 2**64 - 1
 
 
@@ -41,6 +42,25 @@ def pread_waiting(fd: int, wanted: int, offset: int) -> memoryview:
             return buffer[:at]
         at += got
     return buffer
+
+
+def pread_salvaging(fd: int, wanted: int, offset: int) -> memoryview:
+    """Read what the disk gives, and zeros for the sectors that it refuses: for whoever looks for what is left."""
+    try:
+        return pread_waiting(fd, wanted, offset)
+    except OSError:
+        pieces = []
+    while wanted > 0:
+        ahead = min(wanted, SECTOR_BYTES - offset % SECTOR_BYTES)
+        try:
+            piece = pread_waiting(fd, ahead, offset)
+        except OSError:
+            piece = memoryview(bytes(ahead))
+        pieces.append(piece)
+        if len(piece) < ahead:
+            break  # the end of the file
+        offset, wanted = offset + ahead, wanted - ahead
+    return memoryview(b"".join(pieces))
 
 
 def pread_warm(fd: int, wanted: int, offset: int) -> memoryview:

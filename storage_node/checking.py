@@ -1,7 +1,8 @@
 """Check: whether everything that the index says is there and sound.
 
-Owns the reading of a whole closed device and what counts as damage. Never writes a byte, and needs no secret: what
-only the cluster's seed could tell (that a path stands in its right bucket) is not checked.
+Owns the reading of a whole closed device and what counts as damage: all that a reader would be refused, and all that
+a rebuild of the index would miss. Never writes a byte, and needs no secret: what only the cluster's seed could tell
+(that a path stands in its right bucket) is not checked.
 
 What a crash may leave behind (bytes that nothing points at, staged and unreferenced files) is a leftover, not damage.
 """
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from storage_node import identity, keys, tables
 from storage_node.blocks import Extent, chunks_of, seed_of
+from storage_node.described import verify_description
 from storage_node.disk import Disk
 from storage_node.errors import IndexDamaged, StorageError
 from storage_node.files import Files
@@ -149,6 +151,7 @@ def _check_body(closed: ClosedDevice, key: bytes, held: Held, report: Report) ->
     try:
         for start, stop in chunks_of(0, entry.size):
             extent.read(start, stop)
+        verify_description(closed.volumes, closed.files, keys.key_of(key), entry, held.location)
     except (StorageError, OSError) as error:
         report.damage.append(f"{_named(key)}: {error}")
     finally:
@@ -218,6 +221,10 @@ def _due_of(key: bytes, held: Held) -> set[bytes]:
 def _list_leftovers(
     closed: ClosedDevice, report: Report, ends: dict[VolumeId, int], referenced: set[bytes]
 ) -> None:
+    report.damage += [
+        f"{path}: its header is gone, and so are the bodies in it; keep the file if another replica lacks one"
+        for path in closed.volumes.beheaded()
+    ]
     for volume in closed.volumes.ids():
         behind = closed.volumes.size(volume) - ends.get(volume, 0)
         if behind:

@@ -24,6 +24,7 @@ from storage_node import identity, tables
 from storage_node.blocks import seed_of
 from storage_node.commit import GroupCommit, Outcome
 from storage_node.counters import Counters
+from storage_node.described import verify_description
 from storage_node.disk import Disk
 from storage_node.errors import (
     BodyDamaged,
@@ -43,7 +44,7 @@ from storage_node.open_body import OpenBody
 from storage_node.operations import Content, Disown, Fill, Operation, Relocate, RemoveVolume
 from storage_node.powers import carry_standings
 from storage_node.staged_body import StagedBody
-from storage_node.store import Offered, P, Staged, T
+from storage_node.store import Body, Offered, P, Staged, T
 from storage_node.table_store import TableStore, check_size
 from storage_node.tables import Change, Held
 from storage_node.volumes import Volumes
@@ -500,6 +501,36 @@ class Device(TableStore):
             return sum(1 for _ in (self.root / "quarantine").iterdir())
         except OSError:
             return 0
+
+    async def ensure_described(self, key: Key, held: Held, body: Body) -> bool:
+        """See that a rebuild of the index would find a body; say whether it was so. One that it would not is stored anew."""
+        entry, place = held.register.entry, held.location
+        assert entry is not None, "only an entry has a body"
+        assert isinstance(place, InVolume | InFile), "an open body lies somewhere"
+        try:
+            await self.on_thread(verify_description, self.volumes, self.files, key, entry, place)
+        except BodyDamaged as error:
+            damage = error
+        except OSError as error:
+            damage = self.refused_read(f"device {self.name}, {key.path!r}", error)
+        else:
+            return True
+        self.counters.bodies_damaged += 1
+        _log.error(
+            "device %s: %r: %s; the body itself is sound and is stored anew", self.name, key.path, damage
+        )
+        staged = self.stage(entry.body_id)
+        try:
+            async for chunk in body.stream(0, body.size):
+                await staged.write(chunk)
+            content = await staged.finish(key, entry)
+            assert content is not None, "a body that was written is there"
+            await self._submit_with(Relocate(key, place, content), content)
+        except InsufficientStorage as error:
+            raise BodyDamaged(f"{damage}; it cannot be stored anew: {error}") from error
+        finally:
+            await staged.abort()
+        return False
 
     # ---- volumes -------------------------------------------------------------------------------------------
 

@@ -189,28 +189,29 @@ class Fill:
 
 @dataclass(slots=True)
 class Relocate:
-    """Copy a body to the end of the volumes, for the compactor."""
+    """Point at another copy of a body: at the end of the volumes, or in a finished file."""
 
     key: Key
-    place: InVolume
-    body: memoryview
+    place: InVolume | InFile
+    body: bytes | memoryview | InFile
     body_bytes: int = field(init=False)
     spends_reserve: bool = True
 
     def __post_init__(self) -> None:
         """Weigh the body."""
-        self.body_bytes = len(self.body)
+        self.body_bytes = _weight(self.body)
 
     def apply(self, change: Change, bodies: Bodies) -> bool:
-        """Append and point there, unless the index points elsewhere by now."""
+        """Point there, unless the index points elsewhere by now."""
         hashed = change.layout.hashed(self.key.path)
         raw_key = keys.register_key(self.key, hashed)
         held = read_held(change.view, raw_key)
         if held is None or held.location != self.place:
+            _discard(change, self.body)
             return False
         entry = held.register.entry
         assert entry is not None, "only an entry has a body"
-        place = bodies.stage(self.key, encode(entry), self.body, seed_of(entry.body_id))
+        place = _keep(change, bodies, self.key, entry, encode(entry), self.body)
         change.put_register(raw_key, self.key.path, hashed, held, Held(held.register, place))
         return True
 

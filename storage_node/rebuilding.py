@@ -1,6 +1,7 @@
 """Rebuild: a new index from the volumes and large files, which describe themselves.
 
-Owns the order that makes it safe to interrupt. Never removes or changes a volume or a large file.
+Owns the order that makes it safe to interrupt, and what of the volumes it could not use. Never removes or changes a volume
+or a large file.
 
 What only the index knew is gone: tombstones, promises, rows, containers, metadata changed since a body was stored.
 So the device gets a new uuid and no votes; it catches up from the other owners. Every object it finds owes its row
@@ -12,14 +13,14 @@ aside and the new one's takes its name; then `device.toml` names the new uuid. I
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from uuid import uuid4
 
 from storage_node import identity, keys
-from storage_node.blocks import Extent, chunks_of, seed_of
+from storage_node.blocks import Extent, chunks_of, pread_salvaging, seed_of
 from storage_node.disk import Disk
 from storage_node.errors import BodyDamaged, DeviceRefused
 from storage_node.files import Files
@@ -28,9 +29,9 @@ from storage_node.identity import DeviceFile
 from storage_node.index import Index
 from storage_node.index_place import DATA_FILE, elsewhere, holds_index, place_to_rebuild
 from storage_node.keys import Key, Layout
-from storage_node.locations import MISSING, InFile, InVolume
+from storage_node.locations import MISSING, InFile, InVolume, VolumeId
 from storage_node.tables import Change, Held, read_held
-from storage_node.volumes import Volumes
+from storage_node.volumes import FIRST_RECORD_AT, Record, Volumes
 from swiftlike.entries import Entry
 from swiftlike.limits import INDEX_MAP_BYTES
 from swiftlike.registers import Register
@@ -39,6 +40,15 @@ _BATCH = 1_000
 
 NEW_DIRECTORY = "new"
 """In the place of an index: where a rebuild builds the next one, which then takes the file's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The bytes `[start, stop)` of a volume."""
+
+    path: Path
+    start: int
+    stop: int
 
 
 @dataclass(slots=True)
@@ -50,8 +60,15 @@ class Rebuilt:
     """Bodies and entries that were read, older copies of a key included."""
     damaged: int = 0
     """Of these, bodies that failed their checksums: their entries are kept, and wait for a body."""
-    unreadable_files: int = 0
-    """Large files that do not describe themselves; they are left alone."""
+    passed_over: list[Span] = field(default_factory=list)
+    """What of the volumes is no sound record: what a crash tore, or damage, and then objects are lost here."""
+    unreadable_files: list[str] = field(default_factory=list)
+    """Large files that do not describe themselves, each with the reason; they are left alone."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether everything that lies on the device was taken."""
+        return not (self.damaged or self.passed_over or self.unreadable_files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,17 +161,30 @@ def _check_not_foreign(root: Path, device: DeviceFile, place: Path, map_bytes: i
 
 def _all_bodies(volumes: Volumes, files: Files, rebuilt: Rebuilt) -> Iterator[_Found]:
     for volume in volumes.ids():
-        for record in volumes.scan(volume):
+        for record in _records(volumes, volume, rebuilt):
             extent = volumes.open(record.location, record.entry.size, seed_of(record.entry.body_id))
             yield _verified(record.key, record.entry, record.location, extent, rebuilt)
+    rebuilt.passed_over += [Span(path, 0, path.stat().st_size) for path in volumes.beheaded()]
     for file in files.finished():
         try:
             found = files.read_trailer(file)
-        except BodyDamaged:
-            rebuilt.unreadable_files += 1
+        except (BodyDamaged, OSError) as error:
+            rebuilt.unreadable_files.append(str(error))
             continue
         extent = files.open(found.location, found.entry.size, seed_of(found.entry.body_id))
         yield _verified(found.key, found.entry, found.location, extent, rebuilt)
+
+
+def _records(volumes: Volumes, volume: VolumeId, rebuilt: Rebuilt) -> Iterator[Record]:
+    """Yield the sound records of a volume, noting what lies between and behind them; what the disk refuses is such."""
+    end = FIRST_RECORD_AT
+    for record in volumes.scan(volume, pread_salvaging):
+        if record.location.offset > end:
+            rebuilt.passed_over.append(Span(volumes.path(volume), end, record.location.offset))
+        end = record.location.offset + record.total_bytes
+        yield record
+    if volumes.size(volume) > end:
+        rebuilt.passed_over.append(Span(volumes.path(volume), end, volumes.size(volume)))
 
 
 def _verified(key: Key, entry: Entry, place: InVolume | InFile, extent: Extent, rebuilt: Rebuilt) -> _Found:

@@ -228,6 +228,13 @@ class Store(Protocol):
     async def find(self, key: Key, size_max: int) -> tuple[Held | None, Body | None]:
         """Return what stands at a key and, where that is here and no larger than `size_max`, its body, held open."""
 
+    async def ensure_described(self, key: Key, held: Held, body: Body) -> bool:
+        """See that a rebuild of the index would find a body that `find` returned with what stands at its key.
+
+        A body that is sound and would not be found is stored anew, by itself: no other replica is needed. Say whether that
+        was unnecessary. Raises BodyDamaged when only the reserve is left for it, BodyGone, StorageError, DeviceFailed.
+        """
+
     def stage(self, body_id: WriteId) -> Staged:
         """Begin a body that is larger than memory should hold."""
 

@@ -41,9 +41,9 @@ from uuid import UUID
 
 from xxhash import xxh3_64_intdigest
 
-from storage_node.blocks import SUM_BYTES, Extent, block_count, block_sums, pread_waiting
+from storage_node.blocks import SUM_BYTES, Extent, Pread, block_count, block_sums, pread_waiting
 from storage_node.disk import Disk, SharedFile
-from storage_node.errors import BodyGone, DeviceRefused, InsufficientStorage
+from storage_node.errors import BodyDamaged, BodyGone, DeviceRefused, InsufficientStorage
 from storage_node.keys import Key
 from storage_node.locations import InVolume, VolumeId
 from swiftlike.entries import ENTRY_BYTES_MAX, Entry, EntryDamaged, decode
@@ -53,6 +53,7 @@ _VOLUME: Final = Struct(">8sB7x16s")
 _RECORD: Final = Struct(">4sBxHIQ4xQ")
 _PLACE: Final = Struct(">IQ")
 assert (_VOLUME.size, _RECORD.size) == (32, 32), "the tables and the code must agree"
+FIRST_RECORD_AT: Final = _VOLUME.size
 _MAGIC, _VERSION = b"slvolume", 1
 _RECORD_MAGIC, _RECORD_VERSION = b"slvr", 1
 _NAME: Final = re.compile("[0-9]{8}")
@@ -140,13 +141,11 @@ class Volumes:
 
     def open(self, location: InVolume, size: int, seed: int) -> Extent:
         """Open a body for reading; `size` and `seed` are its entry's. Raises BodyGone when the volume was removed."""
-        volume = self._volumes.get(location.volume)
-        if volume is None:
-            raise BodyGone(f"volume {location.volume} was compacted meanwhile: begin the read again")
+        volume = self._held(location)
         body_at = location.offset + location.head_bytes
         sums_at = body_at - block_count(size) * SUM_BYTES
         place = f"{volume.path}, record at {location.offset}"
-        return Extent(volume.file.hold(), body_at, sums_at, size, seed, place)
+        return Extent(volume.file, body_at, sums_at, size, seed, place)
 
     def ids(self) -> tuple[VolumeId, ...]:
         """Return the volumes there are, oldest first."""
@@ -155,13 +154,15 @@ class Volumes:
     def headless(self) -> list[Path]:
         """Return files that a crash kept from becoming volumes; not the newest, which may be about to become one."""
         paths = sorted(self._directory.glob("*.vol"))[:-1]
-        return [
-            path
-            for path in paths
-            if _NAME.fullmatch(path.stem)
-            and VolumeId(int(path.stem)) not in self._volumes
-            and _is_headless(path)
-        ]
+        return [path for path in paths if self._is_not_adopted(path) and _is_headless(path)]
+
+    def beheaded(self) -> list[Path]:
+        """Return files that hold something behind a header that is gone: no crash leaves that, so it is damage.
+
+        Their records are not read, and they are never removed. Only while nothing is appended.
+        """
+        paths = sorted(self._directory.glob("*.vol"))
+        return [path for path in paths if self._is_not_adopted(path) and not _is_headless(path)]
 
     def is_active(self, volume: VolumeId) -> bool:
         """Whether records are still appended to it."""
@@ -183,13 +184,28 @@ class Volumes:
         self._disk.unlink(gone.path)
         gone.file.release()
 
-    def scan(self, volume: VolumeId, offset: int = _VOLUME.size) -> Iterator[Record]:
-        """Yield the sound records from `offset` on, skipping whatever is not one. Bodies are not read."""
+    def read_record(self, location: InVolume) -> Record:
+        """Return what the record at a place says of itself; its body is not read.
+
+        Raises BodyDamaged when that is not sound, BodyGone when the volume was removed, OSError when it cannot be read.
+        """
+        volume = self._held(location)
+        try:
+            record = self._read_head(volume, location.offset)
+        finally:
+            volume.file.release()
+        if record is None:
+            raise BodyDamaged(f"{volume.path}, record at {location.offset}: its head is damaged")
+        return record
+
+    def scan(self, volume: VolumeId, pread: Pread = pread_waiting) -> Iterator[Record]:
+        """Yield the sound records, skipping whatever is not one. Bodies are not read. Raises what `pread` raises."""
         found = self._volumes[volume]
         with_holder = found.file.hold()
+        offset = FIRST_RECORD_AT
         try:
-            while (at := self._next_magic(found, offset)) is not None:
-                record = self._read_head(found, at)
+            while (at := self._next_magic(found, offset, pread)) is not None:
+                record = self._read_head(found, at, pread)
                 if record is not None:
                     yield record
                 offset = at + (record.total_bytes if record is not None else 1)
@@ -202,6 +218,18 @@ class Volumes:
             _, volume = self._volumes.popitem()
             volume.file.release()
         self._active = None
+
+    def _is_not_adopted(self, path: Path) -> bool:
+        """Whether a file bears the name of a volume and is none."""
+        return _NAME.fullmatch(path.stem) is not None and VolumeId(int(path.stem)) not in self._volumes
+
+    def _held(self, location: InVolume) -> Volume:
+        """Return the volume of a place, its file held for the caller. Raises BodyGone."""
+        volume = self._volumes.get(location.volume)
+        if volume is None:
+            raise BodyGone(f"volume {location.volume} was compacted meanwhile: begin the read again")
+        volume.file.hold()
+        return volume
 
     def _buffers_at(self, volume: Volume, offset: int) -> list[bytes | memoryview]:
         if not self._staged or self._staged[-1][0] is not volume:
@@ -260,22 +288,22 @@ class Volumes:
         checksum = xxh3_64_intdigest(blank + _PLACE.pack(volume, offset) + rest, self._device_seed)
         return blank + checksum.to_bytes(8, "big")
 
-    def _next_magic(self, volume: Volume, offset: int) -> int | None:
+    def _next_magic(self, volume: Volume, offset: int, pread: Pread) -> int | None:
         """Find the next place at which a record may begin."""
         overlap = len(_RECORD_MAGIC) - 1
         while offset + _RECORD.size <= volume.size:
             # Records stand back to back nearly always: look at the very spot before reading far ahead.
             for ahead in (_RECORD.size, _SCAN_BYTES):
-                chunk = bytes(pread_waiting(volume.file.fd, ahead, offset))
+                chunk = bytes(pread(volume.file.fd, ahead, offset))
                 if (at := chunk.find(_RECORD_MAGIC)) >= 0:
                     return offset + at
             offset += max(len(chunk) - overlap, 1)
         return None
 
-    def _read_head(self, volume: Volume, offset: int) -> Record | None:
+    def _read_head(self, volume: Volume, offset: int, pread: Pread = pread_waiting) -> Record | None:
         """Read the record that may begin at `offset`; None when there is none, or not a whole one."""
         fd = volume.file.fd
-        header = bytes(pread_waiting(fd, _RECORD.size, offset))
+        header = bytes(pread(fd, _RECORD.size, offset))
         if len(header) < _RECORD.size:
             return None
         _, version, key_bytes, entry_bytes, body_bytes, _ = _RECORD.unpack(header)
@@ -283,7 +311,7 @@ class Volumes:
         total_bytes = _RECORD.size + rest_bytes + body_bytes
         if version != _RECORD_VERSION or rest_bytes > _RECORD_HEAD_MAX or offset + total_bytes > volume.size:
             return None
-        rest = bytes(pread_waiting(fd, rest_bytes, offset + _RECORD.size))
+        rest = bytes(pread(fd, rest_bytes, offset + _RECORD.size))
         if self._header(volume.id, offset, key_bytes, entry_bytes, body_bytes, rest) != header:
             return None
         try:
@@ -295,13 +323,20 @@ class Volumes:
 
 
 def _is_headless(path: Path) -> bool:
-    """Whether a file has no whole header, so that nothing ever pointed into it; one that is gone has one."""
+    """Whether a file has no whole header and nothing behind it, so that nothing ever pointed into it.
+
+    The header is synced before the first record is written. One that is gone counts as a volume.
+    """
     try:
         with path.open("rb") as file:
-            header = file.read(_VOLUME.size)
+            chunk = file.read(_SCAN_BYTES)
+            if len(chunk) < _VOLUME.size:
+                return True
+            while chunk and not any(chunk):
+                chunk = file.read(_SCAN_BYTES)
     except FileNotFoundError:
         return False
-    return len(header) < _VOLUME.size or header == bytes(_VOLUME.size)
+    return not chunk
 
 
 def record_bytes(location: InVolume, size: int) -> int:

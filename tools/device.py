@@ -20,6 +20,7 @@ from storage_node.checking import ClosedDevice, Report, check
 from storage_node.errors import StorageError
 from storage_node.formatting import format_device
 from storage_node.keys import Key
+from storage_node.rebuilding import Rebuilt
 from storage_node.rebuilding import rebuild_index as rebuild
 from storage_node.tables import Held
 from swiftlike.config import ConfigError, load_cluster, load_host
@@ -127,21 +128,25 @@ def stats(directory: Path, index_directory: Path | None, as_json: bool) -> None:
 )
 @_JSON
 def rebuild_index(directory: Path, cluster_file: Path, index_directory: Path | None, as_json: bool) -> None:
-    """Build a new index from volumes and files. The device gets a new uuid and votes only when it has caught up."""
+    """Build a new index from volumes and files. The device gets a new uuid and votes only when it has caught up.
+
+    Exit code 1 says that something on it could not be used: it comes back from the other owners, if they have it.
+    """
     with _refusals():
         cluster = load_cluster(cluster_file)
         rebuilt = rebuild(directory, cluster.hash_seed, index_directory=index_directory)
-    lacking = rebuilt.damaged + rebuilt.unreadable_files
     figures = {
         "uuid": str(rebuilt.device.uuid),
         "generation": rebuilt.device.generation,
         "entries": rebuilt.entries,
         "damaged": rebuilt.damaged,
+        "passed_over": [
+            {"volume": str(span.path), "start": span.start, "stop": span.stop} for span in rebuilt.passed_over
+        ],
         "unreadable_files": rebuilt.unreadable_files,
     }
-    text = f"{directory} is device {rebuilt.device.uuid} now: {rebuilt.entries} entries found, {lacking} damaged. "
-    _print(figures, as_json, text + "Put the new uuid into the ring.")
-    sys.exit(1 if lacking else 0)
+    _print(figures, as_json, _told_of_rebuild(directory, rebuilt))
+    sys.exit(0 if rebuilt.is_whole else 1)
 
 
 @main.command()
@@ -214,6 +219,23 @@ def _told(report: Report) -> str:
     lines.append(
         f"{report.registers} entries, {report.rows} rows, {report.bodies} bodies of {report.body_bytes} bytes: "
         f"{len(report.damage)} damaged, {report.awaited} bodies awaited, {len(report.leftovers)} leftovers"
+    )
+    return "\n".join(lines)
+
+
+def _told_of_rebuild(directory: Path, rebuilt: Rebuilt) -> str:
+    spans = rebuilt.passed_over
+    lines = [f"{span.path}: bytes {span.start} to {span.stop} hold no sound record" for span in spans]
+    lines += [f"not used: {each}" for each in rebuilt.unreadable_files]
+    if spans:
+        lost = sum(span.stop - span.start for span in spans)
+        lines.append(
+            f"{len(spans)} spans of {lost} bytes hold no sound record: what a crash tore, or objects that are lost here"
+        )
+    lines.append(
+        f"{directory} is device {rebuilt.device.uuid} now: {rebuilt.entries} entries found, {rebuilt.damaged} of them "
+        f"without their body, {len(rebuilt.unreadable_files)} large files not used. Put the new uuid into the ring: "
+        "what is missing comes back from the other owners."
     )
     return "\n".join(lines)
 

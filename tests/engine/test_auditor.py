@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,11 @@ from storage_node.auditor import JOB, Auditor, Part, Position, Rates
 from storage_node.device import Device
 from storage_node.keys import Key
 from storage_node.locations import InFile, InVolume
+from storage_node.rebuilding import rebuild_index
 from storage_node.store import RowOffer, Store
 from swiftlike.digests import Digest
 from swiftlike.node_calls import Query
-from tests.engine.conftest import opened, vote_everywhere
+from tests.engine.conftest import SETTINGS, opened, vote_everywhere
 from tests.engine.samples import (
     CONTAINER,
     LARGE,
@@ -31,7 +33,7 @@ from tests.engine.samples import (
     row,
 )
 from tests.engine.test_device import flip
-from tests.engine.test_store_contract import offer
+from tests.engine.test_store_contract import body_of, offer
 
 FAST = Rates(bytes_per_s=1e12, bodies_per_s=1e9, every_s=100)
 SIZES = (0, 1, 4096, 400_000, LARGE)
@@ -145,6 +147,99 @@ async def test_bad_bodies_are_set_aside_and_told_and_the_pass_goes_on(device: De
     job = auditor(device)
     await job.walk()
     assert (job.audited.bodies_damaged, job.audited.bodies) == (0, len(bodies))
+
+
+def spoil(path: Path, offset: int) -> None:
+    """Turn four bytes on disk."""
+    with path.open("r+b") as file:
+        file.seek(offset)
+        raw = file.read(4)
+        file.seek(offset)
+        file.write(bytes(each ^ 0x5A for each in raw))
+
+
+def beside(device: Device, key: Key) -> int:
+    """Return where, in the file of its body, what names the entry of a key stands."""
+    held = device.read(key)
+    assert held is not None
+    if isinstance(held.location, InVolume):
+        return held.location.offset + 40
+    return path_of(device, key).stat().st_size - 100
+
+
+async def test_a_sound_body_that_a_rebuild_would_miss_is_stored_anew_from_itself(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small, large = object_key("2"), object_key("4")
+    async with opened(root) as device:
+        await vote_everywhere(device)
+        bodies = await fill_device(device)
+        told: list[Key] = []
+        device.on_missing = told.append
+        for key in (small, large):
+            spoil(path_of(device, key), beside(device, key))
+        before = device.read(small), device.read(large)
+        reading = await device.open_object(large)
+        assert reading is not None
+        job = auditor(device)
+        await job.walk()
+        assert (job.audited.passes, job.audited.bodies_damaged, job.audited.bodies) == (1, 2, len(bodies) - 2)
+        assert (told, device.missing(None, 10)) == ([], []), "no other replica is needed"
+        assert caplog.text.count("is sound and is stored anew") == 2
+        assert device.counters.bodies_damaged == 2
+        for key, held in zip((small, large), before, strict=True):
+            after = device.read(key)
+            assert held is not None
+            assert after is not None
+            assert (after.register, after.location == held.location) == (held.register, False)
+            assert await body_of(device, key) == bodies[key]
+        assert bytes(await reading[1].read(0, reading[1].size)) == bodies[large], "who was reading reads on"
+        reading[1].release()
+        job = auditor(device)
+        await job.walk()
+        assert (job.audited.bodies_damaged, job.audited.bodies) == (0, len(bodies))
+    assert rebuild_index(root, LAYOUT.seed, map_bytes=SETTINGS.index_map_bytes).unreadable_files == []
+    async with opened(root) as device:
+        for key, body in bodies.items():
+            assert await body_of(device, key) == body
+
+
+async def test_without_room_to_store_a_body_anew_it_stays_where_it_is(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    key, body = object_key("o"), os.urandom(LARGE)
+    async with opened(root) as device:
+        await vote_everywhere(device)
+        await offer(device, key, put(1, body), body)
+        spoil(path_of(device, key), beside(device, key))
+        before = device.read(key)
+    async with opened(root, replace(SETTINGS, reserve_bytes=2**60)) as device:
+        job = auditor(device)
+        await job.walk()
+        assert (job.audited.passes, job.audited.bodies_damaged) == (1, 1)
+        assert "it cannot be stored anew" in caplog.text
+        assert device.read(key) == before
+        assert await body_of(device, key) == body
+        assert device.files.staged() == []
+
+
+async def test_a_body_that_is_replaced_while_it_is_stored_anew_leaves_nothing_behind(device: Device) -> None:
+    key, body = object_key("o"), os.urandom(LARGE)
+    await offer(device, key, put(1, body), body)
+    spoil(path_of(device, key), beside(device, key))
+    held, opened_body = await device.find(key, len(body))
+    assert held is not None
+    assert opened_body is not None
+    newer = os.urandom(LARGE)
+    await asyncio.gather(
+        device.ensure_described(key, held, opened_body), offer(device, key, put(2, newer), newer)
+    )
+    opened_body.release()
+    assert await body_of(device, key) == newer
+    await device.on_thread(lambda: None)
+    device._remover.submit(lambda: None).result()
+    assert [device.files.path(file) for file in device.files.finished()] == [path_of(device, key)]
+    assert device.files.staged() == []
 
 
 async def test_a_value_that_decayed_is_found_and_keeps_nothing_else_from_being_read(

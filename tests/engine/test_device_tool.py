@@ -1,17 +1,27 @@
 """swiftlike-device: what it prints, what it exits with, and that looking writes nothing."""
 
+import errno
 import hashlib
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from storage_node import identity
+from storage_node.blocks import SECTOR_BYTES
+from storage_node.checking import ClosedDevice, check
 from storage_node.device import Device, Settings
 from storage_node.errors import DeviceRefused, StorageError
-from storage_node.keys import HEAD_KEY_BYTES, Due, after
+from storage_node.keys import HEAD_KEY_BYTES, Due, after, register_key
+from storage_node.leftovers import remove_leftovers
+from storage_node.locations import InVolume
+from swiftlike.entries import pack_metadata
+from swiftlike.limits import LEFTOVER_AGE_US, OLD_INDEX_AGE_US
+from swiftlike.registers import encode_register
 from tests.engine.conftest import SETTINGS, opened, vote_everywhere
 from tests.engine.samples import (
     CONTAINER,
@@ -22,6 +32,7 @@ from tests.engine.samples import (
     container,
     delete,
     object_key,
+    post,
     put,
     row,
 )
@@ -169,7 +180,7 @@ async def test_stats_counts_what_is_there(root: Path) -> None:
     assert 0 < figures["volume_bytes_live"] < figures["volume_bytes"]
 
 
-async def rebuilt(root: Path, *options: str | Path) -> Result:
+async def rebuilt(root: Path, *options: str | Path, as_json: bool = True) -> Result:
     """Rebuild the index of a device."""
     secret, cluster = root.parent / "secret", root.parent / "cluster.toml"
     secret.write_text("s" * 32)
@@ -179,7 +190,8 @@ async def rebuilt(root: Path, *options: str | Path) -> Result:
         '[[policies]]\nindex = 0\nname = "standard"\nreplicas = 3\ndefault = true\n'
     )
     cluster.chmod(0o600)
-    return run("rebuild-index", root, "--cluster-file", cluster, "--json", *options)
+    form = ("--json",) if as_json else ()
+    return run("rebuild-index", root, "--cluster-file", cluster, *form, *options)
 
 
 async def test_a_rebuilt_device_has_its_bodies_a_new_uuid_and_no_vote(root: Path) -> None:
@@ -341,3 +353,182 @@ def test_a_device_is_not_formatted_where_its_index_cannot_be(tmp_path: Path) -> 
     unmounted = run("init", two, "--index", tmp_path / "nowhere" / "index")
     assert (unmounted.exit_code, "mount the disk of the index" in unmounted.stderr) == (2, True)
     assert not list(two.iterdir()), "it can be formatted once the place is right"
+
+
+def spoil(path: Path, offset: int, size: int = 4) -> None:
+    """Flip bits on disk."""
+    with path.open("r+b") as file:
+        file.seek(offset)
+        raw = file.read(size)
+        file.seek(offset)
+        file.write(bytes(each ^ 0x5A for each in raw))
+
+
+async def places(root: Path) -> tuple[Path, InVolume, Path]:
+    """Return the volume and the place of the small body, and the file of the large one."""
+    async with opened(root) as device:
+        held = device.read(object_key("small"))
+        assert held is not None
+        assert isinstance(held.location, InVolume)
+        return (
+            device.volumes.path(held.location.volume),
+            held.location,
+            device.files.path(device.files.finished()[0]),
+        )
+
+
+async def test_a_record_whose_head_is_damaged_fails_the_check_and_a_rebuild_says_what_it_passed_over(
+    root: Path,
+) -> None:
+    await fill_device(root)
+    volume, place, _ = await places(root)
+    spoil(volume, place.offset + 36)
+    checked = run("check", root)
+    assert checked.exit_code == 1
+    assert "acc\\x00con\\x00small': " in checked.stdout
+    assert f"record at {place.offset}: its head is damaged" in checked.stdout
+    size = place.head_bytes + 14
+    told = await rebuilt(root, as_json=False)
+    assert told.exit_code == 1
+    assert (
+        f"{volume}: bytes {place.offset} to {place.offset + size} hold no sound record\n"
+        f"1 spans of {size} bytes hold no sound record" in told.stdout
+    )
+    figures = json.loads((await rebuilt(root)).stdout)
+    assert figures["passed_over"] == [
+        {"volume": str(volume), "start": place.offset, "stop": place.offset + size}
+    ]
+    assert (figures["entries"], figures["damaged"], figures["unreadable_files"]) == (2, 0, [])
+
+
+async def test_a_large_file_whose_trailer_is_damaged_fails_the_check_and_a_rebuild_names_it(
+    root: Path,
+) -> None:
+    await fill_device(root)
+    _, _, file = await places(root)
+    spoil(file, file.stat().st_size - 30)
+    checked = run("check", root)
+    assert checked.exit_code == 1
+    assert f"{file}: " in checked.stdout
+    result = await rebuilt(root)
+    assert result.exit_code == 1
+    (unreadable,) = json.loads(result.stdout)["unreadable_files"]
+    assert unreadable.startswith(f"{file}: ")
+    assert f"not used: {file}: " in (await rebuilt(root, as_json=False)).stdout
+
+
+async def test_no_bit_beside_a_body_can_turn_without_failing_the_check(root: Path) -> None:
+    async with opened(root) as device:
+        await vote_everywhere(device)
+        for name, body in (("small", b"precious bytes"), ("large", bytes(LARGE))):
+            await offer(device, object_key(name), put(1, body), body)
+    volume, place, file = await places(root)
+    beside = [(volume, place.offset + at) for at in range(place.head_bytes)]
+    beside += [(file, at) for at in range(LARGE, file.stat().st_size)]
+    unseen = []
+    for path, at in beside:
+        spoil(path, at, 1)
+        closed = ClosedDevice(root, map_bytes=SETTINGS.index_map_bytes)
+        if not check(closed).damage:
+            unseen.append((path.name, at))
+        closed.close()
+        spoil(path, at, 1)
+    assert unseen == []
+    assert run("check", root).exit_code == 0, "each was put back"
+
+
+async def test_a_sound_record_that_is_another_bodys_fails_the_check(root: Path) -> None:
+    async with opened(root) as device:
+        await vote_everywhere(device)
+        for name in ("one", "two"):
+            await offer(device, object_key(name), put(1, b"x"), b"x")
+        one, two = device.read(object_key("one")), device.read(object_key("two"))
+        assert one is not None
+        assert two is not None
+        change = device._index.begin()
+        raw_key = register_key(object_key("one"), LAYOUT.hashed(object_key("one").path))
+        change.put(raw_key, two.location.encode() + encode_register(one.register))
+        change.commit()
+    result = run("check", root, "--json")
+    assert result.exit_code == 1
+    assert any("'acc\\x00con\\x00one'" in each for each in json.loads(result.stdout)["damage"])
+
+
+async def test_what_was_described_anew_since_its_body_was_stored_is_no_damage(root: Path) -> None:
+    async with opened(root) as device:
+        await vote_everywhere(device)
+        for name, body in (("small", b"small"), ("large", bytes(LARGE))):
+            entry = put(1, body)
+            await offer(device, object_key(name), entry, body)
+            assert (await offer(device, object_key(name), post(2, entry, metadata=pack_metadata({})))).counts
+    assert run("check", root).exit_code == 0
+
+
+async def test_what_a_crash_tore_is_a_leftover_to_the_check_and_told_by_a_rebuild(root: Path) -> None:
+    await fill_device(root)
+    volume, _, _ = await places(root)
+    with volume.open("ab") as file:
+        file.write(b"slvr and then nothing")
+    async with opened(root) as device:
+        await offer(device, object_key("behind"), put(7, b"x"), b"x")
+    assert run("check", root).exit_code == 0
+    result = await rebuilt(root)
+    assert result.exit_code == 1, "what was torn and what was lost look the same"
+    figures = json.loads(result.stdout)
+    assert [span["stop"] - span["start"] for span in figures["passed_over"]] == [21]
+    assert figures["entries"] == 4
+
+
+async def test_a_rebuild_passes_over_sectors_that_the_disk_does_not_read(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(root) as device:
+        await vote_everywhere(device)
+        for number in range(40):
+            body = bytes([number]) * 1_000
+            await offer(device, object_key(f"n{number:02}"), put(1, body), body)
+    (volume,) = (root / "volumes").glob("*.vol")
+    bad = range(2 * SECTOR_BYTES, 3 * SECTOR_BYTES)
+    preadv = os.preadv
+
+    def refusing(fd: int, buffers: list[memoryview], offset: int, flags: int = 0) -> int:
+        wanted = sum(map(len, buffers))
+        if (
+            offset < bad.stop
+            and offset + wanted > bad.start
+            and os.path.samestat(os.fstat(fd), volume.stat())
+        ):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return preadv(fd, buffers, offset, flags)
+
+    monkeypatch.setattr(os, "preadv", refusing)
+    result = await rebuilt(root)
+    assert result.exit_code == 1
+    figures = json.loads(result.stdout)
+    (span,) = figures["passed_over"]
+    assert bad.start <= span["start"] < bad.stop
+    assert span["stop"] - span["start"] < 2 * SECTOR_BYTES
+    monkeypatch.undo()
+    async with opened(root) as device:
+        there = [name for name in range(40) if device.read(object_key(f"n{name:02}")) is not None]
+        assert len(there) == figures["entries"] >= 35
+        for number in there[:3] + there[-3:]:
+            if (held := device.read(object_key(f"n{number:02}"))) is not None and held.location.held:
+                assert await body_of(device, object_key(f"n{number:02}")) == bytes([number]) * 1_000
+
+
+async def test_a_volume_whose_header_is_gone_is_damage_and_is_kept(root: Path) -> None:
+    await fill_device(root)
+    volume, _, _ = await places(root)
+    raw = bytearray(volume.read_bytes())
+    raw[:32] = bytes(32)
+    volume.write_bytes(raw)
+    checked = run("check", root)
+    assert checked.exit_code == 1
+    assert f"{volume}: its header is gone" in checked.stdout
+    figures = json.loads((await rebuilt(root)).stdout)
+    assert figures["passed_over"] == [{"volume": str(volume), "start": 0, "stop": len(raw)}]
+    async with opened(root) as device:
+        await offer(device, object_key("next"), put(9, b"x"), b"x")
+        await remove_leftovers(device, time.time_ns() // 1_000 + LEFTOVER_AGE_US + OLD_INDEX_AGE_US)
+    assert volume.read_bytes() == raw
