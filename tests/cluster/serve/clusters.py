@@ -30,6 +30,7 @@ READY_S = 30.0
 END_S = 40.0
 POWER = 4
 ACCOUNT, USER, KEY = "acme", "alice", "wonderland"
+ACCESS_KEY, SECRET_KEY = "ALICEKEY", "looking-glass"
 
 
 class Process(NamedTuple):
@@ -82,11 +83,18 @@ def wait_for(condition: Callable[[], object], what: str, within_s: float = 20.0)
 class Program:
     """A program of ours in a process group of its own, ended by that."""
 
-    def __init__(self, arguments: Sequence[str], log: Path, stdout: int = subprocess.DEVNULL) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        log: Path,
+        stdout: int = subprocess.DEVNULL,
+        prefix: Sequence[str] = (),
+    ) -> None:
+        """Start it; a prefix is a command that becomes the program, once it has put itself where that is to run."""
         self.log_path = log
         with log.open("ab") as sink:
             self.process = subprocess.Popen(
-                [*COMMAND, *arguments],
+                [*prefix, *COMMAND, *arguments],
                 stdout=stdout,
                 stderr=sink,
                 stdin=subprocess.DEVNULL,
@@ -206,6 +214,8 @@ class HandMadeHost:
     uuids: dict[str, UUID] = field(default_factory=dict)
     proxy: dict[str, object] = field(default_factory=dict)
     storage: dict[str, object] = field(default_factory=dict)
+    prefix: Sequence[str] = ()
+    """What makes a command run on this host, where that is not simply this machine."""
 
     @property
     def config(self) -> Path:
@@ -251,6 +261,8 @@ class HandMade:
     root: Path
     hosts: list[HandMadeHost]
     replicas: int = 3
+    power: int = POWER
+    """Partitions of each ring, as a power of two."""
     storages: dict[str, Program] = field(default_factory=dict)
     proxies: dict[str, Program] = field(default_factory=dict)
     builders: dict[str, RingBuilder] = field(default_factory=dict)
@@ -262,14 +274,22 @@ class HandMade:
             replace_file(self.root / "rings" / f"{name}.ring", builder.publish().pieces)
 
     @classmethod
-    def make(cls, root: Path, hosts: int = 3, devices: int = 2, replicas: int = 3) -> "HandMade":
-        """Format devices, and write rings and files."""
+    def make(
+        cls,
+        root: Path,
+        hosts: int = 3,
+        devices: int = 2,
+        replicas: int = 3,
+        power: int = POWER,
+        address_of: Callable[[int], str] = "127.0.0.{}".format,
+    ) -> "HandMade":
+        """Format devices, and write rings and files; hosts count from 1."""
         ports = free_ports(hosts * (devices + 1))
-        cluster = cls(root, [], replicas)
+        cluster = cls(root, [], replicas, power)
         for number in range(1, hosts + 1):
             names = [f"h{number}d{at}" for at in range(1, devices + 1)]
             home = root / f"h{number}"
-            host = HandMadeHost(f"127.0.0.{number}", home, {name: ports.pop() for name in names}, ports.pop())
+            host = HandMadeHost(address_of(number), home, {name: ports.pop() for name in names}, ports.pop())
             for name in names:
                 (home / "devices" / name).mkdir(parents=True)
                 host.uuids[name] = format_device(home / "devices" / name)
@@ -283,7 +303,16 @@ class HandMade:
             "hash_seed": "00000000c0ffee00",
             "secret_file": "secret",
             "policies": [{"index": 0, "name": "standard", "replicas": self.replicas}],
-            "users": [{"account": ACCOUNT, "user": USER, "key": KEY, "roles": ["admin"]}],
+            "users": [
+                {
+                    "account": ACCOUNT,
+                    "user": USER,
+                    "key": KEY,
+                    "roles": ["admin"],
+                    "s3_access_key": ACCESS_KEY,
+                    "s3_secret_key": SECRET_KEY,
+                }
+            ],
         }
         for name, text in (
             ("secret", "the secret of a cluster made by hand"),
@@ -295,7 +324,7 @@ class HandMade:
             host.write()
         (self.root / "rings").mkdir(exist_ok=True)
         for table in tables([0]):
-            builder = RingBuilder(uuid4(), ring_name(table), POWER, float(self.replicas), 1.0)
+            builder = RingBuilder(uuid4(), ring_name(table), self.power, float(self.replicas), 1.0)
             for zone, host in enumerate(self.hosts, 1):
                 for name, port in host.device_ports.items():
                     place = DeviceId(builder.next_id()), 1, zone, host.address, port, name
@@ -313,13 +342,13 @@ class HandMade:
 
     def start_storage(self, host: HandMadeHost) -> Program:
         log = host.root / f"storage-{len(list(host.root.iterdir()))}.log"
-        program = Program(["storage", "--config", str(host.config)], log)
+        program = Program(["storage", "--config", str(host.config)], log, prefix=host.prefix)
         self.storages[host.address] = program
         return program
 
     def start_proxy(self, host: HandMadeHost) -> Program:
         log = host.root / f"proxy-{len(list(host.root.iterdir()))}.log"
-        program = Program(["proxy", "--config", str(host.config)], log)
+        program = Program(["proxy", "--config", str(host.config)], log, prefix=host.prefix)
         self.proxies[host.address] = program
         return program
 
