@@ -37,6 +37,8 @@ _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 _KINDS: Final = ("PUT", "GET", "DELETE", "LIST")
 
 
+_SWITCHES: Final = re.compile(r"ctxt_switches:\s+(\d+)")
+
 _WAITING: Final = re.compile(
     r"(_worker|Condition\.wait|Condition\.__enter__|Runner\.run|Disk\._flush_file|IndexChange\.commit) \("
 )
@@ -90,6 +92,8 @@ class Seen(NamedTuple):
 
     cpu_s: dict[str, tuple[float, float]]
     """User and system, by what a process is."""
+    switches: Counter[str]
+    """Times that threads left a core, by what a process is."""
     done: Counter[str]
     """What the devices count, summed."""
 
@@ -161,7 +165,9 @@ def _processes(host_file: Path) -> dict[int, str]:
 
 async def _look(host_file: Path, processes: dict[int, str]) -> Seen:
     cpu_s: dict[str, tuple[float, float]] = {}
+    switches: Counter[str] = Counter()
     for pid, name in processes.items():
+        switches[name] += _switches(pid)
         user, system = cpu_s.get(name, (0.0, 0.0))
         more_user, more_system = _cpu_s(pid)
         cpu_s[name] = user + more_user, system + more_system
@@ -175,12 +181,18 @@ async def _look(host_file: Path, processes: dict[int, str]) -> Seen:
             for ended, number in stats["answers"].items():
                 if not ended.startswith("stats "):
                     done[f"call {ended}"] += number
-    return Seen(cpu_s, done)
+    return Seen(cpu_s, switches, done)
 
 
 def _cpu_s(pid: int) -> tuple[float, float]:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return int(fields[11]) / _TICKS_PER_S, int(fields[12]) / _TICKS_PER_S
+
+
+def _switches(pid: int) -> int:
+    """Count how often the threads of a process have left a core: to wait, or for others."""
+    statuses = (path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status"))
+    return sum(int(number) for status in statuses for number in _SWITCHES.findall(status))
 
 
 def _names(host: HostConfig) -> Iterator[str]:
@@ -231,6 +243,8 @@ def _told(before: Seen, after: Seen, requests: int, load_cpu_s: float, seconds: 
         rows.append(_row(f"{name}s, user", user_s, requests, seconds))
         rows.append(_row(f"{name}s, system", system_s, requests, seconds))
     rows.append(_row("load", load_cpu_s, requests, seconds))
+    for name, number in (after.switches - before.switches).items():
+        rows.append([f"switches of {name}s", f"{number / requests:.1f}", ""])
     done = after.done - before.done
     operations, batches = done.pop("operations", 0), done.pop("batches", 0)
     for what, number in sorted(done.items()):
