@@ -468,6 +468,11 @@ class PutStream:
         """Whether more of the body, or a commit, can be sent."""
         return self._stream.reply is None
 
+    @property
+    def message_bytes(self) -> int:
+        """How much of the body travels in one message."""
+        return self._stream.message_bytes
+
     async def send(self, chunk: Body) -> None:
         """Send more of the body; waits while the device is slower. An empty chunk only says that we are still there."""
         try:

@@ -19,6 +19,7 @@ from proxy.cluster.quorum import Answer, Need, Verdict, can_be_written_without, 
 from proxy.cluster.rounds import Patience, Round, Stragglers
 from ring.device import Device, DeviceId
 from swiftlike.entries import Entry
+from swiftlike.limits import STREAM_MESSAGE_BYTES
 from swiftlike.node_calls import Acceptance, Method
 from swiftlike.node_client import NodeClient, NodeFailed, PutStream
 from swiftlike.rpc.transport import Body, Outcome, Reply
@@ -55,6 +56,11 @@ class Lane:
     def is_open(self) -> bool:
         """Whether the owner takes more of the body, or a commit."""
         return self._stream is not None and self._stream.is_open and not self._ended.is_set()
+
+    @property
+    def message_bytes(self) -> int:
+        """What the owner takes in one message; with fewer streams open it is more."""
+        return STREAM_MESSAGE_BYTES if self._stream is None else self._stream.message_bytes
 
     async def open(
         self, placement: Placement, body_id: WriteId, size: int | None, patience: Patience, owner: Stragglers
@@ -194,6 +200,11 @@ class StreamedUpload:
                 )
                 asked.ask(owner, opening)
             await self._wait_for(asked, list(self._lanes), self._patience.join_s)
+
+    @property
+    def piece_bytes(self) -> int:
+        """How much of the body is best sent at once: what travels in one message to each owner."""
+        return min((lane.message_bytes for lane in self._lanes.values()), default=0)
 
     async def send(self, chunk: Body) -> None:
         """Send more of the body to all owners that keep up, and return when each has taken it. Raises TooFewOwners.

@@ -193,9 +193,9 @@ class Objects:
         key, write_id = name.key(container.policy, container.incarnation), self._registers.new_write_id()
         try:
             async with self._registers.open_upload(key, write_id, upload.size) as streamed:
-                async with aclosing(arriving.stream()) as chunks:
-                    async for chunk in chunks:
-                        await streamed.send(chunk)
+                async with aclosing(arriving.stream(streamed.piece_bytes)) as pieces:
+                    async for piece in pieces:
+                        await streamed.send(piece)
                 received = arriving.received()
                 description = _without_manifest(upload.finish(received))
                 deadline = now() + allowed_s

@@ -1,8 +1,8 @@
 """Uploads: a body as it arrives, counted and hashed once, on its way to the owners.
 
 Owns the MD5 that clients are promised; devices have checksums of their own. A body that ends within one frame of the RPC
-is kept whole, and hashed on the loop. A longer one is handed on as it comes, and each piece of it is hashed on a thread while
-it is sent: hashing takes as long as sending does, and leaves the interpreter to others.
+is kept whole, and hashed on the loop. A longer one is handed on in pieces as it comes, and each of them is hashed on a thread
+while it is sent: hashing takes as long as sending does, and leaves the interpreter to others.
 """
 
 import asyncio
@@ -14,9 +14,6 @@ from typing import Final
 from proxy.store.values import Description, ObjectBody, ObjectInfo, Received, Upload
 from swiftlike.limits import RPC_BODY_BYTES_MAX
 from swiftlike.rpc.transport import Body
-
-_THREAD_BYTES: Final = 32 * 1024
-"""Of which hashing takes longer than handing it to a thread and back."""
 
 
 class Arriving:
@@ -41,23 +38,42 @@ class Arriving:
                 return None
         return self._head[0] if len(self._head) == 1 else b"".join(self._head)
 
-    async def stream(self) -> AsyncGenerator[Body, None]:
-        """Yield the body from its beginning."""
-        head, self._head = self._head, []
-        for chunk in head:
-            yield chunk
+    async def stream(self, piece_bytes: int) -> AsyncGenerator[Body, None]:
+        """Yield the body from its beginning, in pieces of up to `piece_bytes`, as far as it does not arrive in larger ones.
+
+        Each piece costs its way to the owners and to the thread that hashes it, so small ones are joined first.
+        """
+        if self._head:
+            head, self._head = self._head, []
+            yield b"".join(head)  # counted already
         loop = asyncio.get_running_loop()
-        async for chunk in self._chunks:
-            if len(chunk) < _THREAD_BYTES:
-                self._count(chunk)
-                yield chunk
-                continue
-            counted = loop.run_in_executor(None, self._count, chunk)
-            try:
-                yield chunk
-            finally:
-                # One piece at a time, whatever becomes of it: the hash is of their order.
+        counted: asyncio.Future[None] | None = None
+        try:
+            async with aclosing(self._joined(piece_bytes)) as pieces:
+                async for piece in pieces:
+                    # One at a time, since the hash is of their order; it goes on while the piece is sent and the next one comes.
+                    if counted is not None:
+                        await counted
+                    counted = loop.run_in_executor(None, self._count, piece)
+                    yield piece
+        finally:
+            if counted is not None:
                 await counted
+
+    async def _joined(self, piece_bytes: int) -> AsyncGenerator[Body, None]:
+        joined: list[Body] = []
+        joined_bytes = 0
+        async for chunk in self._chunks:
+            if joined and joined_bytes + len(chunk) > piece_bytes:
+                yield b"".join(joined)
+                joined, joined_bytes = [], 0
+            joined.append(chunk)
+            joined_bytes += len(chunk)
+            if joined_bytes >= piece_bytes:
+                yield b"".join(joined)
+                joined, joined_bytes = [], 0
+        if joined:
+            yield b"".join(joined)
 
     def received(self) -> Received:
         """Return what came, once all of it has."""
