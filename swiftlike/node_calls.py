@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache, partial
 from struct import Struct
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 import msgpack
 
@@ -524,7 +524,11 @@ def unpack_rows(raw: Body) -> tuple[Row, ...]:
     return tuple(map(as_row, found))
 
 
-def pack_row(row: RowOffer) -> tuple[bytes, bytes, bytes]:
+PackedRow: TypeAlias = tuple[bytes, bytes, bytes]
+"""A row in a list of them: its parent, its name, and its entry as it is encoded."""
+
+
+def pack_row(row: RowOffer) -> PackedRow:
     """Write a row down for a list of them."""
     return row.parent, row.name, encode(row.entry)
 

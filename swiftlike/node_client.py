@@ -24,6 +24,7 @@ from swiftlike.node_calls import (
     HeldRegister,
     HeldVersion,
     Method,
+    PackedRow,
     Page,
     PartitionDigests,
     Promise,
@@ -199,10 +200,17 @@ class NodeClient:
 
     async def upsert_rows(self, table: bytes, rows: Sequence[RowOffer]) -> list[RowTaken | RowRefused]:
         """Offer rows to their listings, all in one transaction."""
-        reply = await self._call(Method.UPSERT_ROWS, self._placed(table), pack_list(map(pack_row, rows)))
+        asked = self.ask_upsert_rows(table, list(map(pack_row, rows)))
+        return asked.read(await asked.reply)
+
+    def ask_upsert_rows(self, table: bytes, rows: Sequence[PackedRow]) -> Asked[list[RowTaken | RowRefused]]:
+        """Make that call with rows that are packed already: they go to several owners, and are packed once."""
+        return Asked(self._ask(Method.UPSERT_ROWS, self._placed(table), pack_list(rows)), self._read_upserted)
+
+    def _read_upserted(self, reply: Reply) -> list[RowTaken | RowRefused]:
         return [
             RowTaken(flag, Ballot(stamp)) if taken else RowRefused(flag, Timestamp(stamp))
-            for taken, flag, stamp in unpack_list(reply.body)
+            for taken, flag, stamp in unpack_list(self._ok(Method.UPSERT_ROWS, reply).body)
         ]
 
     async def pay(self, table: bytes, debts: Sequence[tuple[bytes, Version]]) -> int:

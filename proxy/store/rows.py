@@ -5,8 +5,10 @@ each device one transaction for their rows. Never decides which row an entry has
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from enum import Enum
+from functools import partial
 from typing import Final, NamedTuple
 
 from proxy.cluster.nodes import Nodes
@@ -16,13 +18,13 @@ from proxy.cluster.rounds import Patience, Stragglers
 from ring.device import DeviceId
 from swiftlike.limits import ROWS_BATCH_BYTES_MAX, ROWS_BATCH_MAX
 from swiftlike.listed import Listed
-from swiftlike.node_calls import Code, RowOffer, RowRefused, RowTaken
-from swiftlike.node_client import NodeClient, NodeFailed
-from swiftlike.rpc.transport import Outcome
+from swiftlike.node_calls import Code, PackedRow, RowOffer, RowRefused, RowTaken, pack_row
+from swiftlike.node_client import Asked, NodeClient, NodeFailed
+from swiftlike.rpc.transport import Outcome, Reply
 from swiftlike.timestamps import ZERO_BALLOT, Ballot
 
-_ROW_BYTES: Final = 256
-"""What a row takes beside its names and metadata, at most."""
+_ROW_BYTES: Final = 16
+"""What a row takes beside its names and its entry, at most."""
 
 
 class Upserted(Enum):
@@ -42,6 +44,7 @@ class Rows:
         self._nodes: Final = nodes
         self._stragglers: Final = stragglers
         self._patience: Final = patience
+        self._loop: Final = asyncio.get_running_loop()
         self._waiting: dict[_Bound, list[_Row]] = {}
 
     async def upsert(self, listed: Listed, *, deadline: float) -> Upserted:
@@ -60,15 +63,14 @@ class Rows:
     async def _offer(self, listed: Listed, deadline: float) -> Upserted:
         placement = self._nodes.place(Key(listed.table, listed.row.parent))
         row = _Row(placement, listed.row)
-        loop = asyncio.get_running_loop()
         for owner in placement.owners.everyone:
             bound = _Bound(owner, listed.table, placement.epoch)
             waiting = self._waiting.get(bound)
             if waiting is None:
                 waiting = self._waiting[bound] = []
-                loop.call_soon(self._send, bound)
+                self._loop.call_soon(self._send, bound)
             waiting.append(row)
-        late = loop.call_at(deadline, row.end)
+        late = self._loop.call_at(deadline, row.end)
         try:
             await row.ended
         finally:
@@ -77,34 +79,60 @@ class Rows:
 
     def _send(self, bound: "_Bound") -> None:
         for rows in _batches(self._waiting.pop(bound)):
-            self._stragglers.leave(self._stragglers.spawn(self._upsert_on(bound, rows)))
+            self._upsert_on(bound, rows)
 
-    async def _upsert_on(self, bound: "_Bound", rows: Sequence["_Row"]) -> None:
-        """Offer rows to one device, and tell each what became of it there. Never raises for the device's faults."""
-        placement = rows[0].placement
+    def _upsert_on(self, bound: "_Bound", rows: Sequence["_Row"]) -> None:
+        """Offer rows to one device; each will hear what became of it there."""
+        client = self._client(bound, rows[0].placement)
+        asked = client.ask_upsert_rows(bound.table, [row.packed for row in rows])
+        asked.reply.add_done_callback(partial(self._hear, bound, rows, asked))
+        self._stragglers.leave(asked.reply)
+
+    def _client(self, bound: "_Bound", placement: Placement) -> NodeClient:
         deadline = self._nodes.now() + self._patience.round_s
-        client = self._nodes.client(placement, placement.devices[bound.device], deadline)
+        return self._nodes.client(placement, placement.devices[bound.device], deadline)
+
+    def _hear(
+        self,
+        bound: "_Bound",
+        rows: Sequence["_Row"],
+        asked: Asked[list[RowTaken | RowRefused]],
+        reply: "asyncio.Future[Reply]",
+    ) -> None:
+        """Tell each row what became of it at one device, also when the call was dropped: somebody waits for it."""
         answers: Sequence[RowTaken | RowRefused | None] = [None] * len(rows)
         try:
-            answers = await self._ask(client, bound.table, rows)
+            if not reply.cancelled():
+                answers = asked.read(reply.result())
         except NodeFailed as failure:
-            self._nodes.heed(placement, failure)
-        finally:  # also when the call was dropped: whoever waits must hear of it
+            self._nodes.heed(rows[0].placement, failure)
+            if len(rows) > 1 and _is_of_some(failure):
+                self._stragglers.leave(self._stragglers.spawn(self._upsert_each(bound, rows)))
+                rows = answers = ()
+        finally:
             for row, answer in zip(rows, answers, strict=True):
                 row.hear(bound.device, answer)
 
-    async def _ask(
-        self, client: NodeClient, table: bytes, rows: Sequence["_Row"]
-    ) -> Sequence[RowTaken | RowRefused | None]:
+    async def _upsert_each(self, bound: "_Bound", rows: Sequence["_Row"]) -> None:
+        """Offer rows to one device one by one.
+
+        A batch is one transaction, so one listing that takes no rows just now holds up those of all others in it.
+        """
+        left = deque(rows)
         try:
-            return await client.upsert_rows(table, [row.offer for row in rows])
-        except NodeFailed as failure:
-            if failure.reply.outcome is not Outcome.ERROR or failure.reply.code != Code.STORAGE_ERROR:
-                raise
-            if len(rows) == 1:
-                return [None]
-        # A batch is one transaction, so one listing that takes no rows just now holds up those of all others in it.
-        return [(await self._ask(client, table, [row]))[0] for row in rows]
+            while left:
+                row = left[0]
+                asked = self._client(bound, row.placement).ask_upsert_rows(bound.table, [row.packed])
+                await asked.reply
+                self._hear(bound, [left.popleft()], asked, asked.reply)
+        finally:
+            for row in left:
+                row.hear(bound.device, None)
+
+
+def _is_of_some(failure: NodeFailed) -> bool:
+    """Say whether a batch failed as one of its rows alone may have."""
+    return failure.reply.outcome is Outcome.ERROR and failure.reply.code == Code.STORAGE_ERROR
 
 
 class _Bound(NamedTuple):
@@ -118,11 +146,11 @@ class _Bound(NamedTuple):
 class _Row:
     """One row on its way to the owners of its listing."""
 
-    __slots__ = ("_answers", "_is_closing", "_is_refused", "ended", "offer", "placement", "upserted")
+    __slots__ = ("_answers", "_is_closing", "_is_refused", "ended", "packed", "placement", "upserted")
 
     def __init__(self, placement: Placement, offer: RowOffer) -> None:
         self.placement = placement
-        self.offer = offer
+        self.packed: PackedRow = pack_row(offer)
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.upserted = Upserted.UNAVAILABLE
         self._answers: dict[DeviceId, RowTaken | RowRefused | None] = {}
@@ -170,8 +198,7 @@ def _batches(rows: list[_Row]) -> list[list[_Row]]:
     batches: list[list[_Row]] = [[]]
     left_bytes = ROWS_BATCH_BYTES_MAX
     for row in rows:
-        offer = row.offer
-        row_bytes = len(offer.parent) + len(offer.name) + len(offer.entry.metadata) + _ROW_BYTES
+        row_bytes = sum(map(len, row.packed)) + _ROW_BYTES
         if batches[-1] and (len(batches[-1]) == ROWS_BATCH_MAX or row_bytes > left_bytes):
             batches.append([])
             left_bytes = ROWS_BATCH_BYTES_MAX

@@ -19,7 +19,8 @@ from swiftlike.entries import Version
 from swiftlike.expiry import Expiry
 from swiftlike.limits import EXPIRED_PER_S
 from swiftlike.node_calls import Query, RowRefused, RowTaken
-from swiftlike.node_client import NodeClient
+from swiftlike.node_client import Asked, NodeClient
+from swiftlike.rpc.called import answered_at_once
 from swiftlike.rpc.transport import Outcome, Reply
 from tests.simulation.store_cluster import (
     CONTAINER,
@@ -290,8 +291,9 @@ def test_an_expirer_that_dies_in_the_middle_is_gone_on_with_and_nothing_comes_ba
 def test_a_row_that_cannot_be_brought_is_owed_and_the_object_is_gone_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def lost(self: NodeClient, table: bytes, rows: Any) -> list[RowTaken | RowRefused]:
-        return self._ok("upsert_rows", Reply(Outcome.UNKNOWN)) and []  # type: ignore[arg-type]
+    def lost(self: NodeClient, table: bytes, rows: Any) -> Asked[list[RowTaken | RowRefused]]:
+        unknown = answered_at_once(asyncio.get_running_loop(), Reply(Outcome.UNKNOWN))
+        return Asked(unknown, self._read_upserted)
 
     async def scenario(world: StoreCluster, store: Store) -> None:
         each = expirers(world, await world.proxy("device"))
@@ -299,7 +301,7 @@ def test_a_row_that_cannot_be_brought_is_owed_and_the_object_is_gone_all_the_sam
         await put_due(store, b"a", 5)
         await asyncio.sleep(6)
         with monkeypatch.context() as patch:
-            patch.setattr(NodeClient, "upsert_rows", lost)
+            patch.setattr(NodeClient, "ask_upsert_rows", lost)
             await walk_all(each)
         assert total(each, Expiry.DELETED) == 1
         assert world.debts() == 3

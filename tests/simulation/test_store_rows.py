@@ -17,8 +17,9 @@ from storage_node.keys import Key as StoredKey
 from swiftlike.entries import Entry, Version
 from swiftlike.limits import ROWS_BATCH_MAX
 from swiftlike.listed import Listed
-from swiftlike.node_calls import CONTAINERS, Code, Method, RowOffer
-from swiftlike.node_client import NodeClient, NodeFailed
+from swiftlike.node_calls import CONTAINERS, Code, Method, PackedRow, RowOffer
+from swiftlike.node_client import Asked, NodeClient
+from swiftlike.rpc.called import answered_at_once
 from swiftlike.rpc.transport import failed
 from swiftlike.timestamps import NO_WRITE, ZERO_BALLOT, Ballot, Timestamp
 from tests.simulation.store_cluster import CONTAINER, StoreCluster, create, names, now_us, play, soon
@@ -65,13 +66,13 @@ def test_rows_that_are_handed_in_together_travel_together(count: int, calls: int
 def test_a_listing_that_takes_no_rows_just_now_does_not_hold_up_those_of_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    plain = NodeClient.upsert_rows
+    plain = NodeClient.ask_upsert_rows
 
-    async def upsert(self: NodeClient, table: bytes, rows: Sequence[RowOffer]) -> Any:
-        if any(row.parent == OTHER.path for row in rows):
+    def ask(self: NodeClient, table: bytes, rows: Sequence[PackedRow]) -> Any:
+        if any(parent == OTHER.path for parent, _, _ in rows):
             reply = failed(Code.STORAGE_ERROR, "the old rows are being removed")
-            raise NodeFailed(self.peer, Method.UPSERT_ROWS, reply)
-        return await plain(self, table, rows)
+            return Asked(answered_at_once(asyncio.get_running_loop(), reply), self._read_upserted)
+        return plain(self, table, rows)
 
     async def scenario(world: StoreCluster, store: Store, rows: Rows) -> None:
         listed = [
@@ -79,7 +80,7 @@ def test_a_listing_that_takes_no_rows_just_now_does_not_hold_up_those_of_others(
             for container, name in ((CONTAINER, b"a"), (OTHER, b"b"), (CONTAINER, b"c"))
         ]
         with monkeypatch.context() as patch:
-            patch.setattr(NodeClient, "upsert_rows", upsert)
+            patch.setattr(NodeClient, "ask_upsert_rows", ask)
             ended = await asyncio.gather(*(rows.upsert(one, deadline=soon()) for one in listed))
         assert ended == [Upserted.TAKEN, Upserted.UNAVAILABLE, Upserted.TAKEN]
         assert await names(store) == [b"a", b"c"]
@@ -110,6 +111,21 @@ def test_a_row_that_only_one_owner_can_take_is_not_taken() -> None:
         assert ended is Upserted.UNAVAILABLE
 
     with_rows(scenario)
+
+
+def test_a_row_whose_calls_are_dropped_ends_at_once() -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        listed = await row_for(store, CONTAINER, b"a")
+        registers = world.registers["proxy"]
+        async with Stragglers(0) as stragglers:
+            rows = Rows(registers.nodes, stragglers, registers.patience)
+            began = asyncio.get_running_loop().time()
+            assert await rows._offer(listed, began + 10) is Upserted.UNAVAILABLE
+            assert asyncio.get_running_loop().time() == began
+            assert stragglers.dropped == 3
+
+    play(scenario)
 
 
 def test_debts_above_the_bound_are_left_to_the_updaters_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,9 @@ from proxy.store.store import Store
 from storage_node.updater import GRACE_S, GRACE_SPREAD_S, Updater
 from swiftlike.entries import Entry
 from swiftlike.listed import Payment
-from swiftlike.node_calls import RowRefused, RowTaken
-from swiftlike.node_client import NodeClient
+from swiftlike.node_calls import PackedRow, RowRefused, RowTaken
+from swiftlike.node_client import Asked, NodeClient
+from swiftlike.rpc.called import answered_at_once
 from swiftlike.rpc.transport import Outcome, Reply
 from swiftlike.timestamps import ZERO_BALLOT
 from tests.simulation.store_cluster import (
@@ -83,7 +84,7 @@ def test_a_container_that_its_creator_did_not_list_is_listed_by_a_device(
     async def scenario(world: StoreCluster, store: Store) -> None:
         payer = await world.proxy("payer")
         with monkeypatch.context() as patch:
-            patch.setattr(NodeClient, "upsert_rows", _lost)
+            patch.setattr(NodeClient, "ask_upsert_rows", _lost)
             creating = asyncio.ensure_future(create(store))
             await asyncio.sleep(1)
             creating.cancel()
@@ -97,8 +98,9 @@ def test_a_container_that_its_creator_did_not_list_is_listed_by_a_device(
     play(scenario)
 
 
-async def _lost(self: NodeClient, table: bytes, rows: Sequence[Any]) -> list[RowTaken | RowRefused]:
-    return self._ok("upsert_rows", Reply(Outcome.UNKNOWN)) and []  # type: ignore[arg-type]
+def _lost(self: NodeClient, table: bytes, rows: Sequence[PackedRow]) -> Asked[list[RowTaken | RowRefused]]:
+    unknown = answered_at_once(asyncio.get_running_loop(), Reply(Outcome.UNKNOWN))
+    return Asked(unknown, self._read_upserted)
 
 
 def test_an_object_whose_container_is_gone_is_deleted_and_owes_nothing_more() -> None:
