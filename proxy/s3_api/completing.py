@@ -197,12 +197,12 @@ async def _complete(
     fingerprint = fingerprint_of(named)
     try:
         found = await uploads.read_open(bucket, key, upload, deadline=deadline)
-    except NoSuchUpload:
+        return await _write(ask, found, named, fingerprint, deadline)
+    except NoSuchUpload:  # at first, or by now
         before = await uploads.completed(bucket, key, upload, fingerprint, deadline=deadline)
         if before is None:
             raise
         return before
-    return await _write(ask, found, named, fingerprint, deadline)
 
 
 async def _write(

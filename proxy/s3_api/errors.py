@@ -33,6 +33,7 @@ from proxy.store.errors import (
     Refused,
     StoreError,
     Unavailable,
+    UploadClaimed,
 )
 
 _NOT_CONFIGURED: Final = "The bucket has no such configuration."
@@ -127,6 +128,10 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
         404,
         "Object Lock configuration does not exist for this bucket.",
     ),
+    "OperationAborted": (
+        409,
+        "A conflicting operation is in progress against this resource. Please try again.",
+    ),
     "OwnershipControlsNotFoundError": (404, "The bucket ownership controls were not found."),
     "PreconditionFailed": (412, "At least one of the pre-conditions you specified did not hold."),
     "ReplicationConfigurationNotFoundError": (404, "The replication configuration was not found."),
@@ -158,6 +163,11 @@ _UNKNOWN: Final = (
     "It is not known whether this was done: too few devices answered in time. Look, or try again."
 )
 
+_CLAIMED: Final = (
+    "The upload is being completed, or was until whoever did it broke off. Completing it with the same parts goes on with "
+    "that; to give it up, or complete it with others, try again later."
+)
+
 _CODE_OF: Final[dict[type[Exception], str]] = {
     NoSuchAccount: "NoSuchBucket",
     AccountDeleted: "AccountProblem",
@@ -167,6 +177,7 @@ _CODE_OF: Final[dict[type[Exception], str]] = {
     ConditionFailed: "PreconditionFailed",
     ContainerNotEmpty: "BucketNotEmpty",
     BucketTaken: "BucketAlreadyExists",
+    UploadClaimed: "OperationAborted",
     Refused: "InvalidRequest",
     OutOfSpace: "InsufficientStorage",
     Unavailable: "ServiceUnavailable",
@@ -215,6 +226,8 @@ def told(error: Told) -> S3Error:
         return error
     if isinstance(error, SignatureRefused):
         return S3Error(error.code, str(error), error.facts)
+    if isinstance(error, UploadClaimed):
+        return S3Error(_CODE_OF[UploadClaimed], _CLAIMED)
     kind = next(kind for kind in type(error).__mro__ if kind in _CODE_OF)
     return S3Error(_CODE_OF[kind], _UNKNOWN if isinstance(error, OutcomeUnknown) else "")
 

@@ -9,6 +9,7 @@
     │   ├── ContainerNotEmpty
     │   ├── PolicyDiffers, NoSuchPolicy
     │   ├── CopyTooLarge            an object of parts that no one body can hold
+    │   ├── UploadClaimed           somebody is completing it, or died at that not long ago
     │   └── BucketTaken             another account's container has the name among all buckets
     ├── Unavailable                 provably without effect: ask again
     │   ├── OutOfSpace              too many of the owners are full
@@ -78,6 +79,10 @@ class NoSuchPolicy(Refused):
 
 class CopyTooLarge(Refused):
     """The object has more bytes, in parts, than one body may have: it can be copied in parts only."""
+
+
+class UploadClaimed(Refused):
+    """The multipart upload is being completed, with other parts than this asks for, or died at that not long ago: ask again."""
 
 
 class BucketTaken(Refused):

@@ -27,10 +27,11 @@ from random import Random
 from typing import Final, NamedTuple
 
 from proxy.cluster.register import Registers
-from proxy.store import manifests
+from proxy.store import manifests, upload_states
 from proxy.store.containers import HAS_MANIFESTS
 from proxy.store.containers import Containers as PlainContainers
 from proxy.store.contract import Containers
+from proxy.store.ending import Ending
 from proxy.store.errors import (
     ConditionFailed,
     ContainerNotEmpty,
@@ -42,7 +43,7 @@ from proxy.store.errors import (
 from proxy.store.manifest_bodies import ManifestBody
 from proxy.store.manifests import ManifestRefused
 from proxy.store.marks import MICROS, Graces, Mark, Marks, read_mark
-from proxy.store.multipart import COMPLETED, OF_KEY, OPEN, STATE
+from proxy.store.multipart import OF_KEY
 from proxy.store.names import ContainerName, ObjectName
 from proxy.store.object_listing import tombstone_of
 from proxy.store.objects import Objects
@@ -56,7 +57,8 @@ from proxy.store.upload_names import (
     upload_in,
     upload_of_part,
 )
-from proxy.store.values import Condition, Description, ListedObject, ObjectInfo, attributes_of
+from proxy.store.upload_states import COMPLETING, STATE
+from proxy.store.values import Condition, ListedObject, ObjectInfo, attributes_of
 from swiftlike.entries import Entry, EntryDamaged
 from swiftlike.limits import MARKS_PER_PASS_MAX, PARTS_FREED_AT_ONCE
 from swiftlike.node_calls import Query
@@ -75,12 +77,19 @@ class Freeing:
     """Frees what marks are due for."""
 
     def __init__(
-        self, registers: Registers, containers: Containers, objects: Objects, graces: Graces, random: Random
+        self,
+        registers: Registers,
+        containers: Containers,
+        objects: Objects,
+        ending: Ending,
+        graces: Graces,
+        random: Random,
     ) -> None:
         """Take what it stands on, and what spreads the proxies over the shards."""
         self._registers: Final = registers
         self._containers: Final = containers
         self._objects: Final = objects
+        self._ending: Final = ending
         self._graces: Final = graces
         self._random: Final = random
         self._turns = asyncio.Semaphore(PARTS_FREED_AT_ONCE)
@@ -164,7 +173,10 @@ class Freeing:
         """
         upload = mark.name
         record = await self._record(upload)
-        is_over = record is None or record.attributes[STATE] != OPEN
+        if record is not None and record.attributes[STATE] == COMPLETING:
+            await self._ending.decide(upload, record, deadline=self._soon())
+            record = await self._record(upload)
+        is_over = record is None or upload_states.is_over(record.attributes)
         if record is not None and is_over and not self._is_settled(record.modified_us):
             return False
         rows = await self._parts(upload)
@@ -180,11 +192,7 @@ class Freeing:
         await self._delete_all(row.name for row in doomed if row.name not in kept)
         if record is not None and is_over:
             await self._delete(record.name, _is_still(record))
-        elif record is not None and is_named:
-            # Whoever completed it died before the record said so, or is about to write that.
-            if chosen is not None and self._is_settled(chosen.modified):
-                await self._close(record)
-            return False
+        # One that was claimed just now by somebody is marked by him, too.
         return not is_early
 
     async def _stands(self, mark: Mark) -> bool:
@@ -238,17 +246,6 @@ class Freeing:
         except NotThere:
             return None
         return info
-
-    async def _close(self, record: ObjectInfo) -> None:
-        def describe(current: ObjectInfo) -> Description:
-            return Description({**current.attributes, STATE: COMPLETED, "type": COMPLETED})
-
-        try:
-            await self._objects.describe(
-                record.name, describe, deadline=self._soon(), condition=_is_still(record)
-            )
-        except (ConditionFailed, NotThere):
-            return  # it ended in another way meanwhile
 
     # --- buckets that are gone ----------------------------------------------------------------------------------
 

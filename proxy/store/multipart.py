@@ -1,16 +1,16 @@
 """Multipart uploads: parts that are sent one by one, and become one object by one write of one register.
 
-Owns an upload's states, and what may happen in which. An upload is a record beside its bucket; its parts are objects; the
-object that it becomes names them (`manifests`). Never a rule of S3: sizes, order and sums are its dialect's.
+Owns what a part is, what becomes the object, and the order of the writes by which it does. An upload is a record beside its
+bucket; its parts are objects; the object that it becomes names them (`manifests`). Its states are `upload_states`', and who
+of many ends it `ending`'s. Never a rule of S3: sizes, order and sums are its dialect's.
 
-    open ──complete──> completed      the object is written first, then the record says so
-    open ──abort─────> aborted
-
-Each part is looked at once more after its last byte, so an upload that is over takes none. Every end of an upload is marked
-before it is written (`marks`); `freeing` then removes whatever no object names, and the record. A proxy that dies in between
-leaves the upload open, and completing it again is the same write again.
+To complete an upload is three writes: the upload is claimed, the object is written, and then the record says so, and only then
+is anybody told. Each part is looked at once more after its last byte, so an upload that is over takes none. Every end of an
+upload is marked before it is written (`marks`); `freeing` then removes whatever no object names, and the record. A proxy that
+dies in between leaves its claim, and completing the upload again with the same parts is the same write again.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, Final, NamedTuple
@@ -18,8 +18,16 @@ from typing import Any, Final, NamedTuple
 from proxy.store import manifests
 from proxy.store.containers import HAS_MANIFESTS
 from proxy.store.contract import Containers, ManifestObjects
-from proxy.store.errors import ConditionFailed, NoSuchContainer, NoSuchUpload, NotThere
-from proxy.store.manifests import Manifest, Origin, Part
+from proxy.store.ending import Ending, is_completed_with
+from proxy.store.errors import (
+    NoSuchContainer,
+    NoSuchUpload,
+    NotThere,
+    OutcomeUnknown,
+    Refused,
+    Unavailable,
+)
+from proxy.store.manifests import Manifest, ManifestRefused, Origin, Part
 from proxy.store.marks import MICROS, Graces, Record, put_hidden
 from proxy.store.names import ContainerName, ObjectName
 from proxy.store.upload_names import (
@@ -32,6 +40,17 @@ from proxy.store.upload_names import (
     split_record,
     upload_id,
     upload_in,
+)
+from proxy.store.upload_states import (
+    ABORTED,
+    COMPLETED,
+    COMPLETING,
+    STATE,
+    begun,
+    is_over,
+    new_claim,
+    note_of,
+    result_of,
 )
 from proxy.store.values import (
     Attributes,
@@ -48,15 +67,12 @@ from swiftlike.limits import LISTING_ROWS_MAX
 from swiftlike.node_calls import Query
 from swiftlike.rpc.transport import Body
 
-STATE: Final = "sys:upload-state"
-OPEN, COMPLETED, ABORTED = "open", "completed", "aborted"
-_BEGUN, _RESULT = "begun:", "result:"
-"""Before the names of attributes: of what an upload was begun with, and of what it was completed as."""
+_BEGUN: Final = "begun:"
+"""Before the names of attributes: of what an upload was begun with."""
 CHECKSUM: Final = "checksum"
 """The attribute by which a dialect tells a part's checksum, in base64."""
 OF_KEY: Final = "sys:part-of-key"
 """Of a part: the key that its upload is for."""
-_FINGERPRINT: Final = "sys:upload-fingerprint"
 _PAGE: Final = 1_000
 
 
@@ -68,7 +84,7 @@ class UploadInfo(NamedTuple):
 
     @property
     def state(self) -> str:
-        """OPEN, COMPLETED or ABORTED."""
+        """OPEN, COMPLETING, COMPLETED or ABORTED."""
         return self.record.attributes[STATE]
 
     @property
@@ -126,6 +142,7 @@ class Multipart:
         self._now_us: Final = now_us
         self._now: Final = now
         self._random: Final = random
+        self.ending: Final = Ending(objects, graces, now_us, now)
 
     # --- an upload's life ---------------------------------------------------------------------------------------
 
@@ -138,8 +155,7 @@ class Multipart:
                 bucket.name, lambda old: {**old, HAS_MANIFESTS: "yes"}, deadline=deadline
             )
         name = upload_in(bucket, key, upload_id(self._now_us(), self._random(16)))
-        begun = {_BEGUN + attribute: value for attribute, value in attributes.items()}
-        record = Record({**begun, STATE: OPEN, "type": f"{OPEN} {note}"})
+        record = Record(begun({_BEGUN + attribute: value for attribute, value in attributes.items()}, note))
         await put_hidden(
             self._objects, self._containers, name.record, record, bucket.policy, deadline=deadline
         )
@@ -171,9 +187,9 @@ class Multipart:
     async def read_open(
         self, bucket: ContainerInfo, key: bytes, upload: str, *, deadline: float
     ) -> UploadInfo:
-        """Return an upload that is open. Raises NoSuchUpload."""
+        """Return an upload that is not over: open, or being completed. Raises NoSuchUpload."""
         found = await self.read(bucket, key, upload, deadline=deadline)
-        if found.state != OPEN:
+        if is_over(found.record.attributes):
             raise NoSuchUpload
         return found
 
@@ -244,27 +260,50 @@ class Multipart:
     ) -> ObjectInfo:
         """Make an upload that was open a moment ago the object that it is to be: these of its parts, in this order.
 
-        `fingerprint`: what was asked for; `completed` knows it again, and so does this, whatever the condition, where it
-        was done before and nobody was told. Raises ManifestRefused, NoSuchContainer, ConditionFailed, Unavailable,
-        OutcomeUnknown.
+        `fingerprint`: what was asked for. One that is being completed with the same, by whoever is still at it or died at
+        it, is completed again, whatever the condition where that was done; `completed` knows what is over.
+
+        Raises NoSuchUpload, UploadClaimed, ManifestRefused, NoSuchContainer, ConditionFailed, Unavailable, OutcomeUnknown.
         """
+        # What is written later than this might be of an upload that was given up, and name parts that are freed.
+        claim = new_claim(self._now_us(), self._random(4))
+        deadline = min(deadline, self._now() + self._graces.write_s / 2)
 
         def holds(current: ObjectInfo | None) -> bool:
+            if self._now() > deadline:
+                raise OutcomeUnknown("this process stood still for longer than a completion may take")
             return condition is None or _is_it(current, upload.name.id, fingerprint) or condition(current)
 
-        # What is written later than this might name parts that are freed: see `freeing`.
-        deadline = min(deadline, self._now() + self._graces.write_s / 2)
-        await self._mark(upload.name, deadline)
-        info = await self._objects.put_manifest(
-            upload.name.target,
-            Manifest(parts),
-            Origin(upload.name.id, fingerprint, upload.name.incarnation),
-            Description(attributes),
-            deadline=deadline,
-            condition=None if condition is None else holds,
-        )
-        await self._end(upload, COMPLETED, _result(info), deadline)
+        await self._claim(upload.name, claim, fingerprint, deadline)
+        try:
+            info = await self._objects.put_manifest(
+                upload.name.target,
+                Manifest(parts),
+                Origin(upload.name.id, fingerprint, upload.name.incarnation),
+                Description(attributes),
+                deadline=deadline,
+                condition=holds,
+            )
+        except (NotThere, Refused, Unavailable, ManifestRefused):
+            await self.ending.release(upload.name, claim, deadline=deadline)
+            raise
+        await self.ending.finish(upload.name, info.attributes, deadline=deadline)
         return info
+
+    async def _claim(self, upload: UploadName, claim: str, fingerprint: str, deadline: float) -> None:
+        """Claim an upload, and have it looked at when the claim is old; both are so when the object is written."""
+        claimed, marked = await asyncio.gather(
+            self.ending.claim(upload, claim, fingerprint, deadline=deadline),
+            self._mark(upload, deadline),
+            return_exceptions=True,
+        )
+        if claimed is None and marked is None:
+            return
+        if claimed is None or isinstance(claimed, OutcomeUnknown):
+            await self.ending.release(upload, claim, deadline=deadline)
+        for one in (claimed, marked):
+            if one is not None:
+                raise one
 
     async def completed(
         self, bucket: ContainerInfo, key: bytes, upload: str, fingerprint: str, *, deadline: float
@@ -274,14 +313,13 @@ class Multipart:
             found = await self.read(bucket, key, upload, deadline=deadline)
         except NoSuchUpload:
             return await self._completed_object(bucket, key, upload, fingerprint, deadline)
-        if found.record.attributes.get(_FINGERPRINT) != fingerprint:
-            return await self._completed_object(bucket, key, upload, fingerprint, deadline)
-        return _under(_RESULT, found.record.attributes)
+        said = found.record.attributes
+        return result_of(said) if is_completed_with(said, fingerprint) else None
 
     async def _completed_object(
         self, bucket: ContainerInfo, key: bytes, upload: str, fingerprint: str, deadline: float
     ) -> Attributes | None:
-        """The same, of one whose record does not say: the object remembers for as long as it stands."""
+        """The same, of one whose record is gone: the object remembers for as long as it stands."""
         try:
             info, _ = await self._objects.read(
                 ObjectName(*bucket.name, key), deadline=deadline, inline_bytes=0
@@ -291,36 +329,26 @@ class Multipart:
         return info.attributes if _is_it(info, upload, fingerprint) else None
 
     async def abort(self, bucket: ContainerInfo, key: bytes, upload: str, *, deadline: float) -> None:
-        """End an upload; its parts go before long. Raises NoSuchUpload, also for one that was completed."""
+        """End an upload; its parts go before long.
+
+        Raises NoSuchUpload, also for one that was completed, UploadClaimed, Unavailable, OutcomeUnknown.
+        """
         found = await self.read(bucket, key, upload, deadline=deadline)
         if found.state == COMPLETED:
             raise NoSuchUpload
+        if found.state == COMPLETING:
+            await self.ending.decide(found.name, found.record, deadline=deadline)
         await self._mark(found.name, deadline)
-        if found.state == OPEN and not await self._end(found, ABORTED, {}, deadline):
-            raise NoSuchUpload
+        if found.state != ABORTED:
+            await self.ending.abort(found.name, deadline=deadline)
 
     async def _check_open(self, upload: UploadInfo, deadline: float) -> None:
         try:
             record, _ = await self._objects.read(upload.name.record, deadline=deadline)
         except NotThere:
             raise NoSuchUpload from None
-        if record.attributes[STATE] != OPEN:
+        if is_over(record.attributes):
             raise NoSuchUpload
-
-    async def _end(self, upload: UploadInfo, state: str, result: Attributes, deadline: float) -> bool:
-        """Write down how an upload ended, unless it ended already; say whether it did so now."""
-
-        def describe(current: ObjectInfo) -> Description:
-            return Description({**current.attributes, **result, STATE: state, "type": state})
-
-        def is_open(current: ObjectInfo | None) -> bool:
-            return current is not None and current.attributes[STATE] == OPEN
-
-        try:
-            await self._objects.describe(upload.name.record, describe, deadline=deadline, condition=is_open)
-        except (ConditionFailed, NotThere):
-            return False
-        return True
 
     async def _mark(self, upload: UploadName, deadline: float) -> None:
         due_us = self._now_us() + int(self._graces.write_s * MICROS)
@@ -354,7 +382,7 @@ class Multipart:
                 break
             at = page.more
             for row in page.items:
-                if not isinstance(row, ListedObject) or not row.content_type.startswith(OPEN + " "):
+                if not isinstance(row, ListedObject) or (note := note_of(row.content_type)) is None:
                     continue
                 key, upload = split_record(row.name)
                 rolled = _rolled(key, prefix, delimiter)
@@ -363,7 +391,6 @@ class Multipart:
                 if len(items) == limit:
                     return UploadPage(tuple(items), True)
                 if rolled is None:
-                    note = row.content_type.removeprefix(OPEN + " ")
                     items.append(ListedUpload(key, upload, began_us(upload), note))
                     continue
                 items.append(ListedPrefix(rolled))
@@ -422,13 +449,3 @@ def _rolled(key: bytes, prefix: bytes, delimiter: bytes) -> bytes | None:
 def _stored_part(hidden: ContainerName, row: ListedObject) -> StoredPart:
     name = ObjectName(*hidden, row.name)
     return StoredPart(split_part(row.name), Part(name, row.size, row.etag, row.content_type), row.modified_us)
-
-
-def _result(info: ObjectInfo) -> dict[str, str]:
-    """Return what the answer to a completed upload tells, to be told again."""
-    told = {
-        _RESULT + name: value
-        for name, value in info.attributes.items()
-        if name == "etag" or name.startswith("sys:checksum")
-    }
-    return {**told, _FINGERPRINT: info.attributes[manifests.FINGERPRINT]}

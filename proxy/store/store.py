@@ -70,9 +70,11 @@ class Store:
         )
         listing = ObjectListing(registers, containers, self._rows)
         self.objects: Final = Objects(registers, containers, listing, self.debts, self.usage, graces)
-        self.freeing: Final = Freeing(registers, containers, self.objects, graces, random)
         self.multipart: Final = Multipart(
             self.objects, containers, graces, registers.clock.now_us, nodes.now, random.randbytes
+        )
+        self.freeing: Final = Freeing(
+            registers, containers, self.objects, self.multipart.ending, graces, random
         )
         marked = MarkedContainers(containers, self.objects, graces, registers)
         self.buckets: Final = Buckets(marked, self.objects, registers.clock.now_us, nodes.now)

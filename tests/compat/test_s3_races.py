@@ -1,4 +1,6 @@
-"""Conditional writes and deletions of one key, many at once through both workers of a cluster of real processes: one has its way."""
+"""Conditional writes and deletions of one key, and ends of one upload, many at once through both workers of a cluster of real
+processes: one has its way.
+"""
 
 import threading
 from collections import Counter
@@ -83,3 +85,42 @@ def test_of_many_conditional_writes_and_deletions_at_once_one_has_its_way(serve:
         assert codes_of(serve, delete) == one_of_all
         with pytest.raises(client.exceptions.NoSuchKey):
             client.get_object(**named)
+
+
+@pytest.mark.parametrize("attempt", range(8))
+def test_of_many_who_end_one_upload_at_once_one_has_its_way(serve: Serve, attempt: int) -> None:
+    """A third gives it up, a third completes it with one of its parts, a third with the other."""
+    named = {"Bucket": BOX, "Key": f"upload-{attempt}"}
+    with closing(connect(serve)) as client:
+        client.create_bucket(Bucket=BOX)
+        upload = {**named, "UploadId": client.create_multipart_upload(**named)["UploadId"]}
+        parts = [
+            {
+                "PartNumber": number,
+                "ETag": client.upload_part(**upload, PartNumber=number, Body=b"%d" % number)["ETag"],
+            }
+            for number in (1, 7)
+        ]
+        told: list[str] = []
+
+        def end(other: Any, number: int) -> None:
+            if number % 3 == 0:
+                other.abort_multipart_upload(**upload)
+                told.append("")
+                return
+            chosen = parts[:1] if number % 3 == 1 else parts[1:]
+            done = other.complete_multipart_upload(**upload, MultipartUpload={"Parts": chosen})
+            told.append(done["ETag"])
+
+        codes = codes_of(serve, end)
+        assert set(codes) <= {"done", "NoSuchUpload", "OperationAborted"}, codes
+        assert codes["done"] == len(told) >= 1
+        (winner,) = set(told)
+        if winner:
+            assert client.head_object(**named)["ETag"] == winner
+        else:
+            with pytest.raises(client.exceptions.NoSuchKey):
+                client.get_object(**named)
+        assert "Uploads" not in client.list_multipart_uploads(Bucket=BOX, Prefix=named["Key"])
+        with pytest.raises(client.exceptions.NoSuchUpload):
+            client.list_parts(**upload)

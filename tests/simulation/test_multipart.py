@@ -3,8 +3,8 @@
 import asyncio
 import hashlib
 import random
-from collections.abc import Sequence
-from contextlib import aclosing, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -23,10 +23,11 @@ from proxy.store.errors import (
 from proxy.store.manifest_bodies import manifest_of
 from proxy.store.manifests import Manifest, Origin
 from proxy.store.marks import Graces
-from proxy.store.multipart import OF_KEY, OPEN, StoredPart, UploadInfo
+from proxy.store.multipart import OF_KEY, StoredPart, UploadInfo
 from proxy.store.names import ContainerName, ObjectName
 from proxy.store.store import Store
 from proxy.store.upload_names import FREEING, SHARDS, hidden_beside, shard_name
+from proxy.store.upload_states import COMPLETED
 from proxy.store.values import Attributes, ContainerInfo, ListedObject, ObjectInfo
 from storage_node.keys import Key as StoredKey
 from storage_node.store import Offered
@@ -128,6 +129,21 @@ async def free_everything(store: Store) -> None:
     """Let all graces pass, and free again and again: what one pass leaves for later, the next one does."""
     for _ in range(4):
         await free_after(store, READ_S + 1)
+
+
+@contextmanager
+def forgetting_the_end(store: Store) -> Iterator[None]:
+    """Have whoever completes an upload here die behind the object and before the record that says so."""
+    end = store.multipart.ending.finish
+
+    async def die(*args: Any, **options: Any) -> None:
+        raise OutcomeUnknown("died")
+
+    store.multipart.ending.finish = die  # type: ignore[method-assign]  # the unlucky moment
+    try:
+        yield
+    finally:
+        store.multipart.ending.finish = end  # type: ignore[method-assign]
 
 
 def hash_of(body: bytes) -> str:
@@ -262,8 +278,12 @@ def test_a_completion_that_is_repeated_meets_no_condition_of_its_own_making() ->
         await create(store)
         upload = await begin(store)
         await send(store, upload, 1, A)
+        with forgetting_the_end(store), pytest.raises(OutcomeUnknown):
+            await complete(store, upload, condition=lambda found: found is None)
+        assert await get(store, KEY) == A
         await complete(store, upload, condition=lambda found: found is None)
-        await complete(store, upload, condition=lambda found: found is None)
+        with pytest.raises(NoSuchUpload):
+            await complete(store, upload, condition=lambda found: found is None)
         other = await begin(store)
         await send(store, other, 1, B)
         with pytest.raises(ConditionFailed):
@@ -628,7 +648,7 @@ def test_a_proxy_may_die_at_any_moment_of_a_completion(dies_at: int) -> None:
             found = b""
         assert found in (b"", A + B), "all of it or nothing"
         again = await store.multipart.read(bucket, KEY, upload.name.id, deadline=soon())
-        if again.state == OPEN:
+        if again.state != COMPLETED:
             await complete(store, again)
         assert await get(store, KEY) == A + B
         await pay_all(world, store)
@@ -648,21 +668,17 @@ def test_an_upload_whose_completer_died_is_closed_in_time() -> None:
         await create(store)
         bucket, upload = await bucket_of(store), await begin(store)
         await send(store, upload, 1, A)
-
-        async def die(*args: Any) -> bool:
-            raise OutcomeUnknown("died")
-
-        end = store.multipart._end
-        store.multipart._end = die  # type: ignore[method-assign,assignment]  # behind the object, before the record
-        with pytest.raises(OutcomeUnknown):
+        with forgetting_the_end(store), pytest.raises(OutcomeUnknown):
             await complete(store, upload)
-        store.multipart._end = end  # type: ignore[method-assign]
         assert await get(store, KEY) == A
         assert [one.id for one in await listed(store, bucket)] == [upload.name.id]
         await free_everything(store)
         assert await listed(store, bucket) == []
         assert await marks(store) == []
         assert await get(store, KEY) == A
+        told = await store.multipart.completed(bucket, KEY, upload.name.id, "all", deadline=soon())
+        assert told is not None
+        assert told["etag"] == "all-1"
 
     play(scenario)
 
@@ -780,6 +796,7 @@ def test_uploads_in_bad_weather_end_as_they_were_told_to_and_leave_nothing(seed:
             if not world.cluster.network.is_powered(device.name):
                 world.cluster.network.restart(device.name)
         await pay_all(world, store)
+        await asyncio.sleep(WRITE_S)  # what was being completed by one who died can be given up then
         for one in await listed(store, bucket):
             await store.multipart.abort(bucket, one.key, one.id, deadline=soon())
         await free_everything(store)

@@ -5,7 +5,7 @@ import base64
 import hashlib
 import zlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 import pytest
@@ -214,6 +214,38 @@ async def test_a_completion_that_is_repeated_says_the_same() -> None:
         assert (again.status, again.body) == (200, first.body), "and brings nothing back"
         assert (await s3.ask("GET", "/bucket/key")).status == 404
         assert code_of(await s3.ask("DELETE", f"/bucket/key?uploadId={upload}")) == "NoSuchUpload"
+
+
+async def test_while_an_upload_is_being_completed_it_cannot_be_ended_otherwise() -> None:
+    async with serve_s3() as s3:
+        await s3.ask("PUT", "/bucket")
+        upload = await begin(s3)
+        parts = [await send(s3, upload, number, body) for number, body in enumerate((A, B), 1)]
+        put_manifest = s3.store.objects.put_manifest
+        began, goes_on = asyncio.Event(), asyncio.Event()
+
+        async def wait(*args: Any, **options: Any) -> Any:
+            began.set()
+            await goes_on.wait()
+            return await put_manifest(*args, **options)
+
+        s3.store.objects.put_manifest = wait  # type: ignore[method-assign]  # so that others come in between
+        slow = asyncio.ensure_future(complete(s3, upload, parts))
+        await began.wait()
+        for other in (
+            await s3.ask("DELETE", f"/bucket/key?uploadId={upload}"),
+            await complete(s3, upload, parts[:1]),
+        ):
+            assert (other.status, code_of(other)) == (409, "OperationAborted")
+            assert "being completed" in text_of(other, "Message")
+        listed = await s3.ask("GET", "/bucket?uploads")
+        assert texts_of(listed, "Upload/UploadId") == [upload]
+        assert (await s3.ask("GET", f"/bucket/key?uploadId={upload}")).status == 200
+        goes_on.set()
+        assert (await slow).status == 200
+        assert code_of(await s3.ask("DELETE", f"/bucket/key?uploadId={upload}")) == "NoSuchUpload"
+        assert code_of(await complete(s3, upload, parts[:1])) == "NoSuchUpload"
+        assert text_of(await complete(s3, upload, parts), "ETag") == etag_of(A, B)
 
 
 async def test_a_completion_may_have_a_condition() -> None:

@@ -1,0 +1,583 @@
+"""Many who would end one upload at once, in virtual time: one does, whoever is first, whoever dies, and whatever the network does.
+
+What is raced for is what somebody is told: an upload that was given up is not completed, and one that was completed is so with
+the parts of everybody who was told that it is.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from itertools import permutations
+from typing import Any, NamedTuple
+
+import pytest
+
+from proxy.store import manifests
+from proxy.store.errors import (
+    ConditionFailed,
+    NoSuchObject,
+    NoSuchUpload,
+    OutcomeUnknown,
+    StoreError,
+    Unavailable,
+    UploadClaimed,
+)
+from proxy.store.manifests import Manifest, Origin
+from proxy.store.marks import Graces
+from proxy.store.multipart import Multipart, UploadInfo
+from proxy.store.store import Store
+from proxy.store.upload_states import CLAIMS_MAX, OPEN
+from proxy.store.values import ObjectInfo
+from tests.simulation.store_cluster import (
+    CONTAINER,
+    Sent,
+    StoreCluster,
+    create,
+    delete,
+    get,
+    named,
+    soon,
+)
+from tests.simulation.test_multipart import (
+    KEY,
+    READ_S,
+    WRITE_S,
+    A,
+    B,
+    accept_on_one,
+    begin,
+    bucket_of,
+    free_everything,
+    hidden_rows,
+    listed,
+    marks,
+    parts_of,
+    pay_all,
+    play,
+    send,
+)
+
+FIRST, BOTH = "first", "both"
+"""What completions ask for: the first part alone, or both. The fingerprints, too."""
+BODIES = {FIRST: A, BOTH: A + B}
+ABORTED, OVER, CLAIMED, UNKNOWN, REFUSED = "aborted", "over", "claimed", "unknown", "refused"
+Gate = Callable[[str], Awaitable[None]]
+
+
+class Gated:
+    """The objects of the store, each call to which passes a gate before, and another behind."""
+
+    def __init__(self, beneath: Any, gate: Gate) -> None:
+        self.marks = beneath.marks
+        self._beneath = beneath
+        self._gate = gate
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._beneath, name)
+
+        async def gated(*args: Any, **options: Any) -> Any:
+            await self._gate(f"before {name}")
+            try:
+                return await call(*args, **options)
+            finally:
+                await self._gate(f"behind {name}")
+
+        return gated
+
+
+def through(store: Store, gate: Gate, now: Callable[[], float] | None = None) -> Multipart:
+    """The uploads of a proxy that can be stopped between any two things that it does."""
+    clock = store.multipart._now_us
+    loop_time = now or asyncio.get_running_loop().time
+    gated: Any = Gated(store.objects, gate)
+    return Multipart(
+        gated, store.containers, Graces(WRITE_S, READ_S), clock, loop_time, random.Random(1).randbytes
+    )
+
+
+async def end(multipart: Multipart, upload: UploadInfo, how: str, **options: Any) -> str:
+    """End an upload in one of the ways, and return what is told."""
+    bucket = await multipart._containers.read(CONTAINER, deadline=soon(), max_age_s=0)
+    try:
+        if how == ABORTED:
+            await multipart.abort(bucket, upload.name.key, upload.name.id, deadline=soon())
+            return ABORTED
+        found = await multipart.read_open(bucket, upload.name.key, upload.name.id, deadline=soon())
+        parts = [one.part for one in (await multipart.parts(upload.name, deadline=soon()))[0]]
+        chosen = parts[:1] if how == FIRST else parts
+        await multipart.complete(found, chosen, how, {"etag": how}, deadline=soon(), **options)
+    except NoSuchUpload:
+        told = await multipart.completed(bucket, upload.name.key, upload.name.id, how, deadline=soon())
+        return OVER if told is None else how
+    except UploadClaimed:
+        return CLAIMED
+    except ConditionFailed:
+        return REFUSED
+    except (OutcomeUnknown, Unavailable):
+        return UNKNOWN
+    return how
+
+
+async def begin_both(store: Store, key: bytes = KEY) -> UploadInfo:
+    """Begin an upload of two parts."""
+    upload = await begin(store, key=key)
+    await send(store, upload, 1, A)
+    await send(store, upload, 2, B)
+    return upload
+
+
+async def what_stands(store: Store, key: bytes = KEY) -> bytes:
+    """The body of an object; empty: there is none."""
+    try:
+        return await get(store, key)
+    except NoSuchObject:
+        return b""
+
+
+# --- every order of the steps of two -----------------------------------------------------------------------------------
+
+
+def orders(*steps: int) -> Iterator[tuple[int, ...]]:
+    """All orders in which contenders take so many steps each."""
+    if not any(steps):
+        yield ()
+    for who, left in enumerate(steps):
+        if left:
+            rest = (*steps[:who], left - 1, *steps[who + 1 :])
+            yield from ((who, *further) for further in orders(*rest))
+
+
+class Turns:
+    """Contenders of whom only one is at work at a time, by an order that is given; who has no turn left goes on when all have."""
+
+    def __init__(self, order: Sequence[int]) -> None:
+        self._order = list(order)
+        self._waiting: dict[int, asyncio.Future[None]] = {}
+
+    def gate(self, who: int) -> Gate:
+        async def wait(step: str) -> None:
+            if step.startswith("before"):
+                self._waiting[who] = asyncio.get_running_loop().create_future()
+                await self._waiting[who]
+
+        return wait
+
+    async def play(self, contenders: Sequence[Awaitable[str]]) -> list[str]:
+        """Let them do it; return what each was told."""
+        tasks = [asyncio.ensure_future(one) for one in contenders]
+        while not all(task.done() for task in tasks):
+            await asyncio.sleep(0.5)  # by now, whoever had a turn waits for his next
+            whose = next((who for who in self._order if who in self._waiting), None)
+            if whose is None and self._waiting:
+                whose = min(self._waiting)
+            if whose is not None:
+                if whose in self._order:
+                    self._order.remove(whose)
+                self._waiting.pop(whose).set_result(None)
+        return [task.result() for task in tasks]
+
+
+@pytest.mark.parametrize(("one", "other"), [(FIRST, BOTH), (BOTH, ABORTED), (BOTH, BOTH), (ABORTED, ABORTED)])
+def test_of_two_who_end_an_upload_one_does_in_every_order_of_their_steps(one: str, other: str) -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        bucket = await bucket_of(store)
+        steps = [2 if how == ABORTED else 4 for how in (one, other)]
+        seen = set[tuple[str, ...]]()
+        for number, order in enumerate(orders(*steps)):
+            key = b"%d" % number
+            upload = await begin_both(store, key)
+            turns = Turns(order)
+            ends = [end(through(store, turns.gate(who)), upload, how) for who, how in enumerate((one, other))]
+            told = await turns.play(ends)
+            seen.add(tuple(told))
+            winners = set(told) & {FIRST, BOTH, ABORTED}
+            assert len(winners) == 1, f"{order}: {told}"
+            assert await what_stands(store, key) == BODIES.get(winners.pop(), b""), f"{order}: {told}"
+            if one == other:
+                assert set(told) == {one}, f"{order}: whoever asks for the same is told the same: {told}"
+        assert await listed(store, bucket) == []
+        if one != other:
+            assert {told.index(one) for told in seen if one in told} == {0}
+            assert {other in told for told in seen} == {True, False}, "either may win"
+            assert any(CLAIMED in told for told in seen)
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_of_three_one_does_in_any_order_of_their_steps(seed: int) -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        dice = random.Random(seed)
+        await create(store)
+        for number in range(25):
+            key = b"%d" % number
+            upload = await begin_both(store, key)
+            turns = Turns(dice.sample([0] * 4 + [1] * 4 + [2] * 2, 10))
+            hows = dice.choice(list(permutations((FIRST, BOTH, ABORTED))))
+            ends = [end(through(store, turns.gate(who)), upload, how) for who, how in enumerate(sorted(hows))]
+            told = await turns.play(ends)
+            winners = set(told) & {FIRST, BOTH, ABORTED}
+            assert len(winners) == 1, told
+            assert await what_stands(store, key) == BODIES.get(winners.pop(), b"")
+
+    play(scenario)
+
+
+# --- completers that die -----------------------------------------------------------------------------------------------
+
+
+class Died(Exception):
+    """The process is gone."""
+
+
+def dying(at: str, call: int) -> Gate:
+    """A gate at which a proxy dies, when it comes there for the so-manieth time."""
+    left = call
+
+    async def gate(step: str) -> None:
+        nonlocal left
+        if step == at:
+            left -= 1
+            if not left:
+                raise Died
+
+    return gate
+
+
+class Death(NamedTuple):
+    """Where a completer dies, and what is so then."""
+
+    at: str
+    call: int
+    is_claimed: bool
+    is_written: bool
+    is_over: bool = False
+
+
+DEATHS = {
+    "before it claims": Death("before describe", 1, False, False),
+    "behind its claim": Death("behind describe", 1, True, False),
+    "before the object": Death("before put_manifest", 1, True, False),
+    "behind the object": Death("behind put_manifest", 1, True, True),
+    "before it says so": Death("before describe", 2, True, True),
+    "behind that": Death("behind describe", 2, True, True, True),
+}
+
+
+@asynccontextmanager
+async def dead(store: Store, death: Death) -> AsyncIterator[UploadInfo]:
+    """An upload whose completer died."""
+    upload = await begin_both(store)
+    with pytest.raises(Died):
+        await end(through(store, dying(death.at, death.call)), upload, BOTH)
+    assert await what_stands(store) == (A + B if death.is_written else b"")
+    yield upload
+
+
+@pytest.mark.parametrize("death", DEATHS.values(), ids=DEATHS)
+@pytest.mark.parametrize("how", [FIRST, BOTH, ABORTED])
+@pytest.mark.parametrize("waits", [False, True], ids=["at once", "later"])
+def test_an_upload_whose_completer_died_is_ended_by_another(death: Death, how: str, waits: bool) -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        bucket = await bucket_of(store)
+        async with dead(store, death) as upload:
+            if waits:
+                await asyncio.sleep(WRITE_S)
+            told = await end(store.multipart, upload, how)
+            if how == BOTH:
+                assert told == BOTH, "the same goes on where the dead one was"
+            elif death.is_over or (death.is_written and waits):
+                assert told == OVER
+            elif death.is_claimed and not waits:
+                assert told == CLAIMED
+                assert len(await listed(store, bucket)) == 1
+                await send(store, upload, 3, b"more")
+                assert await end(store.multipart, upload, BOTH) == BOTH
+            else:
+                assert told == how
+            await pay_all(world, store)
+            await free_everything(store)
+            stands = await what_stands(store)
+            assert stands == (
+                BODIES.get(told) or (A + B if told == OVER else stands if told == CLAIMED else b"")
+            )
+            assert (
+                len(await hidden_rows(store, bucket)) == {A: 1, A + B: 2, A + B + b"more": 3, b"": 0}[stands]
+            )
+            assert await marks(store) == []
+            assert await listed(store, bucket) == []
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("death", DEATHS.values(), ids=DEATHS)
+def test_an_upload_whose_completer_died_is_decided_in_time_when_nobody_asks(death: Death) -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        bucket = await bucket_of(store)
+        async with dead(store, death) as upload:
+            await free_everything(store)
+            if death.is_written:
+                assert await listed(store, bucket) == []
+                assert await end(store.multipart, upload, BOTH) == BOTH, "the object remembers"
+                assert await end(store.multipart, upload, ABORTED) == OVER
+                return
+            (one,) = await listed(store, bucket)
+            found = await store.multipart.read(bucket, KEY, one.id, deadline=soon())
+            assert found.state == OPEN
+            assert len(await parts_of(store, upload)) == 2, "nothing of it is lost"
+            assert await end(store.multipart, upload, FIRST) == FIRST
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("is_away", [True, False], ids=["away", "there"])
+def test_an_object_that_one_owner_heard_of_is_there_or_never_will_be_once_its_upload_is_decided(
+    is_away: bool,
+) -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        bucket = await bucket_of(store)
+        async with dead(store, DEATHS["behind its claim"]) as upload:
+            device = world.cluster.devices[2]
+            manifest = Manifest(one.part for one in await parts_of(store, upload))
+            origin = Origin(upload.name.id, BOTH, bucket.incarnation)
+            attributes = {"etag": BOTH, **manifests.attributes_for(manifest, origin)}
+            await accept_on_one(
+                world, store, upload.name.target, attributes, manifests.pack(manifest), device
+            )
+            if is_away:
+                await world.cluster.network.crash(device.name)
+            else:  # and another is away, so that whoever asks must ask this one
+                await world.cluster.network.crash(world.cluster.devices[0].name)
+            await asyncio.sleep(WRITE_S)
+            assert await end(store.multipart, upload, ABORTED) == (ABORTED if is_away else OVER)
+            for each in world.cluster.devices:
+                if not world.cluster.network.is_powered(each.name):
+                    world.cluster.network.restart(each.name)
+            await asyncio.sleep(WRITE_S / 2)  # they are called again, and nothing is freed yet
+            await pay_all(world, store)
+            assert await what_stands(store) == (b"" if is_away else A + B)
+            await free_everything(store)
+            assert await what_stands(store) == (b"" if is_away else A + B)
+            assert len(await hidden_rows(store, bucket)) == (0 if is_away else 2)
+
+    play(scenario)
+
+
+def test_a_completer_that_stood_still_for_too_long_writes_nothing() -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        upload = await begin_both(store)
+        is_thawed = asyncio.Event()
+
+        async def gate(step: str) -> None:
+            if step == "before put_manifest":
+                await is_thawed.wait()
+
+        frozen = asyncio.ensure_future(end(through(store, gate), upload, BOTH))
+        await asyncio.sleep(WRITE_S + 1)
+        assert await end(store.multipart, upload, ABORTED) == ABORTED
+        is_thawed.set()
+        assert await frozen == UNKNOWN
+        assert await what_stands(store) == b""
+
+    play(scenario)
+
+
+def test_a_completer_that_stood_still_between_its_two_rounds_writes_nothing() -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        upload = await begin_both(store)
+        ahead_s = 0.0
+
+        async def gate(step: str) -> None:
+            nonlocal ahead_s
+            if step == "before put_manifest":
+                ahead_s = WRITE_S  # as its own clock shows when it goes on
+
+        loop = asyncio.get_running_loop()
+        assert await end(through(store, gate, lambda: loop.time() + ahead_s), upload, BOTH) == UNKNOWN
+        assert await what_stands(store) == b""
+        assert await end(store.multipart, upload, ABORTED) == CLAIMED, (
+            "another may be at work for all we know"
+        )
+        await asyncio.sleep(WRITE_S)
+        assert await end(store.multipart, upload, ABORTED) == ABORTED
+
+    play(scenario)
+
+
+# --- completions that are refused --------------------------------------------------------------------------------------
+
+
+def is_absent(found: ObjectInfo | None) -> bool:
+    return found is None
+
+
+@pytest.mark.parametrize("how", [FIRST, BOTH, ABORTED])
+def test_an_upload_whose_completion_was_refused_is_open_at_once(how: str) -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        bucket, upload = await bucket_of(store), await begin_both(store)
+        await store.objects.put(named(KEY), Sent(b"old"), deadline=soon())
+        assert await end(store.multipart, upload, BOTH, condition=is_absent) == REFUSED
+        assert (await store.multipart.read(bucket, KEY, upload.name.id, deadline=soon())).state == OPEN
+        assert [one.id for one in await listed(store, bucket)] == [upload.name.id]
+        assert await end(store.multipart, upload, how) == how
+        assert await what_stands(store) == BODIES.get(how, b"old")
+
+    play(scenario)
+
+
+def test_one_who_is_refused_does_not_open_an_upload_that_another_completes() -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        upload = await begin_both(store)
+        await store.objects.put(named(KEY), Sent(b"old"), deadline=soon())
+        goes_on = asyncio.Event()
+
+        async def gate(step: str) -> None:
+            if step == "before put_manifest":
+                await goes_on.wait()
+
+        slow = asyncio.ensure_future(end(through(store, gate), upload, BOTH))
+        await asyncio.sleep(1.0)
+        assert await end(store.multipart, upload, BOTH, condition=is_absent) == REFUSED
+        assert await end(store.multipart, upload, ABORTED) == CLAIMED
+        assert await end(store.multipart, upload, FIRST) == CLAIMED
+        goes_on.set()
+        assert await slow == BOTH
+        assert await what_stands(store) == A + B
+
+    play(scenario)
+
+
+def test_a_completion_that_could_not_be_marked_gives_its_claim_back() -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        upload = await begin_both(store)
+        mark = store.objects.marks.mark
+
+        async def fail(*args: Any, **options: Any) -> None:
+            await asyncio.sleep(1.0)
+            raise Unavailable("no owner of marks answers")
+
+        store.objects.marks.mark = fail  # type: ignore[method-assign]  # of another key, and so on other devices
+        assert await end(store.multipart, upload, BOTH) == UNKNOWN
+        store.objects.marks.mark = mark  # type: ignore[method-assign]
+        assert await what_stands(store) == b""
+        assert await end(store.multipart, upload, ABORTED) == ABORTED
+
+    play(scenario)
+
+
+def test_completers_that_die_one_after_the_other_fill_no_record() -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        upload = await begin_both(store)
+        for _ in range(CLAIMS_MAX):
+            with pytest.raises(Died):
+                await end(through(store, dying("before put_manifest", 1)), upload, BOTH)
+        assert await end(store.multipart, upload, BOTH) == CLAIMED
+        await asyncio.sleep(WRITE_S)
+        assert await end(store.multipart, upload, BOTH) == BOTH
+
+    play(scenario)
+
+
+# --- whatever happens --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_of_many_who_end_uploads_in_bad_weather_all_are_told_one_end(seed: int) -> None:
+    """Contenders of three proxies, some of which die, over devices of which one at a time is down.
+
+    Whoever is told an end is told the same as everybody else, and it is what stands; whatever nobody was told about can
+    be ended later, and in the end nothing stands beside the bucket but what an object names.
+    """
+
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        dice = random.Random(seed)
+        await create(store)
+        bucket = await bucket_of(store)
+        stores = [store, await world.proxy("late", skew_s=-3.0), await world.proxy("ahead", skew_s=3.0)]
+
+        async def contend(upload: UploadInfo, told: list[str]) -> None:
+            how = dice.choice((FIRST, BOTH, ABORTED))
+            options: dict[str, Any] = {}
+            if how != ABORTED and dice.random() < 0.3:
+                options["condition"] = is_absent
+            await asyncio.sleep(dice.random() * dice.choice((0.01, 0.3, 2.0, 2 * WRITE_S)))
+            task = asyncio.ensure_future(end(dice.choice(stores).multipart, upload, how, **options))
+            if dice.random() < 0.3:
+                await asyncio.wait((task,), timeout=dice.random() * 0.3)
+                task.cancel()
+            try:
+                told.append(await task)
+            except (asyncio.CancelledError, StoreError):
+                return
+
+        async def weather() -> None:
+            network = world.cluster.network
+            while True:
+                await asyncio.sleep(dice.random() * 2)
+                device = dice.choice(world.cluster.devices)
+                await network.crash(device.name, silent=dice.random() < 0.5)
+                await asyncio.sleep(dice.random() * 3)
+                network.restart(device.name)
+
+        async def one(number: int) -> None:
+            key = b"%d" % number
+            try:
+                upload = await begin_both(store, key)
+            except StoreError:
+                return
+            told: list[str] = []
+            await asyncio.gather(*(contend(upload, told) for _ in range(dice.randrange(2, 7))))
+            await asyncio.sleep(WRITE_S)
+            last = ""
+            for _ in range(20):
+                with_all = dice.choice(stores).multipart
+                last = await end(with_all, upload, ABORTED)
+                if last in (ABORTED, OVER):
+                    break
+                await asyncio.sleep(10.0)
+            assert last in (ABORTED, OVER), told
+            winners = set(told) & {FIRST, BOTH, ABORTED}
+            assert len(winners) <= 1, told
+            ended[key] = (winners.pop() if winners else "", last)
+
+        ended: dict[bytes, tuple[str, str]] = {}
+        world.loss_chance = dice.choice([0.0, 0.01, 0.03])
+        raging = asyncio.ensure_future(weather())
+        await asyncio.gather(*map(one, range(10)))
+        raging.cancel()
+        await asyncio.gather(raging, return_exceptions=True)
+        world.loss_chance = 0.0
+        for device in world.cluster.devices:
+            if not world.cluster.network.is_powered(device.name):
+                world.cluster.network.restart(device.name)
+        await pay_all(world, store)
+        kept = 0
+        for key, (won, last) in ended.items():
+            stands = await what_stands(store, key)
+            if last == OVER and won in BODIES:
+                assert stands == BODIES[won], key
+            elif won == ABORTED or last == ABORTED:
+                assert (won, stands) in ((ABORTED, b""), ("", b"")), key
+            kept += {b"": 0, A: 1, A + B: 2}[stands]
+        for left in await listed(store, bucket):  # whose beginning nobody was told of
+            await store.multipart.abort(bucket, left.key, left.id, deadline=soon())
+        await free_everything(store)
+        assert len(await hidden_rows(store, bucket)) == kept
+        assert await marks(store) == []
+        for key in ended:
+            await delete(store, key)
+        await free_everything(store)
+        assert await hidden_rows(store, bucket) == []
+
+    play(scenario, seed=seed)
