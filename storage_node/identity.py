@@ -47,7 +47,10 @@ class DeviceFile:
 
 
 def read_device_file(root: Path) -> DeviceFile:
-    """Read `device.toml`. Raises DeviceRefused when it is missing, unreadable, not ours or newer."""
+    """Read `device.toml`.
+
+    Raises DeviceRefused when it is missing, unreadable, not ours or newer, or a directory of the device is missing.
+    """
     path = root / DEVICE_FILE
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
@@ -67,6 +70,7 @@ def read_device_file(root: Path) -> DeviceFile:
         ) from None
     if device_format != FORMAT:
         raise DeviceRefused(f"{path} has format {device_format}, this release knows {FORMAT}: upgrade it")
+    _check_directories(root)
     try:
         return DeviceFile(UUID(uuid), int(generation), UUID(stamp), None if index is None else Path(index))
     except (ValueError, TypeError, AttributeError):
@@ -119,8 +123,7 @@ def begin_format(root: Path, disk: Disk) -> None:
         for leftover in (root / "index" / "data.mdb", root / "index" / "lock.mdb"):
             if leftover.exists():
                 disk.unlink(leftover)
-        leads = [root / "files" / f"{lead:02x}" for lead in range(256)]
-        for directory in (*(root / name for name in DIRECTORIES), *leads):
+        for directory in _directories(root):
             if not directory.exists():
                 disk.make_directory(directory)
         disk.sync_directory(root / "files")
@@ -133,6 +136,21 @@ def end_format(root: Path, device: DeviceFile, disk: Disk) -> None:
     with refusing(root):
         disk.unlink(root / FORMATTING_FILE)
         disk.sync_directory(root)
+
+
+def _directories(root: Path) -> list[Path]:
+    """Return what a format makes, parents first."""
+    return [root / name for name in DIRECTORIES] + [root / "files" / f"{lead:02x}" for lead in range(256)]
+
+
+def _check_directories(root: Path) -> None:
+    with refusing(root):
+        missing = [directory for directory in _directories(root) if not directory.is_dir()]
+    if missing:
+        raise DeviceRefused(
+            f"{missing[0]} is missing: look at the disk (fsck puts what it finds into lost+found). Is it lost, make it "
+            f"again (mkdir {missing[0]}): what was in it comes back from the other owners"
+        )
 
 
 def lock_device(root: Path) -> int:

@@ -15,7 +15,7 @@ from storage_node import identity
 from storage_node.blocks import SECTOR_BYTES
 from storage_node.checking import ClosedDevice, check
 from storage_node.device import Device, Settings
-from storage_node.errors import DeviceRefused, StorageError
+from storage_node.errors import BodyDamaged, DeviceRefused, StorageError
 from storage_node.keys import HEAD_KEY_BYTES, Due, after, register_key
 from storage_node.leftovers import remove_leftovers
 from storage_node.locations import InVolume
@@ -532,3 +532,33 @@ async def test_a_volume_whose_header_is_gone_is_damage_and_is_kept(root: Path) -
         await offer(device, object_key("next"), put(9, b"x"), b"x")
         await remove_leftovers(device, time.time_ns() // 1_000 + LEFTOVER_AGE_US + OLD_INDEX_AGE_US)
     assert volume.read_bytes() == raw
+
+
+@pytest.mark.parametrize("name", ["volumes", "staging", "files", "files/3c", "quarantine"])
+async def test_a_device_that_lost_a_directory_is_refused_with_the_fix(root: Path, name: str) -> None:
+    await fill_device(root)
+    away = (root / name).rename(root / "away")
+    for result in (run("check", root), run("stats", root), await rebuilt(root)):
+        assert result.exit_code == 2
+        assert f"{root / name} is missing: look at the disk" in result.stderr
+    with pytest.raises(DeviceRefused, match="is missing: look at the disk"):
+        Device(root, LAYOUT, lambda: NOW_US, settings=SETTINGS)
+    away.rename(root / name)
+    assert run("check", root).exit_code == 0
+
+
+async def test_a_directory_that_was_lost_and_made_again_costs_the_bodies_in_it_and_no_entry(
+    root: Path,
+) -> None:
+    await fill_device(root)
+    (root / "volumes").rename(root / "away")
+    (root / "volumes").mkdir()
+    assert "its body is not there" in run("check", root).stdout
+    async with opened(root) as device:
+        with pytest.raises(BodyDamaged):
+            await body_of(device, object_key("small"))
+        held = device.read(object_key("small"))
+        assert held is not None
+        assert held.register.entry is not None
+        assert await device.fill(object_key("small"), held.register.entry.body_id, b"precious bytes")
+        assert await body_of(device, object_key("small")) == b"precious bytes"
