@@ -88,8 +88,8 @@ async def _move(device: Device, record: Record) -> bool:
         await device.judge_damage(record.key, record.location, damage)
         return False
     except OSError as error:
-        # It may be read another day, so nothing is given up: the volume stays for it.
-        _log.error("%s", device.refused_read(extent.place, error))
+        # It may be read another day, so nothing is given up: the volume stays for it, until another copy has come.
+        _log.error("%s", device.refused_body(record.key, record.location, extent.place, error))
         return False
     finally:
         extent.release()

@@ -60,6 +60,7 @@ from swiftlike.limits import (
     RESERVE_BYTES,
     SCAN_THREADS,
     SMALL_BODY_BYTES_MAX,
+    UNREADABLE_MAX,
     VOLUME_BYTES_MAX,
 )
 from swiftlike.node_calls import Acceptance
@@ -67,6 +68,10 @@ from swiftlike.timestamps import WriteId
 
 _log: Final = logging.getLogger(__name__)
 _OPEN_TRIES: Final = 8
+_MEDIUM_ERRORS: Final = frozenset(
+    {errno.EIO, errno.ENODATA, errno.EREMOTEIO, errno.EILSEQ, errno.EBADMSG, errno.EUCLEAN}
+)
+"""What Linux answers where a medium or its file system is bad, rather than that we have too many files open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +142,9 @@ class Device(TableStore):
         self._writer = GroupCommit(self, on_failure)
         self._digests = FollowedDigests()
         self.on_missing: Callable[[Key], None] = lambda key: None
-        """Told, on the loop, of a body that was found to be bad and is missing from then on: whoever repairs sets this."""
+        """Told, on the loop, of a body that is wanted from another owner from then on: whoever repairs sets this."""
+        self._unreadable: dict[Key, Location] = {}
+        """Where bodies lie that the disk did not read, until others have come in their place."""
         self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="reader")
         self._scanners = ThreadPoolExecutor(SCAN_THREADS, thread_name_prefix="scanner")
         self._remover = ThreadPoolExecutor(1, thread_name_prefix="remover")
@@ -185,7 +192,10 @@ class Device(TableStore):
             return False
         content = await self._content(key, entry, body)
         assert content is not None, "a fill brings a body"
-        answer: bool = await self._submit_with(Fill(key, body_id, content), content)
+        operation = Fill(key, body_id, content, instead_of=self._unreadable.get(key))
+        answer: bool = await self._submit_with(operation, content)
+        if answer:
+            self._unreadable.pop(key, None)
         return answer
 
     def stage(self, body_id: WriteId) -> StagedBody:
@@ -320,6 +330,24 @@ class Device(TableStore):
         self.counters.read_errors += 1
         return BodyDamaged(f"{place}: {error}; read another replica and look at the disk")
 
+    def refused_body(self, key: Key, place: Location, named: str, error: OSError) -> BodyDamaged:
+        """Count a body that the disk does not read, and have another owner's copy put in its place.
+
+        Until that has come nothing is given up: it may be read another day.
+        """
+        if error.errno in _MEDIUM_ERRORS:
+            if len(self._unreadable) >= UNREADABLE_MAX:
+                self._unreadable.pop(
+                    next(iter(self._unreadable))
+                )  # the oldest; the next audit meets it again
+            self._unreadable[key] = place
+            self.on_missing(key)
+        return self.refused_read(named, error)
+
+    def wants_body(self, key: Key, held: Held) -> bool:
+        """Whether the body of what stands at a key is missing, or the disk does not read it."""
+        return super().wants_body(key, held) or self._unreadable.get(key) == held.location
+
     def _has_room(self) -> bool:
         # An index on a disk of its own needs room there: a commit that meets a full disk ends the process.
         return all(self.disk.free_bytes(place) > self.settings.reserve_bytes for place in self._places)
@@ -448,7 +476,7 @@ class Device(TableStore):
                 gone = place
                 continue
             except OSError as error:
-                raise self.refused_read(f"device {self.name}, {key.path!r}", error) from error
+                raise self.refused_body(key, place, f"device {self.name}, {key.path!r}", error) from error
             return held, OpenBody(self, key, place, extent)
         raise StorageError(
             f"device {self.name}: {key.path!r} was replaced {_OPEN_TRIES} times while it was opened: try again"

@@ -1,7 +1,7 @@
 """The mender: brings back bodies that a device knows it lacks, from the other owners.
 
-Owns which key is next: one that was found bad just now, else one from the list of what is missing, which is kept in the index
-and so outlives a restart. How a body is brought is the quorum client's business (`Mending`), or whoever else repairs.
+Owns which key is next: one that was found bad, or unreadable, just now, else one from the list of what is missing, which is kept
+in the index and so outlives a restart. How a body is brought is the quorum client's business (`Mending`), or whoever else repairs.
 """
 
 import asyncio
@@ -100,7 +100,7 @@ class Mender:
         """Bring one body; say whether nothing is missing there now."""
         held = await self._store.look_up(key)
         entry = None if held is None else held.register.entry
-        if held is None or entry is None or held.location.held:
+        if held is None or entry is None or not self._store.wants_body(key, held):
             return True
         if self._is_paused():
             return False

@@ -24,8 +24,8 @@ class ReadingDevice(Protocol):
     async def on_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """Run what waits for the disk on a reader's thread."""
 
-    def refused_read(self, place: str, error: OSError) -> BodyDamaged:
-        """Count a read that the disk refused, and say what that means."""
+    def refused_body(self, key: Key, place: Location, named: str, error: OSError) -> BodyDamaged:
+        """Count a body that the disk does not read, and say what that means."""
 
     async def judge_damage(self, key: Key, place: Location, damage: BodyDamaged) -> StorageError:
         """Quarantine a damaged body, if the index still points at it; return what to tell the reader."""
@@ -57,7 +57,7 @@ class OpenBody:
         except BodyDamaged as damage:
             raise await self._device.judge_damage(self._key, self._place, damage) from damage
         except OSError as error:
-            raise self._device.refused_read(self._extent.place, error) from error
+            raise self._device.refused_body(self._key, self._place, self._extent.place, error) from error
 
     async def stream(self, start: int, stop: int) -> AsyncIterator[memoryview]:
         """Yield the verified bytes `[start, stop)` in chunks that end where blocks do."""

@@ -170,6 +170,8 @@ class Fill:
     key: Key
     body_id: WriteId
     body: bytes | memoryview | InFile
+    instead_of: Location | None = None
+    """Where the present one lies, if the disk does not read it."""
     body_bytes: int = field(init=False)
     spends_reserve: bool = False
 
@@ -184,7 +186,7 @@ class Fill:
         if held is None or held.register.entry is None or held.register.entry.body_id != self.body_id:
             _discard(change, self.body)
             return False
-        return _complete(change, bodies, self.key, hashed, held, self.body)
+        return _complete(change, bodies, self.key, hashed, held, self.body, self.instead_of)
 
 
 @dataclass(slots=True)
@@ -598,9 +600,17 @@ def _keep(
     return bodies.stage(key, entry_raw, body, seed_of(entry.body_id))
 
 
-def _complete(change: Change, bodies: Bodies, key: Key, hashed: int, held: Held, body: Content) -> bool:
-    """Attach a body to the entry that lacks it; say whether it is whole now."""
-    if held.location.held:
+def _complete(
+    change: Change,
+    bodies: Bodies,
+    key: Key,
+    hashed: int,
+    held: Held,
+    body: Content,
+    instead_of: Location | None = None,
+) -> bool:
+    """Attach a body to the entry that lacks it, or has it in that place; say whether it is whole now."""
+    if held.location.held and held.location != instead_of:
         _discard(change, body)
         return True
     entry = held.register.entry

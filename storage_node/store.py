@@ -330,5 +330,8 @@ class Store(Protocol):
     def position(self, job: str) -> bytes | None:
         """Return how far a job had come when that was last written down."""
 
+    def wants_body(self, key: Key, held: Held) -> bool:
+        """Whether the body of what stands at a key is missing, or the disk does not read it: another owner's is to come."""
+
     def missing(self, after: Key | None, limit: int) -> list[Key]:
         """Return keys whose body is missing here, in order, from behind `after`."""

@@ -335,6 +335,10 @@ class TableStore(ABC):
         with self._view() as view:
             return view.get(keys.job_key(job))
 
+    def wants_body(self, key: Key, held: Held) -> bool:
+        """Whether the body of what stands at a key is missing."""
+        return not held.location.held
+
     def missing(self, after: Key | None, limit: int) -> list[Key]:
         """Return keys whose body is missing here, in order, from behind `after`."""
         start = keys.MISSING

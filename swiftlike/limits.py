@@ -138,6 +138,9 @@ AUDITED_BODIES_PER_S: Final = 200
 AUDITED_VALUES_PER_S: Final = 20_000
 """Values of the index, and rows, that it looks at: a hundred million in an hour and a half."""
 
+UNREADABLE_MAX: Final = 10_000
+"""Bodies that the disk did not read which a device remembers until others have come in their place; the latest of them."""
+
 MENDED_PER_S: Final = 200
 """Bodies that a device's mender asks other owners for."""
 
