@@ -11,15 +11,16 @@ import pytest_asyncio
 
 from storage_node.formatting import format_device
 from storage_node.memory import MemoryStore
+from storage_node.pause import Pause
 from storage_node.service import DeviceService, Surroundings
 from storage_node.store import Store
-from swiftlike.node_calls import CaughtUp
+from swiftlike.node_calls import CaughtUp, Degraded
 from swiftlike.node_client import NodeClient
 from swiftlike.rpc.transport import Address, Transport
 from swiftlike.rpc.virtual_time import VirtualLoop
 from tests.cluster.rpc.worlds import UvloopUnix, world_of
 from tests.engine.conftest import SETTINGS, opened, vote_everywhere
-from tests.engine.samples import LAYOUT, NOW_US
+from tests.engine.samples import LAYOUT, NOW_US, OBJECTS
 
 EPOCH = 5
 
@@ -63,6 +64,9 @@ class HeardHealing:
     def caught_up(self, table: bytes) -> CaughtUp:
         return CaughtUp(EPOCH, 3, 1, 2, 1, (4, 7))
 
+    def degraded(self) -> tuple[Degraded, ...]:
+        return (Degraded(OBJECTS, 3, owners=3, sound=1, since_us=NOW_US),)
+
 
 @dataclass
 class Node:
@@ -101,7 +105,14 @@ async def node(tmp_path: Path) -> AsyncIterator[Node]:
         await vote_everywhere(store)
         room = [True]
         healing = HeardHealing()
-        surroundings = replace(surroundings, has_room=lambda size: room[0], healing=lambda: healing)
+        pause = Pause(store, lambda: NOW_US, lambda: None)
+        surroundings = replace(
+            surroundings,
+            has_room=lambda size: room[0],
+            healing=lambda: healing,
+            overseeing=lambda: healing,
+            pausing=lambda: pause,
+        )
         rings = FixedRings()
         service = await world.stack.enter_async_context(DeviceService(store, LAYOUT, rings, surroundings))
         server, [address] = await world.serve(service.service)
