@@ -119,7 +119,7 @@ class Worker:
             )
             answer = await held.enter_async_context(answering(self._cluster, self._proxy, registers))
             access_log = self._access_log()
-            server = Server(answer, access_log, self._limits(), self._now_s, answer.turn_away)
+            server = Server(answer, access_log, self._limits(), self._now_s, answer.turn_away, answer.refuse)
             await held.enter_async_context(server)
             answer.seeding.seed(self._cluster.users)
             if not await answer.seeding.wait(SEEDED_S):

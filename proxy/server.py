@@ -13,7 +13,7 @@ import os
 import ssl
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import count
 from typing import Final, Self, cast
 
@@ -23,7 +23,7 @@ from proxy.http.dates import format_date
 from proxy.http.errors import TargetRefused
 from proxy.http.request import Dialect, Request
 from proxy.http.response import Response, text_response, write_chunk, write_head
-from proxy.http.target import parse_target
+from proxy.http.target import parse_target, unread_target
 from swiftlike.limits import HttpLimits
 from swiftlike.rpc.transport import Body
 
@@ -38,6 +38,9 @@ CLIENT_GONE: Final = 499
 """In the log only: nobody was there to be told."""
 
 
+Refuse = Callable[[Request, TargetRefused], Awaitable[Response]]
+
+
 class Server:
     """Serves one dialect or several on one or more sockets; usable inside its context, which drains when left."""
 
@@ -48,14 +51,18 @@ class Server:
         limits: HttpLimits | None = None,
         now_s: Callable[[], float] = time.time,
         turn_away: Dialect | None = None,
+        refuse: Refuse | None = None,
     ) -> None:
-        """Take what answers, the log, bounds, the clock, and what answers when there is no room for a request."""
+        """Take what answers, the log, bounds, the clock, what answers when there is no room for a request, and when its
+        target cannot be read.
+        """
         self.counts: Final[Counter[tuple[str, int]]] = Counter()
         """Requests by method and status; a method that is none of HTTP's counts as OTHER."""
         self.in_flight = 0
         self.limits: Final = limits or HttpLimits()
         self._answer = answer
         self._turn_away = turn_away or _turn_away
+        self._refuse = refuse or _refuse
         self._log = access_log
         self._now_s = now_s
         self._loop = asyncio.get_running_loop()
@@ -131,8 +138,12 @@ class Server:
         body = exchange.body(self.limits.client_idle_s)
         who, raw_path, sent = "-", "-", 0
         try:
-            target = parse_target(exchange.target)
-            raw_path = target.raw_path
+            refusal: TargetRefused | None = None
+            try:
+                target = parse_target(exchange.target)
+                raw_path = target.raw_path
+            except TargetRefused as refused:
+                target, refusal = unread_target(exchange.target), refused
             request = Request(
                 method,
                 target,
@@ -143,10 +154,8 @@ class Server:
                 remote=exchange.remote,
                 deadline=started + self.limits.request_s,
             )
-            response = await dialect(request)
+            response = await (dialect(request) if refusal is None else self._refuse(request, refusal))
             who = request.who
-        except TargetRefused as refusal:
-            response = text_response(400, f"{refusal}")
         except Exception:
             log.exception("%s: %s %s failed", transaction_id, method, raw_path)
             response = text_response(
@@ -263,6 +272,10 @@ class Server:
         return write_head(response, self.common_headers(self.next_transaction_id()), True) + bytes(
             response.body
         )
+
+
+async def _refuse(request: Request, refusal: TargetRefused) -> Response:
+    return text_response(400, f"{refusal}")
 
 
 async def _turn_away(request: Request) -> Response:

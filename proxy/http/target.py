@@ -38,6 +38,12 @@ def parse_target(raw: str) -> Target:
     return Target(raw_path, raw_query, decode_percent(raw_path))
 
 
+def unread_target(raw: str) -> Target:
+    """Return a target that cannot be read, as it came: enough to tell whose it is, and to refuse it."""
+    raw_path, _, raw_query = raw.partition("?")
+    return Target(raw_path, raw_query, raw_path.encode("utf-8", "surrogateescape"))
+
+
 def _origin_form(raw: str) -> str:
     """Return path and query of an absolute URL; `*`, as OPTIONS may ask for, is the root."""
     scheme, separator, rest = raw.partition("://")

@@ -33,6 +33,7 @@ from proxy.s3_api.later import refuse_later
 from proxy.s3_api.probes import BUCKET_PROBES, OBJECT_PROBES, probe_bucket, probe_object
 from proxy.s3_api.resources import Resource, bucket_of_host, parse_resource
 from proxy.s3_api.signatures import SignatureRefused
+from proxy.s3_api.versions import check_no_version
 from proxy.store.errors import StoreError
 
 log: Final = logging.getLogger("proxy.s3_api")
@@ -83,6 +84,12 @@ _OBJECT: Final[Mapping[tuple[str, str], Handler]] = {
 }
 """What is done, by method and sub-resource."""
 
+_OF_VERSIONS: Final = frozenset(
+    {(method, part) for method in ("GET", "HEAD", "DELETE") for part in ("", "acl", "attributes", "tagging")}
+    | {("PUT", "acl"), ("PUT", "tagging")}
+)
+"""What may name a version of an object; the others make one, or have nothing to do with any."""
+
 _PARTS: Final = (
     frozenset(name for table in (_BUCKET, _OBJECT) for _, name in table) | BUCKET_PROBES | OBJECT_PROBES
 ) - {""}
@@ -127,6 +134,10 @@ class S3Api:
             log.exception("%s: %s %s failed", request.transaction_id, request.method, request.target.raw_path)
             return self._refuse(S3Error("InternalError"), request)
 
+    async def refuse(self, request: Request, refusal: RequestError) -> Response:
+        """Answer a request of which nothing could be read but its head."""
+        return self._refuse(refusal, request)
+
     async def slow_down(self, request: Request) -> Response:
         """Answer a request for which there is no room."""
         return self._refuse(S3Error("SlowDown"), request)
@@ -163,6 +174,8 @@ class S3Api:
         part = part_of(request.query, _PARTS) if request.target.raw_query else ""
         handler = table.get((request.method, part))
         if handler is not None:
+            if table is _OBJECT and (request.method, part) not in _OF_VERSIONS:
+                check_no_version(request)
             return handler
         if part not in probes:
             raise S3Error("MethodNotAllowed", headers=[("Allow", _METHODS)])

@@ -34,7 +34,7 @@ from proxy.s3_api.versions import NULL_VERSION
 from proxy.s3_api.xml import XML_TYPE, Element, write_document
 from proxy.store.errors import ConditionFailed, NoSuchObject
 from proxy.store.names import ObjectName
-from proxy.store.values import Attributes, Description, ObjectBody, ObjectInfo, Received
+from proxy.store.values import Attributes, Condition, Description, ObjectBody, ObjectInfo, Received
 from swiftlike.limits import BODY_BYTES_MAX
 from swiftlike.rpc.transport import Body
 
@@ -96,11 +96,19 @@ def _directive(headers: Mapping[str, str], name: str) -> str:
 class _Copy:
     """A body on its way from one object to another, summed up."""
 
-    def __init__(self, info: ObjectInfo, body: ObjectBody, attributes: Attributes, summing: Summing) -> None:
+    def __init__(
+        self,
+        info: ObjectInfo,
+        body: ObjectBody,
+        attributes: Attributes,
+        summing: Summing,
+        delete_at_us: int,
+    ) -> None:
         self._info = info
         self._body = body
         self._attributes = attributes
         self._summing = summing
+        self._delete_at_us = delete_at_us
 
     @property
     def size(self) -> int | None:
@@ -120,7 +128,8 @@ class _Copy:
     def finish(self, received: Received) -> Description:
         summing = self._summing
         return Description(
-            {**self._attributes, "etag": received.md5, summing.algorithm.attribute: summing.text()}
+            {**self._attributes, "etag": received.md5, summing.algorithm.attribute: summing.text()},
+            self._delete_at_us,
         )
 
 
@@ -155,7 +164,10 @@ async def copy(ask: Ask) -> Response:
         # A copy reads the tags of its source, and writes those of its target.
         ask.require(TAGGING, await ask.find_bucket(wanted.bucket, "x-amz-source-expected-bucket-owner"))
         ask.require(TAGGING, bucket)
-    if source != target:
+    held = dict(kept(found.attributes))
+    algorithm = named or next(iter(held), UNASKED)
+    is_written = source != target or algorithm not in held
+    if is_written:
         check_source_size(found.size)
 
     def describe(info: ObjectInfo) -> dict[str, str]:
@@ -165,20 +177,24 @@ async def copy(ask: Ask) -> Response:
             shown[TAGS] = info.attributes[TAGS]
         return {**shown, **fresh}
 
-    held = dict(kept(found.attributes))
-    algorithm = named or next(iter(held), UNASKED)
-
     async def work() -> Response:
         try:
-            if source == target and algorithm in held:
+            if not is_written:
                 return _answer(await _describe_anew(ask, target, describe, source_only, target_only))
-            upload = _Copy(found, body, describe(found), Summing(algorithm))
+            delete_at_us = found.delete_at_us if source == target else 0
+            upload = _Copy(found, body, describe(found), Summing(algorithm), delete_at_us)
             condition = condition_of(target_only)
+            if source == target:
+                condition = _while_it_stands(found, condition)
             objects = ask.around.store.objects
             return _answer(await objects.put(target, upload, deadline=ask.deadline, condition=condition))
         except NoSuchObject:
             raise S3Error("NoSuchKey", facts={"Key": wanted.key.decode()}) from None
         except ConditionFailed as failed:
+            if is_written and source == target and not _is_still(found, failed.current):
+                raise S3Error(
+                    "ServiceUnavailable", "The object was replaced while it was copied. Please try again."
+                ) from None
             raise refusal_of(failed, target_only) from None
 
     return await answer_patiently(ask, work())
@@ -203,6 +219,15 @@ def _read_algorithm(headers: Mapping[str, str]) -> Algorithm | None:
 
 def _is_shown(attribute: str) -> bool:
     return attribute == "type" or attribute.startswith(("meta:", "header:"))
+
+
+def _is_still(found: ObjectInfo, current: ObjectInfo | None) -> bool:
+    return current is not None and current.write_id == found.write_id
+
+
+def _while_it_stands(found: ObjectInfo, condition: Condition | None) -> Condition:
+    """Return a condition that holds over what was read, and over nothing that was written since."""
+    return lambda current: _is_still(found, current) and (condition is None or condition(current))
 
 
 async def _describe_anew(

@@ -225,7 +225,10 @@ def told(error: Told) -> S3Error:
     if isinstance(error, S3Error):
         return error
     if isinstance(error, SignatureRefused):
-        return S3Error(error.code, str(error), error.facts)
+        # The answer to a HEAD has no body, and clients look for the right region in the head.
+        region = error.facts.get("Region")
+        headers = [] if region is None else [("x-amz-bucket-region", region)]
+        return S3Error(error.code, str(error), error.facts, headers)
     if isinstance(error, UploadClaimed):
         return S3Error(_CODE_OF[UploadClaimed], _CLAIMED)
     kind = next(kind for kind in type(error).__mro__ if kind in _CODE_OF)

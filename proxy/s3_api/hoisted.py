@@ -1,7 +1,7 @@
 """Headers that a presigned request carries in its query: the signers of some SDKs put every `x-amz-*` header there.
 
-Owns which parameters are such headers. They are signed with the query, so they are obeyed, or refused, like the headers that
-they stand for; one that a header contradicts is refused.
+Owns which parameters are such headers. Version 4 signs them with the query, version 2 as headers, and Content-Type and
+Content-MD5 too; so they are obeyed, or refused, like the headers that they stand for. One that a header contradicts is refused.
 """
 
 from typing import Final
@@ -10,6 +10,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy.http.request import Request
 from proxy.s3_api.errors import invalid_argument
+from proxy.s3_api.sigv2 import is_hoisted
 
 _LEAD: Final = "x-amz-"
 _OF_SIGNATURE: Final = frozenset(
@@ -29,12 +30,14 @@ _OF_SIGNATURE: Final = frozenset(
 
 def unhoist(request: Request) -> None:
     """Count the headers in the query of a presigned request among its headers. Raises S3Error, TargetRefused."""
-    if "x-amz-signature" not in request.target.raw_query.lower():
+    query = request.target.raw_query.lower()
+    is_version_2 = "awsaccesskeyid" in query
+    if "x-amz-signature" not in query and not is_version_2:
         return
     headers = CIMultiDict(request.headers)
     for parameter, value in request.query.items():
         name = parameter.lower()
-        if not name.startswith(_LEAD) or name in _OF_SIGNATURE:
+        if name in _OF_SIGNATURE or not (is_hoisted(name) if is_version_2 else name.startswith(_LEAD)):
             continue
         text = value.decode("utf-8", "surrogateescape")
         if headers.setdefault(name, text) != text:

@@ -41,6 +41,10 @@ async def begin(ask: Ask) -> Response:
     how = read_part_checksums(ask.headers)
     tags = read_header(ask.headers.get("x-amz-tagging"))
     attributes = describe_new(ask.headers) | tags
+    if ask.identity.is_anonymous:
+        raise S3Error(
+            "AccessDenied", "Anonymous users cannot initiate multipart uploads. Please authenticate."
+        )
     bucket = await ask.bucket()
     ask.require(Action.WRITE_OBJECT, bucket)
     if tags:

@@ -171,7 +171,22 @@ def read_query(head: Head, now_us: int) -> V2Claim:
         )
     if now_us >= int(expires) * 1_000_000:
         raise SignatureRefused("AccessDenied", "Request has expired", {"Expires": expires})
-    return V2Claim(head, fields[b"AWSAccessKeyId"], fields[b"Signature"], expires)
+    return V2Claim(_with_hoisted(head), fields[b"AWSAccessKeyId"], fields[b"Signature"], expires)
+
+
+def _with_hoisted(head: Head) -> Head:
+    """Return a head with the headers that its query carries: they are signed as headers."""
+    hoisted = [
+        (lower, value.decode("utf-8", "surrogateescape"))
+        for name, value in parameters_of(head.raw_query)
+        if is_hoisted(lower := name.decode("utf-8", "replace").lower()) and head.header(lower) is None
+    ]
+    return head._replace(headers=(*head.headers, *hoisted)) if hoisted else head
+
+
+def is_hoisted(name: str) -> bool:
+    """Whether a parameter of a presigned request is a header; its name in lower case."""
+    return name.startswith("x-amz-") or name in ("content-type", "content-md5")
 
 
 _IN_QUERY: Final = (b"AWSAccessKeyId", b"Expires", b"Signature")

@@ -22,6 +22,8 @@ TAGS_MAX: Final = 10
 KEY_MAX: Final = 128
 VALUE_MAX: Final = 256
 """Characters."""
+_RESERVED: Final = "aws:"
+"""What no client's key begins with."""
 
 
 Tags = dict[str, str]
@@ -35,6 +37,8 @@ def check_tags(pairs: list[tuple[str, str]]) -> Tags:
     for key, value in pairs:
         if not 1 <= len(key) <= KEY_MAX:
             raise S3Error("InvalidTag", "The TagKey you have provided is invalid", {"TagKey": key[:KEY_MAX]})
+        if key[: len(_RESERVED)].lower() == _RESERVED:
+            raise S3Error("InvalidTag", "System tags cannot be added/updated by requester", {"TagKey": key})
         if len(value) > VALUE_MAX:
             raise S3Error("InvalidTag", "The TagValue you have provided is invalid", {"TagKey": key})
         if key in found:

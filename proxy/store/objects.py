@@ -375,7 +375,12 @@ class Objects:
         """
         key, entry = name.key(container.policy, container.incarnation), written.entry
         if entry is None:  # it is forgotten already what was chosen; what stands now has been judged on it
-            entry = known(await self._registers.read(key, deadline=deadline, inline_bytes=0)).entry
+            read = await self._registers.read(key, deadline=deadline, inline_bytes=0)
+            if not read.is_known:
+                raise OutcomeUnknown(
+                    "the object is written, and too few owners answered to say what stands there now"
+                )
+            entry = read.entry
             assert entry is not None, "what was written leaves a tombstone at least"
         match await self._listing.list(key, name.parent, entry, write_id, deadline=deadline):
             case ListedEnd.LISTED:

@@ -33,6 +33,7 @@ from proxy.store.errors import (
     PolicyDiffers,
     StoreError,
     Unavailable,
+    UploadClaimed,
 )
 
 PLAIN: Final = ("Content-Type", "text/plain; charset=utf-8")
@@ -59,6 +60,7 @@ _TOLD: Final[dict[type[Exception], tuple[int, str]]] = {
     ContainerNotEmpty: (409, "The container has objects: delete them first."),
     PolicyDiffers: (409, "The container exists with another storage policy, which it keeps."),
     CopyTooLarge: (413, "The object is too large for one body: it can be copied in parts only."),
+    UploadClaimed: (409, "The upload of parts is being completed: ask again."),
     BucketTaken: (409, "The name is another account's bucket."),
     NoSuchPolicy: (400, "No storage policy has this name."),
     OutOfSpace: (507, "The devices that this belongs to are full; nothing was stored."),

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 from awscrt import checksums
-from botocore.auth import S3SigV4QueryAuth
+from botocore.auth import HmacV1QueryAuth, S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
@@ -19,9 +19,11 @@ from proxy.dialects import Answering
 from proxy.http.access_log import AccessLog
 from proxy.http.request import Request
 from proxy.http.response import Response
+from proxy.s3_api import copies
 from proxy.server import Server
 from proxy.store.buckets import Buckets, RegisteredContainers
 from proxy.store.names import ContainerName, ObjectName
+from proxy.store.values import Description
 from swiftlike.limits import HttpLimits
 from tests.unit.proxy.fake_store import FakeContainers
 from tests.unit.proxy.s3_api.serving import (
@@ -31,6 +33,7 @@ from tests.unit.proxy.s3_api.serving import (
     code_of,
     make_api,
     make_store,
+    now_us,
     serve_s3,
     text_of,
     texts_of,
@@ -287,6 +290,15 @@ async def test_outside_of_us_east_1_a_bucket_of_ones_own_is_not_made_again() -> 
         assert (answer.status, code_of(answer)) == (409, "BucketAlreadyOwnedByYou")
         assert tree_of(await s3.ask("GET", "/box?location")).text == "eu-north-9"
         assert (await s3.ask("HEAD", "/box")).headers["x-amz-bucket-region"] == "eu-north-9"
+
+
+async def test_who_signs_for_another_region_is_told_the_right_one_in_the_head_too() -> None:
+    async with serve_s3(region="eu-north-9") as s3:
+        abroad = s3._replace(region="us-east-1")
+        for method in ("GET", "HEAD"):
+            answer = await abroad.ask(method, "/box")
+            assert (answer.status, answer.headers["x-amz-bucket-region"]) == (400, "eu-north-9")
+        assert text_of(await abroad.ask("GET", "/box"), "Region") == "eu-north-9"
 
 
 @pytest.mark.parametrize(
@@ -578,6 +590,47 @@ async def test_deleting_is_done_whether_it_was_there_or_not_and_null_is_the_only
         assert "x-amz-version-id" not in answer.headers
 
 
+@pytest.mark.parametrize(
+    ("method", "query", "headers"),
+    [
+        ("PUT", "versionId=null", {}),
+        ("PUT", "versionId=", {}),
+        ("PUT", "versionId=null", {"x-amz-copy-source": "/box/o"}),
+        ("POST", "uploads&versionId=null", {}),
+        ("GET", "uploadId=x&versionId=null", {}),
+        ("POST", "uploadId=x&versionId=null", {}),
+        ("PUT", "uploadId=x&partNumber=1&versionId=null", {}),
+    ],
+)
+async def test_a_version_is_refused_where_it_would_be_ignored(
+    s3: S3, method: str, query: str, headers: dict[str, str]
+) -> None:
+    await s3.ask("PUT", "/box/o", b"x")
+    answer = await s3.ask(
+        method, f"/box/o?{query}", b"y" if query == "versionId=null" else b"", headers=headers
+    )
+    assert (answer.status, code_of(answer)) == (400, "InvalidArgument")
+    assert "version-id" in text_of(answer, "Message")
+    assert (await s3.ask("GET", "/box/o")).body == b"x"
+
+
+async def test_a_target_that_cannot_be_read_is_refused_in_its_own_dialect() -> None:
+    store = make_store()
+    answering = Answering(make_swift(store), make_api(store), cast(Any, None))
+    log = AccessLog("worker=test", lambda text: None, lambda: None)
+    async with Server(answering, log, HttpLimits(drain_s=1.0), refuse=answering.refuse) as server:
+        s3 = S3(Serving(server, store, await server.listen("127.0.0.1", 0), []), store, "us-east-1")
+        for path in ("/box/%zz", "/box/a%", "/%4?acl", "/box/%f"):
+            answer = await s3.ask("GET", path, who="")
+            assert (answer.status, code_of(answer)) == (400, "InvalidURI")
+            assert text_of(answer, "RequestId") == answer.headers["x-amz-request-id"]
+        head = await s3.ask("HEAD", "/box/%zz", who="")
+        assert (head.status, head.body) == (400, b"")
+        of_swift = await s3.serving.ask("GET", "/v1/AUTH_test/%zz")
+        assert (of_swift.status, of_swift.headers["content-type"]) == (400, "text/plain; charset=utf-8")
+        assert (await s3.ask("PUT", "/box")).status == 200
+
+
 def tagging(**tags: str) -> bytes:
     listed = "".join(f"<Tag><Key>{key}</Key><Value>{value}</Value></Tag>" for key, value in tags.items())
     return f"<Tagging><TagSet>{listed}</TagSet></Tagging>".encode()
@@ -621,6 +674,8 @@ async def test_an_object_is_tagged_when_it_is_put_and_afterwards(s3: S3) -> None
         (b"<Tagging><TagSet><Tag><Key>a</Key></Tag></TagSet></Tagging>", "MalformedXML"),
         (tagging(**{"k" * 129: ""}), "InvalidTag"),
         (tagging(a="v" * 257), "InvalidTag"),
+        (tagging(**{"aws:a": "b"}), "InvalidTag"),
+        (tagging(**{"AWS:a": "b"}), "InvalidTag"),
         (tagging(**{f"k{number}": "" for number in range(11)}), "BadRequest"),
     ):
         assert code_of(await s3.ask("PUT", "/box/o?tagging", document)) == code
@@ -779,6 +834,7 @@ async def test_a_refused_upload_is_never_invited(s3: S3) -> None:
         ({"x-amz-website-redirect-location": "/x"}, "NotImplemented"),
         ({"x-amz-tagging": "a=1&a=2"}, "InvalidTag"),
         ({"x-amz-tagging": "=b"}, "InvalidTag"),
+        ({"x-amz-tagging": "aws%3Aa=b"}, "InvalidTag"),
         ({"x-amz-tagging": "a=%ff"}, "InvalidArgument"),
         ({"x-amz-tagging": "&".join(f"{number}=" for number in range(11))}, "BadRequest"),
         ({"x-amz-grant-read": "emailAddress=x"}, "NotImplemented"),
@@ -835,6 +891,68 @@ async def test_a_copy_onto_itself_must_change_something(s3: S3) -> None:
     shown = await s3.ask("GET", "/box/o", headers={"x-amz-checksum-mode": "ENABLED"})
     assert (shown.body, shown.headers["x-amz-meta-a"]) == (b"hello", "2")
     assert shown.headers["x-amz-checksum-crc64nvme"] == CRC64_HELLO
+
+
+ANEW = {
+    "x-amz-copy-source": "/box/o",
+    "x-amz-metadata-directive": "REPLACE",
+    "x-amz-checksum-algorithm": "SHA1",
+}
+"""A copy onto itself that asks for a checksum which the object does not hold: its body is read and written again."""
+
+
+async def test_a_copy_onto_itself_for_another_checksum_keeps_when_it_is_to_go(s3: S3) -> None:
+    await s3.ask("PUT", "/box/o", b"hello")
+    name = ObjectName(b"AUTH_test", b"box", b"o")
+    delete_at_us = now_us() + 3_600_000_000
+    old = s3.store.object_infos[name]
+    s3.store.write(name, Description(old.attributes, delete_at_us), b"hello")
+    assert (await s3.ask("PUT", "/box/o", headers=ANEW)).status == 200
+    shown = await s3.ask("GET", "/box/o", headers={"x-amz-checksum-mode": "ENABLED"})
+    assert shown.headers["x-amz-checksum-sha1"] == b64(hashlib.sha1(b"hello").digest())
+    assert s3.store.object_infos[name].delete_at_us == delete_at_us
+    await s3.ask("PUT", "/box/copy", headers=ANEW)
+    assert s3.store.object_infos[name._replace(name=b"copy")].delete_at_us == 0
+
+
+async def test_a_copy_onto_itself_for_another_checksum_is_no_larger_than_a_body(
+    s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await s3.ask("PUT", "/box/o", b"hello")
+    monkeypatch.setattr(copies, "BODY_BYTES_MAX", 4)
+    answer = await s3.ask("PUT", "/box/o", headers=ANEW)
+    assert (answer.status, code_of(answer)) == (400, "InvalidRequest")
+    same = {name: value for name, value in ANEW.items() if name != "x-amz-checksum-algorithm"}
+    assert (await s3.ask("PUT", "/box/o", headers=same)).status == 200
+
+
+@pytest.mark.parametrize(
+    "conditions", [{}, {"If-Match": MD5_HELLO}, {"x-amz-copy-source-if-match": MD5_HELLO}]
+)
+async def test_a_copy_onto_itself_for_another_checksum_writes_over_nothing_newer(
+    s3: S3, conditions: dict[str, str]
+) -> None:
+    await s3.ask("PUT", "/box/o", b"hello")
+    put = s3.store.objects.put
+
+    async def put_late(name: ObjectName, *args: Any, **options: Any) -> Any:
+        s3.store.write(name, Description({"etag": "newer"}), b"newer")
+        return await put(name, *args, **options)
+
+    s3.store.objects.put = put_late  # type: ignore[method-assign]  # another client was faster
+    answer = await s3.ask("PUT", "/box/o", headers=ANEW | conditions)
+    assert (answer.status, code_of(answer)) == (503, "ServiceUnavailable")
+    assert "replaced" in text_of(answer, "Message")
+    assert (await s3.ask("GET", "/box/o")).body == b"newer"
+
+
+async def test_a_copy_onto_itself_for_another_checksum_has_conditions_too(s3: S3) -> None:
+    await s3.ask("PUT", "/box/o", b"hello")
+    assert code_of(await s3.ask("PUT", "/box/o", headers=ANEW | {"If-Match": "x"})) == "PreconditionFailed"
+    assert (
+        code_of(await s3.ask("PUT", "/box/o", headers=ANEW | {"If-None-Match": "*"})) == "PreconditionFailed"
+    )
+    assert (await s3.ask("PUT", "/box/o", headers=ANEW | {"If-Match": MD5_HELLO})).status == 200
 
 
 @pytest.mark.parametrize(
@@ -1063,6 +1181,57 @@ async def test_a_header_that_says_otherwise_than_the_query_is_refused(s3: S3) ->
     target = presigned(s3, "/box/o?x-amz-meta-a=b")
     assert (await s3.ask("PUT", target, b"x", who="", headers={"x-amz-meta-a": "c"})).status in (400, 403)
     assert (await s3.ask("GET", "/box/o")).status == 404
+
+
+def presigned_by_version_2(s3: S3, target: str, headers: dict[str, str]) -> str:
+    """What botocore makes of a request when it presigns with version 2: its headers go into the query."""
+    host = f"127.0.0.1:{s3.serving.port}"
+    request = AWSRequest("PUT", f"http://{host}{target}", headers=headers)
+    HmacV1QueryAuth(Credentials("owner", SECRET), 60).add_auth(request)
+    return str(request.prepare().url).removeprefix(f"http://{host}")
+
+
+async def test_headers_in_the_query_of_version_2_are_signed_and_obeyed(s3: S3) -> None:
+    headers = {"x-amz-acl": "public-read", "x-amz-meta-a": "b c", "Content-Type": "text/x"}
+    target = presigned_by_version_2(s3, "/box/o", headers)
+    assert "x-amz-acl=public-read" in target
+    answer = await s3.ask("PUT", target, b"x", who="")
+    assert answer.status == 200, answer.body
+    got = await s3.ask("GET", "/box/o", who="")
+    assert (got.body, got.headers["content-type"], got.headers["x-amz-meta-a"]) == (b"x", "text/x", "b c")
+    again = await s3.ask(
+        "PUT", target, b"y", who="", headers={"Content-Type": "text/x", "x-amz-acl": "public-read"}
+    )
+    assert again.status == 200, "as boto3's documentation has it, the client sends them as well"
+
+
+@pytest.mark.parametrize(
+    ("changed", "headers", "code"),
+    [
+        ("x-amz-meta-a=c", {}, "SignatureDoesNotMatch"),
+        ("x-amz-meta-a=b&x-amz-acl=public-read", {}, "SignatureDoesNotMatch"),
+        ("", {}, "SignatureDoesNotMatch"),
+        ("x-amz-meta-a=b", {"x-amz-meta-a": "c"}, "SignatureDoesNotMatch"),
+        ("x-amz-meta-a=c", {"x-amz-meta-a": "b"}, "InvalidArgument"),
+    ],
+)
+async def test_headers_in_the_query_of_version_2_cannot_be_changed(
+    s3: S3, changed: str, headers: dict[str, str], code: str
+) -> None:
+    target = presigned_by_version_2(s3, "/box/o", {"x-amz-meta-a": "b"})
+    assert "x-amz-meta-a=b" in target
+    answer = await s3.ask("PUT", target.replace("x-amz-meta-a=b", changed), b"x", who="", headers=headers)
+    assert code_of(answer) == code
+    assert (await s3.ask("GET", "/box/o")).status == 404
+
+
+async def test_headers_in_the_query_of_version_2_are_refused_as_headers_are(s3: S3) -> None:
+    for name, value, code in (
+        ("x-amz-storage-class", "GLACIER", "InvalidStorageClass"),
+        ("Content-MD5", "AAAAAAAAAAAAAAAAAAAAAA==", "BadDigest"),
+    ):
+        answer = await s3.ask("PUT", presigned_by_version_2(s3, "/box/o", {name: value}), b"x", who="")
+        assert code_of(answer) == code
 
 
 async def test_tables_of_metadata_are_not_there(s3: S3) -> None:

@@ -374,6 +374,16 @@ async def test_strangers_may_do_nothing_with_an_upload() -> None:
         assert (await complete(s3, upload, [part])).status == 200
 
 
+async def test_nobody_in_particular_begins_no_upload_where_he_may_write() -> None:
+    async with serve_s3() as s3:
+        await s3.ask("PUT", "/bucket", headers={"x-amz-acl": "public-read-write"})
+        assert (await s3.ask("PUT", "/bucket/small", A, who="")).status == 200
+        answer = await s3.ask("POST", "/bucket/key?uploads", who="")
+        assert (answer.status, code_of(answer)) == (403, "AccessDenied")
+        assert "authenticate" in text_of(answer, "Message")
+        assert (await s3.ask("POST", "/bucket/key?uploads", who="other")).status == 200
+
+
 async def test_a_number_without_an_upload_is_no_plain_object() -> None:
     async with serve_s3() as s3:
         await s3.ask("PUT", "/bucket")
