@@ -199,6 +199,8 @@ class _Child:
         self._process: Process | None = None
         self._last_code: int | None = None
         self._retired = asyncio.Event()
+        self._ending = asyncio.Event()
+        """The present process was told to end: for good, or for another to take its place."""
         self._at_once = asyncio.Event()
         """What it waits for before the next start need not be waited for any more."""
 
@@ -225,12 +227,15 @@ class _Child:
         """End the process, and start it no more."""
         self._retired.set()
         self._at_once.set()
-        self._signal(signal.SIGTERM)
+        self._end()
 
     def take(self, job: Job, *, restart: bool) -> None:
         """Go on with another job: in another process, or in this one once it has read its files again."""
         self.job = job
-        self._signal(signal.SIGTERM if restart else signal.SIGHUP)
+        if restart:
+            self._end()
+        else:
+            self._signal(signal.SIGHUP)
         self._at_once.set()  # one that was refused may be welcome now
 
     async def _run_once(self) -> int:
@@ -245,9 +250,10 @@ class _Child:
                 limit=STATUS_BYTES_MAX,
             )
         self._process = process
+        self._ending.clear()
         log.info("%s: process %d", self.job.title, process.pid)
         if self._retired.is_set():
-            self._signal(signal.SIGTERM)
+            self._end()
         try:
             async with asyncio.TaskGroup() as group:
                 killer = group.create_task(self._kill_when_late(process))
@@ -274,7 +280,8 @@ class _Child:
         return rest if word == REFUSED else _SILENT
 
     async def _kill_when_late(self, process: Process) -> None:
-        await self._retired.wait()
+        """Nobody else takes its place before it has ended, so it may not take for ever."""
+        await self._ending.wait()
         await asyncio.sleep(self.job.patience.drain_s + KILL_AFTER_S)
         log.error("%s: process %d did not end in time and is killed", self.job.title, process.pid)
         process.kill()
@@ -286,6 +293,10 @@ class _Child:
                 await self._at_once.wait()
         except TimeoutError:
             return
+
+    def _end(self) -> None:
+        self._ending.set()
+        self._signal(signal.SIGTERM)
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.returncode is None:

@@ -55,12 +55,18 @@ class Patience:
     """Calls that go on after their round is over."""
 
 
-class Stragglers:
-    """Questions that nobody waits for any more: bounded, each with its caller's deadline, awaited at shutdown."""
+LINGER_S: Final = 3.0
+"""At the end, how long the process waits for what still travels: small calls take milliseconds, and a copy of a large body, which may
+take a minute, is the replicator's then."""
 
-    def __init__(self, stragglers_max: int) -> None:
+
+class Stragglers:
+    """Questions that nobody waits for any more: bounded, each with its caller's deadline, awaited at shutdown for a while."""
+
+    def __init__(self, stragglers_max: int, linger_s: float = LINGER_S) -> None:
         """Take how many may be left to themselves; those above it are cancelled, and counted."""
         self._max = stragglers_max
+        self._linger_s = linger_s
         self._tasks = asyncio.TaskGroup()
         self._left: dict[asyncio.Future[Any], None] = {}
         self.dropped = 0
@@ -73,9 +79,11 @@ class Stragglers:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Wait for all of them."""
-        while self._left and kind is None:
-            await asyncio.wait(self._left)
+        """Wait for all of them, but not for long: who would take this process's place waits too."""
+        now = asyncio.get_running_loop().time
+        until = now() + self._linger_s
+        while self._left and kind is None and now() < until:
+            await asyncio.wait(self._left, timeout=until - now())
         for question in list(self._left):
             question.cancel()
         await self._tasks.__aexit__(kind, error, traceback)

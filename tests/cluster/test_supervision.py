@@ -120,6 +120,18 @@ async def test_a_child_that_does_not_end_in_time_is_killed(
         os.kill(jobs.pids("one")[-1], 0)
 
 
+async def test_a_child_that_lingers_is_killed_so_that_another_may_take_its_job(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "KILL_AFTER_S", 0.0)
+    deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + SERVE
+    async with Children(never) as children:
+        children.adopt("one", jobs.job("one", deaf, replace(PATIENCE, drain_s=0.1)))
+        await children.wait_attempted()
+        children.reassign("one", jobs.job("one", SERVE, replace(PATIENCE, drain_s=0.1)), restart=True)
+        await wait_until(starts(jobs, "one", 2))
+
+
 async def test_all_reasons_are_told_when_every_first_start_is_refused(jobs: Jobs) -> None:
     told: list[str] = []
     refuse = "print('refused no disk {0}', flush=True); exit(2)"
