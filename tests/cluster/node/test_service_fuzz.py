@@ -115,7 +115,10 @@ def junk(chance: random.Random, value: object) -> object:
         flipped = bytes([value[at] ^ 1 << chance.randrange(8)])
         near = [value[:at], value + b"\0", value[:at] + flipped + value[at + 1 :], b"\xff" * len(value)]
     elif isinstance(value, int):
-        near = [value + 1, value - 1, -value, value << chance.randrange(60) & 2**64 - 1]
+        wild = [value + 1, value - 1, -value, value << chance.randrange(60) & 2**64 - 1]
+        near = [
+            each for each in wild if -(2**63) <= each < 2**64
+        ]  # what travels; a value may be disturbed twice
     far: list[object] = [
         None,
         True,
