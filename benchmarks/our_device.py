@@ -23,7 +23,8 @@ from benchmarks.processes import private_bytes
 from storage_node.device import Device, Settings
 from storage_node.formatting import format_device
 from storage_node.keys import CONTAINERS, Key, Layout, Listing, bucket_of, objects
-from storage_node.operations import Accept, Operation, SetStanding, UpsertRows
+from storage_node.maintenance import SetStanding
+from storage_node.operations import Accept, Operation, UpsertRows
 from storage_node.store import RowOffer
 from swiftlike.entries import NO_METADATA, Entry
 from swiftlike.node_calls import Query, RowRefused, Standing

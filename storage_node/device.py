@@ -40,8 +40,9 @@ from storage_node.index_place import check_owner, elsewhere, place_to_serve
 from storage_node.keys import Key, Layout
 from storage_node.keyvalues import Reading
 from storage_node.locations import FileId, InFile, InVolume, Location, VolumeId
+from storage_node.maintenance import RemoveVolume
 from storage_node.open_body import OpenBody
-from storage_node.operations import Content, Disown, Fill, Operation, Relocate, RemoveVolume
+from storage_node.operations import Content, Disown, Fill, Operation, Relocate
 from storage_node.powers import carry_standings
 from storage_node.staged_body import StagedBody
 from storage_node.store import Body, Offered, P, Staged, T

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from itertools import islice, pairwise
 from typing import Any, TypeVar
 
-from storage_node import auditing, keys, operations, rows, tables
+from storage_node import auditing, keys, maintenance, operations, rows, tables
 from storage_node.auditing import AuditedBuckets, AuditedListings, AuditedValues, RangeOf
 from storage_node.errors import BallotRefused, RingChanged, StorageError
 from storage_node.keys import Due, DueDelete, Key, Layout, Listing
@@ -122,24 +122,24 @@ class TableStore(ABC):
             raise StorageError(
                 f"device {self.name}: a floor may not be ahead of its clock by minutes: set the clock of the host that asks"
             )
-        await self._submit(operations.SetStanding(table, partition, seen, standing))
+        await self._submit(maintenance.SetStanding(table, partition, seen, standing))
 
     async def grant_first_votes(self, table: bytes, partitions: Sequence[int]) -> int:
         """Vote on partitions that never had other owners, and that never had a standing here; return how many."""
         granted = 0
         for first in range(0, len(partitions), ITEMS_MAX):
             some = partitions[first : first + ITEMS_MAX]
-            granted += await self._submit(operations.GrantFirstVotes(table, some))
+            granted += await self._submit(maintenance.GrantFirstVotes(table, some))
         return granted
 
     async def take_epoch(self, table: bytes, epoch: int, staying: Container[int]) -> int:
         """Hold the votes against a newer epoch; return how many were taken."""
-        answer: int = await self._submit(operations.TakeEpoch(table, epoch, staying))
+        answer: int = await self._submit(maintenance.TakeEpoch(table, epoch, staying))
         return answer
 
     async def owe(self, debts: Sequence[tuple[Key, Version]]) -> int:
         """Mark entries as owing their row, each only if that version still stands; return how many do."""
-        answer: int = await self._submit(operations.Owe(tuple(debts)))
+        answer: int = await self._submit(maintenance.Owe(tuple(debts)))
         return answer
 
     async def forget(
@@ -151,7 +151,7 @@ class TableStore(ABC):
         rows: Sequence[tuple[Listing, bytes]] = (),
     ) -> int:
         """Remove registers and rows below a floor that no voter holds, at an owner that does not vote; return how many."""
-        forget = operations.Forget(table, partition, floor_us, tuple(paths), tuple(rows))
+        forget = maintenance.Forget(table, partition, floor_us, tuple(paths), tuple(rows))
         answer: int = await self._submit(forget)
         return answer
 
@@ -159,22 +159,22 @@ class TableStore(ABC):
         self, table: bytes, versions: Sequence[tuple[bytes, Version | None]], rows: Sequence[RowHeld] = ()
     ) -> int:
         """Remove registers and rows that the device need not hold, each only if it still is this version; return how many."""
-        answer: int = await self._submit(operations.Release(table, tuple(versions), tuple(rows)))
+        answer: int = await self._submit(maintenance.Release(table, tuple(versions), tuple(rows)))
         return answer
 
     async def reclaim(self, table: bytes, partition: int, limit: int) -> Reclaimed:
         """Forget tombstones and lone promises below the partition's floor, up to `limit` of them."""
-        answer: Reclaimed = await self._submit(operations.Reclaim(table, partition, limit))
+        answer: Reclaimed = await self._submit(maintenance.Reclaim(table, partition, limit))
         return answer
 
     async def drop(self, table: bytes, partition: int, limit: int) -> int:
         """Forget up to `limit` registers of a partition that this device no longer owns; return how many."""
-        answer: int = await self._submit(operations.Drop(table, partition, limit))
+        answer: int = await self._submit(maintenance.Drop(table, partition, limit))
         return answer
 
     async def sweep(self, rows_max: int) -> int:
         """Remove rows of an incarnation that is gone; return zero when nothing is left to do, else about how many."""
-        answer: int = await self._submit(operations.Sweep(rows_max))
+        answer: int = await self._submit(maintenance.Sweep(rows_max))
         return answer
 
     def read(self, key: Key) -> Held | None:

@@ -1,7 +1,7 @@
 """First votes: the partitions on which a device votes from the first, without having caught up with anybody.
 
 Pure. Owns the decision that follows from a ring; whether the index is still the one that was formatted, and whether
-the partition ever had a standing, is for the transaction that grants the vote (`operations.GrantFirstVotes`).
+the partition ever had a standing, is for the transaction that grants the vote (`maintenance.GrantFirstVotes`).
 """
 
 from collections.abc import Sequence

@@ -14,7 +14,8 @@ from storage_node.device import Device
 from storage_node.errors import DeviceRefused, IndexDamaged
 from storage_node.formatting import format_device
 from storage_node.keys import BUCKET_BITS, CONTAINERS, Key, Layout, bucket_of
-from storage_node.operations import Accept, SetStanding
+from storage_node.maintenance import SetStanding
+from storage_node.operations import Accept
 from swiftlike.digests import digest_of
 from swiftlike.entries import Entry
 from swiftlike.node_calls import Standing

@@ -13,8 +13,9 @@ from typing import Any, NoReturn
 from storage_node.errors import BodyDamaged, InsufficientStorage
 from storage_node.keys import Key, Layout
 from storage_node.locations import Location
+from storage_node.maintenance import Sweep
 from storage_node.memory import MemoryBody, MemoryStore
-from storage_node.operations import Disown, Operation, Sweep
+from storage_node.operations import Disown, Operation
 from storage_node.tables import Held
 
 SYNC_S = 0.004
