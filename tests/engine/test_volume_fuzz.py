@@ -1,5 +1,6 @@
 """Volumes and large files of random bytes: scanned without a crash, and nothing in them is believed."""
 
+import random
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import UUID
@@ -9,13 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage_node.blocks import seed_of
+from storage_node.checking import ClosedDevice, check
+from storage_node.device import Device, Settings
 from storage_node.disk import Disk
-from storage_node.errors import BodyDamaged
+from storage_node.errors import BodyDamaged, StorageError
 from storage_node.files import Files
+from storage_node.keys import Key
 from storage_node.locations import FileId
+from storage_node.rebuilding import rebuild_index
 from storage_node.volumes import Volumes
 from swiftlike.entries import encode
-from tests.engine.samples import object_key, put
+from tests.engine.conftest import opened, vote_everywhere
+from tests.engine.samples import LARGE, LAYOUT, object_key, put
+from tests.engine.test_store_contract import body_of, offer
+
+SMALL_VOLUMES = Settings(reserve_bytes=0, index_map_bytes=1 << 28, volume_bytes_max=30_000)
 
 STAMP = UUID(int=7)
 HEADER = b"slvolume\1" + bytes(7) + STAMP.bytes
@@ -76,3 +85,81 @@ def test_a_large_file_of_noise_is_refused(raw: bytes) -> None:
         files.path(file).write_bytes(raw + b"slfl\1" + bytes(59))
         with pytest.raises(BodyDamaged):
             files.read_trailer(file)
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_whatever_becomes_of_the_files_of_a_device_it_serves_right_bytes_or_a_typed_error(
+    root: Path, seed: int
+) -> None:
+    """Spans of volumes and large files are turned, zeroed, cut off or doubled; a check, reads and a rebuild go on."""
+    chance = random.Random(seed)
+    bodies = {
+        object_key(f"n{number:02}"): chance.randbytes(LARGE if number % 15 == 0 else chance.randint(0, 9_000))
+        for number in range(45)
+    }
+    async with opened(root, SMALL_VOLUMES) as device:
+        await vote_everywhere(device)
+        for key, body in bodies.items():
+            await offer(device, key, put(1, body), body)
+    paths = sorted((root / "volumes").iterdir()) + sorted((root / "files").glob("??/*"))
+    for path in chance.sample(paths, len(paths) // 2):
+        path.write_bytes(ruined(path.read_bytes(), chance))
+
+    damage = damage_of(root)
+    async with opened(root, SMALL_VOLUMES) as device:
+        sound = await sound_of(device, bodies)
+        await offer(device, object_key("after"), put(2, b"x"), b"x")
+    assert (len(sound) < len(bodies)) <= bool(damage)
+    rebuilt = rebuild_index(root, LAYOUT.seed, map_bytes=SMALL_VOLUMES.index_map_bytes)
+    assert not rebuilt.is_whole
+    assert damage_of(root) == []
+    async with opened(root, SMALL_VOLUMES) as device:
+        assert await body_of(device, object_key("after")) == b"x"
+        found = await sound_of(device, bodies)
+    for key in sound - found:
+        named = repr(key.path.decode())
+        assert any(named in each for each in damage), (
+            "what a rebuild loses and a reader had, the check has told"
+        )
+
+
+def ruined(raw: bytes, chance: random.Random) -> bytes:
+    """Return what a bad disk makes of a file, its first bytes apart: without them a volume is refused by name."""
+    start = chance.randrange(32, len(raw))
+    stop = min(len(raw), start + chance.choice((1, 8, 512, 4_096, 100_000)))
+    match chance.randrange(4):
+        case 0:
+            return raw[:start] + bytes(each ^ 0x5A for each in raw[start:stop]) + raw[stop:]
+        case 1:
+            return raw[:start] + bytes(stop - start) + raw[stop:]
+        case 2:
+            return raw[:start]
+        case _:
+            return raw[:stop] + raw[start:stop] + raw[stop:]
+
+
+def damage_of(root: Path) -> list[str]:
+    """Return what a check finds."""
+    closed = ClosedDevice(root, map_bytes=SMALL_VOLUMES.index_map_bytes)
+    try:
+        return check(closed).damage
+    finally:
+        closed.close()
+
+
+async def sound_of(device: Device, bodies: dict[Key, bytes]) -> set[Key]:
+    """Return the keys whose bodies can be read, and see that they are right."""
+    sound = set()
+    for key, body in bodies.items():
+        try:
+            found = await device.open_object(key)
+            if found is None:
+                continue
+            try:
+                assert bytes(await found[1].read(0, found[1].size)) == body
+            finally:
+                found[1].release()
+            sound.add(key)
+        except StorageError:
+            continue
+    return sound
