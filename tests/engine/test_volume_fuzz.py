@@ -1,6 +1,7 @@
 """Volumes and large files of random bytes: scanned without a crash, and nothing in them is believed."""
 
 import random
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import UUID
@@ -125,8 +126,12 @@ async def test_whatever_becomes_of_the_files_of_a_device_it_serves_right_bytes_o
 
 def ruined(raw: bytes, chance: random.Random) -> bytes:
     """Return what a bad disk makes of a file, its first bytes apart: without them a volume is refused by name."""
-    start = chance.randrange(32, len(raw))
-    stop = min(len(raw), start + chance.choice((1, 8, 512, 4_096, 100_000)))
+    start, span = chance.randrange(32, len(raw)), chance.choice((1, 8, 512, 4_096, 100_000))
+    if chance.random() < 0.5:
+        # What stands beside a body is short, and would hardly ever be met alone.
+        heads = [found.start() for found in re.finditer(b"slvr", raw)] or [len(raw) - 120]
+        start, span = chance.choice(heads) + chance.randrange(100), 4
+    stop = min(len(raw), start + span)
     match chance.randrange(4):
         case 0:
             return raw[:start] + bytes(each ^ 0x5A for each in raw[start:stop]) + raw[stop:]
