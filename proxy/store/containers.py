@@ -24,7 +24,7 @@ from proxy.store.listed_rows import ListedRows
 from proxy.store.listings import Listings, usage_of
 from proxy.store.merging import sums_of_tally
 from proxy.store.names import ContainerName
-from proxy.store.outcomes import is_done, known, write_wish
+from proxy.store.outcomes import is_done, known, known_behind_write, write_wish
 from proxy.store.rows import Rows, Upserted
 from proxy.store.values import (
     ContainerInfo,
@@ -238,7 +238,8 @@ class Containers:
         """Bring the row of what was written to its account, and pay for it later; return what was written."""
         entry = written.entry
         if entry is None:  # it is forgotten already what was chosen; what stands now has been judged on it
-            entry = known(await self._registers.read(name.key, deadline=deadline, inline_bytes=0)).entry
+            read = await self._registers.read(name.key, deadline=deadline, inline_bytes=0)
+            entry = known_behind_write(read).entry
             assert entry is not None, "what was written leaves a tombstone at least"
         upserted = await self._rows.upsert(row_of(CONTAINERS, name.path, entry), deadline=deadline)
         if upserted is not Upserted.TAKEN:

@@ -12,7 +12,7 @@ from typing import Final
 from proxy.cluster.placement import Key
 from proxy.cluster.register import Registers
 from proxy.store.containers import Containers
-from proxy.store.errors import NoSuchContainer
+from proxy.store.errors import NoSuchContainer, StoreError
 from proxy.store.names import ContainerName
 from proxy.store.rows import Rows, Upserted
 from proxy.store.values import micros_of
@@ -54,7 +54,11 @@ class ObjectListing:
                 return ListedEnd.LISTED
             if upserted is Upserted.UNAVAILABLE:
                 break
-            if not await self._is_still_there(container, key.incarnation, upserted, attempt, deadline):
+            try:
+                is_there = await self._is_still_there(container, key.incarnation, upserted, attempt, deadline)
+            except StoreError:
+                break  # the object is written by now: that nobody can say how its container stands undoes nothing
+            if not is_there:
                 await self._remove(key, write_id, deadline)
                 return ListedEnd.GONE
             await asyncio.sleep(PAUSE_S * 2**attempt)

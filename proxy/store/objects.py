@@ -32,7 +32,7 @@ from proxy.store.manifests import Manifest, Origin
 from proxy.store.marks import Graces, Marks
 from proxy.store.names import ContainerName, ObjectName
 from proxy.store.object_listing import ListedEnd, ObjectListing, tombstone_of
-from proxy.store.outcomes import is_done, known
+from proxy.store.outcomes import is_done, known, known_behind_write
 from proxy.store.replacing import TRIES_MAX, Replacing
 from proxy.store.upload_names import upload_in
 from proxy.store.uploads import Arriving, Copy
@@ -376,11 +376,7 @@ class Objects:
         key, entry = name.key(container.policy, container.incarnation), written.entry
         if entry is None:  # it is forgotten already what was chosen; what stands now has been judged on it
             read = await self._registers.read(key, deadline=deadline, inline_bytes=0)
-            if not read.is_known:
-                raise OutcomeUnknown(
-                    "the object is written, and too few owners answered to say what stands there now"
-                )
-            entry = read.entry
+            entry = known_behind_write(read).entry
             assert entry is not None, "what was written leaves a tombstone at least"
         match await self._listing.list(key, name.parent, entry, write_id, deadline=deadline):
             case ListedEnd.LISTED:

@@ -42,6 +42,13 @@ def known(read: Read) -> Read:
     return read
 
 
+def known_behind_write(read: Read) -> Read:
+    """Return a read of what a write has left. Raises OutcomeUnknown, and never that nothing was done: it was."""
+    if not read.is_known:
+        raise OutcomeUnknown("it is written, and too few owners answered to say what stands there now")
+    return read
+
+
 async def write_wish(
     registers: Registers, key: Key, judge_for: Callable[[WriteId], Judge], *, deadline: float
 ) -> Written:
