@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from typing import Final
 
 from ring.device import DeviceId
+from storage_node.forgetting import Forgetting
 from storage_node.keys import ROWS_OF
 from storage_node.placing import Rings
 from storage_node.sharing import Shares, is_enough
 from storage_node.store import Store
-from storage_node.taking import Source, Taken, Taker, rows_there
-from swiftlike.limits import PAGE_ITEMS_MAX
-from swiftlike.node_calls import Query, Standing
+from storage_node.taking import Source, Taken, Taker
+from swiftlike.node_calls import Standing
 from swiftlike.node_client import NodeFailed
 
 log: Final = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ class CatchingUp:
         self._store: Final = store
         self._rings: Final = rings
         self._taker: Final = taker
+        self._forgetting: Final = Forgetting(store, taker)
 
     async def catch_up(
         self, shares: Shares, table: bytes, partition: int, sources: Mapping[DeviceId, Source]
@@ -58,7 +59,7 @@ class CatchingUp:
         refusing_us = max(standing.refusing_us for standing in again.values())
         mine = self._store.standing(table, partition)
         try:
-            await self._forget(table, partition, floor_us, list(heard.values()))
+            await self._forgetting.forget(table, partition, floor_us, list(heard.values()))
             if self._rings.epoch(table) != shares.ring.epoch:
                 return False
             wanted = Standing(True, max(mine.floor_us, floor_us), max(mine.refusing_us, refusing_us))
@@ -102,49 +103,3 @@ class CatchingUp:
             log.info("partition %d of table %r was not all taken: %s", partition, table, failure)
             return False
         return taken.left == 0
-
-    async def _forget(self, table: bytes, partition: int, floor_us: int, voters: list[Source]) -> None:
-        """Remove what lies below the floor and no voter holds. Raises NodeFailed when one cannot tell."""
-        if not floor_us:
-            return
-        power = self._store.layout.part_powers[table]
-        after: bytes | None = b""
-        while after is not None:
-            page, after = await self._store.scan(
-                self._store.versions, table, power, partition, after, PAGE_ITEMS_MAX
-            )
-            old = [held.path for held in page if max(held.ballot.micros, held.promised.micros) < floor_us]
-            for source in voters:
-                there = await source.client.versions_of(table, old) if old else []
-                old = [held.path for held in there if held.version is None]
-            if old:
-                gone = await self._store.forget(table, partition, floor_us, old)
-                log.info(
-                    "forgot %d entries of partition %d of table %r, as all voters have",
-                    gone,
-                    partition,
-                    table,
-                )
-        if table in ROWS_OF:
-            await self._forget_rows(table, partition, floor_us, voters)
-
-    async def _forget_rows(self, table: bytes, partition: int, floor_us: int, voters: list[Source]) -> None:
-        for listing in await self._taker.listings_here(table, partition):
-            marker: bytes | None = b""
-            while marker is not None:
-                query = Query(marker=marker, tombstones=True, limit=PAGE_ITEMS_MAX)
-                page = await self._store.scan(self._store.list_rows, listing, query)
-                old = {
-                    row.name
-                    for row in page.rows
-                    if row.entry is not None and row.entry.ballot.micros < floor_us
-                }
-                for source in voters:
-                    if not old:
-                        break
-                    stop = max(old) + b"\0"
-                    old -= (await rows_there(source.client, listing, min(old), stop)).keys()
-                if old:
-                    rows = [(listing, name) for name in sorted(old)]
-                    await self._store.forget(table, partition, floor_us, (), rows)
-                marker = page.more

@@ -116,10 +116,9 @@ class Layout:
         """Return the partition of a path hash in a table's ring."""
         return hashed >> (HASH_BITS - self.part_powers[table])
 
-    def reclaim_groups(self, table: bytes, ring: bytes, partition: int) -> list[bytes]:
-        """Return the groups in which a table's reclaimable keys of a partition stand; above 2^16 with others' keys."""
-        numbers = _cut(self.part_powers[ring], partition, partition + 1, _RECLAIM_BITS)
-        return [table + number.to_bytes(2, "big") for number in numbers]
+    def reclaim_groups(self, ring: bytes, partition: int) -> range:
+        """Return the groups in which the reclaimable keys of a partition stand; above 2^16 with others' keys."""
+        return _cut(self.part_powers[ring], partition, partition + 1, _RECLAIM_BITS)
 
 
 def buckets_of(bits: int, first: int, stop: int) -> range:
@@ -205,6 +204,21 @@ def due_key(kind: Due, micros: int, key: bytes) -> bytes:
     if kind is Due.RECLAIM:
         return table + key[:_RECLAIM_GROUP_BYTES] + _TIME.pack(micros) + key[_RECLAIM_GROUP_BYTES:]
     return table + _TIME.pack(micros) + key
+
+
+def reclaim_due_key(table: bytes, group: int, micros: int) -> bytes:
+    """Return where the keys of a group of a table begin that may be reclaimed from `micros` on; of one behind the last, where
+    the table ends.
+    """
+    lead = b"t" + Due.RECLAIM.to_bytes(1, "big") + table
+    if group >> _RECLAIM_BITS:
+        return after(lead)
+    return lead + group.to_bytes(2, "big") + _TIME.pack(micros)
+
+
+def reclaim_group_of(raw: bytes) -> int:
+    """Return the group that a key of what may be reclaimed stands in."""
+    return int.from_bytes(raw[4:6], "big")
 
 
 def due_of(raw: bytes) -> tuple[int, bytes]:

@@ -96,6 +96,13 @@ class MemoryKeyValues:
         del self._keys[bisect_left(self._keys, key)]
         return True
 
+    def copy(self) -> "MemoryKeyValues":
+        """Return the same keys and values, to be changed on their own; between two transactions."""
+        assert not self._undo, "a transaction is under way"
+        other = MemoryKeyValues()
+        other._keys, other._values = self._keys.copy(), self._values.copy()
+        return other
+
     def commit(self) -> None:
         """Keep the changes."""
         self._undo.clear()

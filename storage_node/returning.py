@@ -1,8 +1,9 @@
 """Returning: what a device holds and does not own goes back to the owners, and is let go of when they have it.
 
 Owns the proof that it may go: a majority of the owners that vote hold each entry of it, or something newer, with its body; and
-that it owes nothing any more, since a debt goes with its entry (this device's updater pays it first). The owners are told to
-come and take. A page at a time, each entry only if it still is what was looked at.
+that it owes nothing any more, since a debt goes with its entry (this device's updater pays it first). What lies below their
+floor, and all of them have forgotten, they would refuse: that is forgotten here too. The owners are told to come and take the
+rest. A page at a time, each entry only if it still is what was looked at.
 """
 
 import asyncio
@@ -12,12 +13,13 @@ from typing import Final
 
 from ring.device import DeviceId
 from storage_node.differing import covers
+from storage_node.forgetting import Forgetting
 from storage_node.keys import ROWS_OF
 from storage_node.sharing import Shares
 from storage_node.store import RowHeld, Store
 from storage_node.taking import Source, Taker, rows_there
 from swiftlike.limits import PAGE_ITEMS_MAX
-from swiftlike.node_calls import HeldVersion, Query
+from swiftlike.node_calls import HeldVersion, Query, Standing
 from swiftlike.node_client import NodeFailed
 
 log: Final = logging.getLogger(__name__)
@@ -29,6 +31,7 @@ class Returning:
     def __init__(self, store: Store, taker: Taker) -> None:
         self._store: Final = store
         self._taker: Final = taker
+        self._forgetting: Final = Forgetting(store, taker)
         self.released = 0
         """Entries and rows that were let go of."""
 
@@ -36,11 +39,13 @@ class Returning:
         self, shares: Shares, table: bytes, partition: int, sources: Mapping[DeviceId, Source]
     ) -> bool:
         """Let go of what enough owners hold; have all owners come for the rest. Say whether nothing is left here."""
-        voting = {owner: sources[owner] for owner in shares.voters(partition) if owner in sources}
         needed = len(shares.voters(partition)) // 2 + 1
-        voters = await self._voters(table, partition, voting)
+        standings = await self._standings(table, partition, sources)
+        voters = [sources[owner] for owner in standings if owner in shares.voters(partition)]
         left = True
         if len(voters) >= needed:
+            if standings.keys() == set(shares.others(partition)):
+                await self._forget(table, partition, standings, list(sources.values()))
             left = await self._release_registers(table, partition, voters, needed)
             if table in ROWS_OF:
                 left |= await self._release_rows(table, partition, voters, needed)
@@ -49,15 +54,33 @@ class Returning:
             await asyncio.gather(*(_tell(source, table, partition, me) for source in sources.values()))
         return not left
 
-    async def _voters(self, table: bytes, partition: int, owners: Mapping[DeviceId, Source]) -> list[Source]:
-        async def votes(source: Source) -> bool:
-            try:
-                return (await source.client.standing(table, partition)).votes
-            except NodeFailed:
-                return False
+    async def _standings(
+        self, table: bytes, partition: int, owners: Mapping[DeviceId, Source]
+    ) -> dict[DeviceId, Standing]:
+        """Return how those owners stand that answer and vote."""
 
-        answers = await asyncio.gather(*map(votes, owners.values()))
-        return [source for source, vote in zip(owners.values(), answers, strict=True) if vote]
+        async def ask(source: Source) -> Standing | None:
+            try:
+                return await source.client.standing(table, partition)
+            except NodeFailed:
+                return None
+
+        answers = await asyncio.gather(*map(ask, owners.values()))
+        return {
+            owner: standing
+            for owner, standing in zip(owners, answers, strict=True)
+            if standing is not None and standing.votes
+        }
+
+    async def _forget(
+        self, table: bytes, partition: int, standings: Mapping[DeviceId, Standing], owners: list[Source]
+    ) -> None:
+        """Forget what all owners, each of which votes, have forgotten."""
+        floor_us = min(standing.floor_us for standing in standings.values())
+        try:
+            await self._forgetting.forget(table, partition, floor_us, owners)
+        except NodeFailed as failure:
+            log.info("partition %d of table %r is returned later: %s", partition, table, failure)
 
     async def _release_registers(
         self, table: bytes, partition: int, voters: list[Source], needed: int

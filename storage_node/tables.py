@@ -407,15 +407,23 @@ class Change:
     ) -> list[bytes]:
         """Return up to `limit` keys of a table in a partition of table `ring` whose reclaim time lies below a floor."""
         found: list[bytes] = []
-        for group in self.layout.reclaim_groups(table, ring, partition):
-            start = keys.due_key(Due.RECLAIM, 0, group)
-            for due, _ in self.view.scan(start, keys.due_key(Due.RECLAIM, floor_us, group)):
+        groups = self.layout.reclaim_groups(ring, partition)
+        group, end = groups.start, keys.reclaim_due_key(table, groups.stop, 0)
+        while group < groups.stop:
+            # Most groups are empty: the next that is not is a seek away, however many lie between.
+            ahead = self.view.take(keys.reclaim_due_key(table, group, 0), end, 1)
+            if not ahead:
+                break
+            group = keys.reclaim_group_of(ahead[0][0])
+            start, stop = (keys.reclaim_due_key(table, group, micros) for micros in (0, floor_us))
+            for due, _ in self.view.scan(start, stop):
                 if len(found) >= limit:
                     return found
                 key = keys.due_of(due)[1]
                 path = keys.key_of(key).path if table == ring else keys.parent_path(key)
                 if self.layout.partition(ring, self.layout.hashed(path)) == partition:
                     found.append(key)
+            group += 1
         return found
 
     def tally(self, key: bytes) -> Sums:

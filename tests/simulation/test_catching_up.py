@@ -283,3 +283,37 @@ def test_an_offer_of_another_epoch_is_no_part_of_a_catch_up() -> None:
         assert not world.devices[2].votes()
 
     play_healing(scenario)
+
+
+def test_what_the_owners_have_forgotten_goes_from_who_is_none_of_them_and_nothing_younger() -> None:
+    floor_us = ballot(100).micros
+
+    async def scenario(world: HealingCluster) -> None:
+        stranger = world.devices[3]
+        await hold(stranger, "forgotten", put(60), owing=True)
+        await hold(stranger, "young", put(500))
+        await hold_rows(stranger, {b"forgotten": row(60)})
+
+        async def lift_floors(*numbers: int) -> None:
+            for table in (b"o\0", b"c\0"):
+                for number in numbers:
+                    votes = Standing(votes=True, floor_us=floor_us)
+                    await stand(world.devices[number].store, table, 0, votes)
+
+        await lift_floors(0, 1)
+        await world.walk(3)
+        assert held(stranger, "forgotten")[0] is not None, "one owner might yet take it"
+        await lift_floors(2)
+        async with down(world, 1):
+            await world.walk(3)
+            assert held(stranger, "forgotten")[0] is not None, "one owner is not heard, and might hold it"
+        await world.walk(3)
+        assert held(stranger, "forgotten")[0] is None
+        assert stranger.store.partition_digest(b"r\0", 0).entries == 0
+        for device in world.devices[:3]:
+            assert device.replicator is not None
+            await device.replicator.heed_hints()
+        assert held(world.devices[0], "young") == (put(500), True)
+        assert held(world.devices[0], "forgotten")[0] is None
+
+    play_healing(scenario, others=1)
