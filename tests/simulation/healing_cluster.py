@@ -31,7 +31,7 @@ from tests.simulation.quorum_cluster import (
     ring_fields,
 )
 from tests.simulation.store_cluster import TABLES, StoreCluster
-from tests.simulation.world import quorum_client
+from tests.simulation.world_processes import quorum_client
 
 KINDS = (*TABLES, b"r\0", b"r\1")
 """All that is compared."""

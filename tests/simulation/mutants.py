@@ -3,21 +3,31 @@
 Some are the register protocol's shortcuts (`shortcuts`); the others are what the rest of the store must not do either.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
+from uuid import UUID
 
+from proxy.cluster import decisions, placement
 from proxy.cluster.offers import OfferEnd, Offers
-from proxy.cluster.quorum import Answer, Need, Owners, Verdict
+from proxy.cluster.quorum import Answer, Need, Owners, Verdict, distinct
 from proxy.store import listings, rows
 from proxy.store.payer import Payer
 from ring.device import DeviceId
-from storage_node import tables
+from ring.ring import Ring
+from storage_node import catching_up, reclaimer, tables
+from storage_node.keys import Key
+from storage_node.reclaiming import Enforce, OwnerSeen, Step, Wait
+from storage_node.sharing import shares_of
+from storage_node.taking import Source, Taken, Taker
 from swiftlike.entries import Entry, Version
+from swiftlike.node_calls import Standing
 from swiftlike.node_client import NodeFailed
+from swiftlike.registers import Register, Replaced
 from swiftlike.timestamps import ZERO_BALLOT
+from tests.simulation import world_processes
 from tests.simulation.shortcuts import Shortcut, taken
 from tests.simulation.syncing_store import SyncingStore
 
@@ -29,6 +39,11 @@ class Mutant(Enum):
     COUNT_HANDOFF = "a handoff's copy makes up for an owner that is missing from a majority"
     LOSE_DEBT = "a device does not remember that a row is owed"
     PAY_UNCHOSEN = "a debt is paid for what was offered, whether it was chosen or not"
+    WIPED_VOTES = "a disk that was replaced votes at once"
+    CATCH_UP_FROM_ONE = "an owner votes once a single other has handed over what it holds"
+    PROMISES_VANISH = "who catches up has nothing settled that stands under a promise"
+    FORGET_MOVING = "while a partition moves, only its new owners are asked"
+    RECLAIM_EARLY = "a floor is in force as soon as it is old enough, whatever the owners hold"
     ROW_AT_ONE = "a write is answered once a single owner of the listing has its row"
     LIST_FROM_ONE = "a page is believed without asking a second owner"
     MINORITY = Shortcut.MINORITY
@@ -36,6 +51,10 @@ class Mutant(Enum):
     NO_PROMISE = Shortcut.NO_PROMISE
     REOFFER = Shortcut.REOFFER
     NO_BASE = Shortcut.NO_BASE
+    BASE_WITHOUT_BALLOT = (
+        "a write is taken to be undone although something was judged on what is newer than it"
+    )
+    ONE_SET = Shortcut.ONE_SET
     ACROSS_BALLOTS = Shortcut.ACROSS_BALLOTS
 
 
@@ -55,13 +74,33 @@ def mutated(mutant: Mutant | None) -> Iterator[None]:
             with patch.object(tables.Change, "owe", lambda *_: None):
                 yield
         case Mutant.PAY_UNCHOSEN:
-            with patch.object(Payer, "_chosen", _offered):
+            with patch.object(Payer, "_chosen", _offered_or(Payer._chosen)):
                 yield
         case Mutant.ROW_AT_ONE:
             with patch.object(rows, "judge", _one_is_enough):
                 yield
         case Mutant.LIST_FROM_ONE:
             with patch.object(listings, "judge", _one_is_enough):
+                yield
+        case Mutant.WIPED_VOTES:
+            with patch.object(world_processes, "founding_partitions", _owned):
+                yield
+        case Mutant.CATCH_UP_FROM_ONE:
+            with patch.object(catching_up, "is_enough", lambda needs, heard: bool(heard)):
+                yield
+        case Mutant.PROMISES_VANISH:
+            with patch.object(Taker, "take_marked", _taking_debts_only):
+                yield
+        case Mutant.FORGET_MOVING:
+            with patch.object(
+                placement, "owners_of", lambda primaries, previous: Owners(distinct(primaries))
+            ):
+                yield
+        case Mutant.RECLAIM_EARLY:
+            with patch.object(reclaimer, "decide", _hasty):
+                yield
+        case Mutant.BASE_WITHOUT_BALLOT:
+            with patch.object(decisions, "never_accepted", _never_accepted_by_write_ids):
                 yield
         case _:
             with taken(mutant.value):
@@ -88,21 +127,57 @@ def _counting_handoffs(offer: Any) -> Any:
     return count
 
 
-async def _offered(self: Any, key: Any, version: Version, deadline: float) -> Entry | None:
-    placement = self._registers.nodes.place(key)
-    for device in placement.devices.values():
-        try:
-            client = self._registers.nodes.client(placement, device, deadline)
-            found = await client.get(key.table, key.path, 0)
-        except NodeFailed:
-            continue
-        if found.entry is not None and found.entry.version == version:
-            entry: Entry = found.entry
-            return entry
-    return None
+def _offered_or(chosen: Any) -> Any:
+    async def look(self: Any, key: Any, version: Version, deadline: float) -> Entry | None:
+        placement = self._registers.nodes.place(key)
+        for device in placement.devices.values():
+            try:
+                client = self._registers.nodes.client(placement, device, deadline)
+                found = await client.get(key.table, key.path, 0)
+            except NodeFailed:
+                continue
+            entry: Entry | None = found.entry
+            if entry is not None and entry.version == version:
+                return entry
+        return cast(Entry | None, await chosen(self, key, version, deadline))
+
+    return look
 
 
 def _one_is_enough(owners: Owners, need: Need, answers: Mapping[DeviceId, Answer]) -> Verdict:
     if any(answer is not Answer.NO for answer in answers.values()):
         return Verdict.REACHED
     return Verdict.UNDECIDED if len(answers) < len(owners.everyone) else Verdict.IMPOSSIBLE
+
+
+def _owned(ring: Ring, uuid: UUID) -> Sequence[int]:
+    return sorted(shares_of(ring, uuid).owned)
+
+
+async def _taking_debts_only(self: Any, table: bytes, partition: int, source: Source) -> Taken:
+    power = self._store.layout.part_powers[table]
+    after: bytes | None = b""
+    while after is not None:
+        marked, after, _ = await source.client.versions(table, power, partition, after, marked=True)
+        owed = [(Key(table, held.path), held.version) for held in marked if held.owes and held.version]
+        if owed:
+            await self._store.owe(owed)
+    return Taken()
+
+
+def _hasty(owners: Collection[OwnerSeen | None], highest_us: int, least_us: int) -> Step:
+    standings: list[Standing] = [owner.standing for owner in owners if owner is not None]
+    if max(standing.floor_us for standing in standings) + least_us > highest_us:
+        return Wait.SETTLED
+    return Enforce(highest_us)
+
+
+def _never_accepted_by_write_ids(held: Register, first: Version) -> bool:
+    memory = [Replaced(held.entry.version, held.entry.base)] if held.entry is not None else []
+    memory += held.replaced
+    since = [old for old in memory if old.version.ballot >= first.ballot]
+    reaches_back = len(since) < len(memory) or (
+        held.since_us is not None and held.since_us < first.ballot.micros
+    )
+    named = {old.version.write_id for old in since} | {old.base.write_id for old in since if old.base}
+    return reaches_back and first.write_id not in named

@@ -22,6 +22,10 @@ NAMES: Final = (b"a", b"b/1", b"b/2", b"c")
 DUE: Final = b"due"
 """Is only ever put, each time to be deleted before long."""
 FAULTS_END_S: Final = 30.0
+WEEK_S: Final = 7 * 86_400.0
+FORGETFUL_S: Final = 8.0
+"""A reclaim age within which a device may well be away."""
+LAGS_S: Final = (0.0, 6.0, 18.0)
 
 
 class Fault(Enum):
@@ -35,6 +39,18 @@ class Fault(Enum):
     SLOW = "a device's disk is slow"
     FULL = "a device is full"
     ROT = "a copy of a body is damaged"
+    TWICE = "calls arrive a second time, later"
+    PROXY = "a proxy dies in the middle of what it does"
+    TORN = "a proxy dies when one owner has taken its write, and that owner falls silent"
+    SYNC = "a sync fails: the device comes back, and does not vote"
+
+
+class Order(Enum):
+    """What an operator may do."""
+
+    REPLACE = "replace a disk by an empty one"
+    MOVE = "move the partition to other owners, and settle it there"
+    UNDO = "begin a move, and undo it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +82,17 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
+class Task:
+    """One thing that an operator does, once what was ordered before is done."""
+
+    order: Order
+    wait_s: float
+    late_s: float
+    """Within which all processes have heard of a new ring."""
+    dice: float
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """A whole run."""
 
@@ -75,9 +102,18 @@ class Plan:
     clients: tuple[tuple[Step, ...], ...]
     """What the client of each proxy does, in order."""
     troubles: tuple[Trouble, ...]
+    tasks: tuple[Task, ...] = ()
+    """What the operator does, in order."""
+    age_s: float = WEEK_S
+    """For how long deletions are remembered at least."""
+    lag_s: float = 0.0
+    """From the start of a device's process to its first comparison with others; if any, nobody is hinted to either."""
 
     def __str__(self) -> str:
-        lines = [f"seed {self.seed}, clocks {self.skews_s}"]
+        lines = [
+            f"seed {self.seed}, clocks {self.skews_s}, remembers {self.age_s:.0f} s, lags {self.lag_s:.0f} s"
+        ]
+        lines += [f"  {one.order.name} after {one.wait_s:.3f} s, {one.dice:.4f}" for one in self.tasks]
         lines += [
             f"  at {one.at_s:.3f} s for {one.for_s:.3f} s: {one.fault.name} {one.dice:.4f}"
             for one in self.troubles
@@ -104,29 +140,43 @@ _KINDS: Final = (
 def draw(seed: int) -> Plan:
     """Return the plan of a seed."""
     random = Random(seed)
-    skews_s = tuple(random.choice((0.0, 0.0, 0.02, -0.3, 20.0, -90.0)) for _ in range(PROXIES))
-    busy = random.choice((0.05, 0.3, 1.5))
+    age_s = random.choice((WEEK_S, WEEK_S, FORGETFUL_S))
+    behind_s = -90.0 if age_s == WEEK_S else -1.5
+    skews_s = tuple(random.choice((0.0, 0.0, 0.02, -0.3, 20.0, behind_s)) for _ in range(PROXIES))
+    busy = random.choice((0.05, 0.3, 1.0))
+    span_s = 12 * busy
+    names = NAMES[: random.choice((1, 2, 4))]
     numbers = iter(range(1, 1_000_000))
     clients = tuple(
-        tuple(_draw_step(random, next(numbers), busy) for _ in range(random.randint(6, 16)))
+        tuple(_draw_step(random, next(numbers), busy, names) for _ in range(random.randint(6, 16)))
         for _ in range(PROXIES)
     )
     kinds = random.sample(list(Fault), random.randint(0, 4))
     troubles = tuple(
         Trouble(
             random.choice(kinds),
-            random.uniform(0, 10.0),
+            random.uniform(0, span_s),
             random.expovariate(1 / random.choice((0.2, 2.0, 6.0))),
             random.random(),
         )
         for _ in range(random.randint(1, 7) if kinds else 0)
     )
-    return Plan(seed, skews_s, clients, tuple(sorted(troubles, key=lambda one: one.at_s)))
+    tasks = tuple(
+        Task(
+            random.choice(list(Order)),
+            random.expovariate(4 / span_s),
+            random.choice((0.02, 0.5, 4.0)),
+            random.random(),
+        )
+        for _ in range(random.choice((0, 0, 1, 1, 2, 3)))
+    )
+    in_order = tuple(sorted(troubles, key=lambda one: one.at_s))
+    return Plan(seed, skews_s, clients, in_order, tasks, age_s, random.choice(LAGS_S))
 
 
-def _draw_step(random: Random, number: int, busy: float) -> Step:
+def _draw_step(random: Random, number: int, busy: float, names: tuple[bytes, ...]) -> Step:
     (kind,) = random.choices([kind for kind, _ in _KINDS], [weight for _, weight in _KINDS])
-    name = random.choice(NAMES[: random.choice((1, 2, 4))])
+    name = random.choice(names[: random.choice((1, 2, 4))])
     return Step(
         kind,
         DUE if kind is Kind.PUT and random.random() < 0.15 else name,
@@ -142,6 +192,8 @@ def smaller(plan: Plan) -> Iterator[Plan]:
     parts = max(2, len(plan.troubles))
     for piece in _cuts(len(plan.troubles), parts):
         yield replace(plan, troubles=_without(plan.troubles, piece))
+    for piece in _cuts(len(plan.tasks), max(1, len(plan.tasks))):
+        yield replace(plan, tasks=_without(plan.tasks, piece))
     for client, steps in enumerate(plan.clients):
         for piece in _cuts(len(steps), 4 if len(steps) > 8 else max(1, len(steps))):
             kept = (*plan.clients[:client], _without(steps, piece), *plan.clients[client + 1 :])

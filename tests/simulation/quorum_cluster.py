@@ -50,6 +50,8 @@ STARTED_US: Final = 1_800_000_000_000_000
 
 STEP_S: Final = 0.01
 """What a message takes on average; the other times of a simulation are multiples of it."""
+LATE_S: Final = 2.0
+"""By how much a call that is delivered twice is late the second time, on average."""
 
 PATIENCE: Final = Patience(
     round_s=30 * STEP_S,
@@ -188,10 +190,17 @@ class Cluster:
 class LossyTransport:
     """A Transport whose calls and answers may be lost, or arrive late; also long after the caller's deadline."""
 
-    def __init__(self, inner: Transport, random: Random, loss: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        inner: Transport,
+        random: Random,
+        loss: Callable[[], float],
+        repeats: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         self._inner = inner
         self._random = random
         self._loss = loss
+        self._repeats = repeats
         self._under_way = asyncio.TaskGroup()
 
     async def __aenter__(self) -> Self:
@@ -230,12 +239,20 @@ class LossyTransport:
     async def _travel(self, peer: Address, method: str, header: Header, body: Body) -> Reply | None:
         if self._random.random() < self._loss():
             return None
+        repeats = self._repeats()
+        if repeats and self._random.random() < repeats:
+            self._under_way.create_task(self._arrive_late(peer, method, header, bytes(body)))
         await asyncio.sleep(self._delay_s() * (8 if self._random.random() < 0.1 else 1))
         reply = await self._inner.call(peer, method, header, body, deadline=self.now() + 30 * STEP_S)
         if self._random.random() < self._loss():
             return None
         await asyncio.sleep(self._delay_s())
         return reply
+
+    async def _arrive_late(self, peer: Address, method: str, header: Header, body: Body) -> None:
+        """Be delivered a second time; nobody waits for the answer."""
+        await asyncio.sleep(self._random.expovariate(1 / LATE_S))
+        await self._inner.call(peer, method, header, body, deadline=self.now() + 30 * STEP_S)
 
     def _delay_s(self) -> float:
         return self._random.expovariate(1 / STEP_S)

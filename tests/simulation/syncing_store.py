@@ -6,17 +6,20 @@ answered; a crash in the middle leaves either. It can be slow, full, and hold bo
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from copy import deepcopy
 from random import Random
 from typing import Any, NoReturn
 
 from storage_node.errors import BodyDamaged, InsufficientStorage
 from storage_node.keys import Key, Layout
+from storage_node.keyvalues import MemoryKeyValues
 from storage_node.locations import Location
 from storage_node.maintenance import Sweep
 from storage_node.memory import MemoryBody, MemoryStore
-from storage_node.operations import Disown, Operation
-from storage_node.tables import Held
+from storage_node.operations import Accept, Disown, Operation
+from storage_node.tables import Held, PartitionKey
+from swiftlike.entries import Entry
+from swiftlike.limits import RECLAIM_AGE_US
+from swiftlike.node_calls import Acceptance, Standing
 
 SYNC_S = 0.004
 """What a batch takes on average."""
@@ -25,9 +28,16 @@ SYNC_S = 0.004
 class SyncingStore(MemoryStore):
     """One device, whose process comes and goes."""
 
-    def __init__(self, name: str, layout: Layout, read_us: Callable[[], int], random: Random) -> None:
+    def __init__(
+        self,
+        name: str,
+        layout: Layout,
+        read_us: Callable[[], int],
+        random: Random,
+        reclaim_age_us: int = RECLAIM_AGE_US,
+    ) -> None:
         """Begin empty, voting on nothing, and without a process."""
-        super().__init__(name, layout, read_us)
+        super().__init__(name, layout, read_us, reclaim_age_us)
         self._random = random
         self._queue: list[tuple[Operation, asyncio.Future[Any]]] = []
         self._queued = asyncio.Event()
@@ -36,6 +46,12 @@ class SyncingStore(MemoryStore):
         self.slowness = 1.0
         """Times that a batch takes."""
         self.is_full = False
+        self.on_accept: Callable[[Entry], None] = lambda entry: None
+        """Called with each entry of an object that was taken and is on the disk."""
+        self.on_missing: Callable[[Key], None] = lambda key: None
+        """Called with each key whose body was found damaged."""
+        self._synced: tuple[MemoryKeyValues, dict[PartitionKey, Standing]] | None = None
+        """What is on the disk, for a store that answers before it is."""
 
     acknowledges_early = False
     """A deliberate bug: answers before the sync."""
@@ -64,7 +80,7 @@ class SyncingStore(MemoryStore):
 
     def _lose(self, batch: list[tuple[Operation, asyncio.Future[Any]]]) -> None:
         """Take back what was answered and is not on the disk."""
-        if batch:
+        if batch and self._synced is not None:
             self._table, self._standings = self._synced
 
     def damage(self, key: Key) -> None:
@@ -72,6 +88,10 @@ class SyncingStore(MemoryStore):
         held = self.read(key)
         if held is not None and held.location.held:
             self._rotten.add(held.location)
+
+    def is_rotten(self, place: Location) -> bool:
+        """Whether the bytes there are not what was written."""
+        return place in self._rotten
 
     async def find(self, key: Key, size_max: int) -> tuple[Held | None, MemoryBody | None]:
         """Return what stands at a key, and its body, held open."""
@@ -82,7 +102,8 @@ class SyncingStore(MemoryStore):
 
     async def disown(self, key: Key, place: Location) -> None:
         """Count a body as missing, as a device does that finds it damaged."""
-        await self._submit(Disown(key, place))
+        if await self._submit(Disown(key, place)):
+            self.on_missing(key)
         self._rotten.discard(place)
 
     async def _submit(self, operation: Operation) -> Any:
@@ -92,7 +113,7 @@ class SyncingStore(MemoryStore):
             return self._apply(operation)  # the test's own hand
         if self.acknowledges_early:
             if not self._queue:
-                self._synced = deepcopy((self._table, self._standings))
+                self._synced = self._table.copy(), dict(self._standings)
             answer = self._apply(operation)
             self._queue.append((Sweep(0), asyncio.get_running_loop().create_future()))
             self._queued.set()
@@ -111,6 +132,9 @@ class SyncingStore(MemoryStore):
             return
         if not answered.done():
             answered.set_result(answer)
+        is_new = isinstance(answer, Acceptance) and answer.accepted
+        if is_new and isinstance(operation, Accept) and operation.key.table[:1] == b"o":
+            self.on_accept(operation.entry)
 
 
 class _RottenBody(MemoryBody):

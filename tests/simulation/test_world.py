@@ -13,7 +13,7 @@ from tests.simulation import campaign, plans, world
 from tests.simulation.campaign import Journal, main, smallest, try_seeds, wrong_of
 from tests.simulation.linearizability import Call, Ended, Kind, Value
 from tests.simulation.mutants import Mutant, mutated
-from tests.simulation.plans import Fault
+from tests.simulation.plans import FORGETFUL_S, WEEK_S, Fault, Order
 from tests.simulation.seen_in_listings import Seen, wrong_in
 
 SEEDS: Final = int(os.environ.get("SEEDS", "120"))
@@ -38,6 +38,8 @@ def test_a_seed_repeats_a_run_to_the_byte() -> None:
 def test_plans_have_every_trouble_and_runs_every_ending() -> None:
     drawn = [plans.draw(seed) for seed in range(200)]
     assert {trouble.fault for plan in drawn for trouble in plan.troubles} == set(Fault)
+    assert {task.order for plan in drawn for task in plan.tasks} == set(Order)
+    assert {plan.age_s for plan in drawn} == {WEEK_S, FORGETFUL_S}
     histories = [world.run(plan).histories for plan in drawn[:40]]
     seen = {(call.kind, call.outcome) for each in histories for history in each.values() for call in history}
     ways = {kind: {Ended.DONE, Ended.UNKNOWN} for kind in Kind}
@@ -54,7 +56,7 @@ def test_every_smaller_plan_leaves_something_out() -> None:
 
 
 def _size(plan: plans.Plan) -> int:
-    return len(plan.troubles) + sum(map(len, plan.clients))
+    return len(plan.troubles) + len(plan.tasks) + sum(map(len, plan.clients))
 
 
 # --- listings ---------------------------------------------------------------------------------------------------
@@ -110,16 +112,17 @@ def test_a_page_is_not_judged_by_names_that_it_does_not_reach() -> None:
 
 
 FOUND_AT: Final = {
-    Mutant.SKIP_SYNC: 110,
-    Mutant.COUNT_HANDOFF: 95,
-    Mutant.LOSE_DEBT: 0,
-    Mutant.ROW_AT_ONE: 50,
+    Mutant.SKIP_SYNC: 24,
+    Mutant.COUNT_HANDOFF: 76,
+    Mutant.LOSE_DEBT: 3,
+    Mutant.FORGET_MOVING: 10,
+    Mutant.ROW_AT_ONE: 0,
     Mutant.LIST_FROM_ONE: 0,
     Mutant.MINORITY: 0,
-    Mutant.NO_WRITE_BACK: 60,
-    Mutant.NO_PROMISE: 20,
-    Mutant.REOFFER: 10,
-    Mutant.NO_BASE: 40,
+    Mutant.NO_WRITE_BACK: 1,
+    Mutant.NO_PROMISE: 27,
+    Mutant.REOFFER: 18,
+    Mutant.NO_BASE: 2,
 }
 """A little before the first seed that finds it, of those below 1,000. The search goes on for a thousand seeds from here: a
 change that reshuffles all schedules makes these tests slower, not red."""

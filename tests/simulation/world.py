@@ -1,20 +1,20 @@
 """One run of a plan: the whole domain over devices that lose what they had not synced, and everything that was seen of it.
 
-The real stores of several proxies, and in each device's process the real service, updater and quorum client, in one process
-and in virtual time. Clients write, delete, describe, swap, read and list; troubles come and go. Then they end, and within a
-bounded time nothing may be owed or due, every listing must show what can be read, and every history must be linearizable.
+The real stores of several proxies, and in each device's process the real service, jobs and quorum client, in one process and
+in virtual time. Clients write, delete, describe, swap, read and list; troubles come and go, and an operator replaces disks and
+moves the partition. Then they end, and within a bounded time nothing may be owed or due, all owners must hold the same, bodies
+included, every listing must show what can be read, and every history must be linearizable.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass
+from functools import partial
 from hashlib import md5
-from random import Random
 from typing import Final
-from uuid import UUID
+from unittest.mock import patch
 
-from proxy.cluster.register import Registers
 from proxy.store.errors import (
     ConditionFailed,
     NoSuchContainer,
@@ -25,53 +25,25 @@ from proxy.store.errors import (
 )
 from proxy.store.store import Store
 from proxy.store.values import Description, ListedObject, ObjectInfo
-from storage_node.expirer import Expirer
+from storage_node import reclaimer, updater
 from storage_node.keys import Due
-from storage_node.keys import Key as StoredKey
-from storage_node.mender import Mender
-from storage_node.service import DeviceService
-from storage_node.turns import turns_of
-from storage_node.updater import Updater
-from swiftlike.node_calls import Query, objects
-from swiftlike.rpc.simulated import SimulatedHost, SimulatedNetwork, Weather
-from swiftlike.rpc.transport import TcpAddress
+from swiftlike.node_calls import Query
+from swiftlike.rpc.simulated import SimulatedNetwork, Weather
 from swiftlike.rpc.virtual_time import run_in_virtual_time
-from swiftlike.timestamps import Clock
 from tests.simulation.linearizability import Call, Ended, Kind, Value, is_linearizable
-from tests.simulation.plans import (
-    DEVICES,
-    DUE,
-    FAULTS_END_S,
-    NAMES,
-    OTHERS,
-    PROXIES,
-    Fault,
-    Plan,
-    Step,
-    Trouble,
-)
-from tests.simulation.quorum_cluster import SECRET, Cluster, LossyTransport, SimulatedDevice
+from tests.simulation.plans import DEVICES, DUE, FORGETFUL_S, NAMES, OTHERS, PROXIES, Plan, Step
+from tests.simulation.quorum_cluster import Cluster
 from tests.simulation.seen_in_listings import Seen, wrong_in
-from tests.simulation.store_cluster import (
-    CONTAINER,
-    PATIENCE,
-    POLICIES,
-    TABLES,
-    Sent,
-    create,
-    named,
-    now_us,
-    read_body,
-    soon,
-)
-from tests.simulation.syncing_store import SYNC_S, SyncingStore
+from tests.simulation.store_cluster import CONTAINER, TABLES, Sent, create, named, now_us, read_body, soon
+from tests.simulation.world_processes import WorldDevice, WorldProxy
+from tests.simulation.world_troubles import AGREE_WITHIN_S, Nemesis, Operator
 
 UNDER_WAY_S: Final = 5.0
 """For what clients that died had under way to arrive, or to be given up."""
-DONE_WITHIN_S: Final = 240.0
-"""For the jobs of all devices, after the last trouble has ended: three walks of the slowest."""
 DUE_WITHIN_S: Final = 8.0
 """Until what is to be deleted at a time is."""
+WRITING: Final = (Kind.PUT, Kind.SWAP, Kind.POST)
+"""What leaves its number in what it wrote."""
 
 
 @dataclass(slots=True)
@@ -95,111 +67,72 @@ class End:
 
 def run(plan: Plan) -> End:
     """Run a plan."""
-    return run_in_virtual_time(_run(plan))
+    with ExitStack() as stack:
+        if plan.age_s <= FORGETFUL_S:
+            # Jobs are quick beside what is remembered, as they are with any age that can be configured: a debt that takes
+            # longer to be paid than its tombstone is kept is made anew whenever it is.
+            quick_s = plan.age_s / 8
+            stack.enter_context(patch.multiple(reclaimer, FIRST_S=2 * quick_s, WALK_S=4 * quick_s))
+            stack.enter_context(
+                patch.multiple(updater, GRACE_S=quick_s, GRACE_SPREAD_S=quick_s, WALK_S=quick_s)
+            )
+        return run_in_virtual_time(_run(plan))
 
 
 async def _run(plan: Plan) -> End:
     async with SimulatedNetwork(plan.seed, Weather()) as network, AsyncExitStack() as stack:
-        cluster = Cluster(network, stack, DEVICES, OTHERS, TABLES, device=WorldDevice)
+        make = partial(WorldDevice, reclaim_age_us=int(plan.age_s * 1e6), lag_s=plan.lag_s)
+        cluster = Cluster(network, stack, DEVICES, OTHERS, TABLES, device=make)
         await cluster.start()
-        world = World(cluster, stack, plan)
+        world = World(cluster, plan)
         await world.live()
         await world.end()
-        return End(world.wrong, world.histories, network.trace_digest())
+        return End([*world.wrong, *world.operator.wrong], world.histories, network.trace_digest())
 
 
-@asynccontextmanager
-async def quorum_client(
-    cluster: Cluster, host: SimulatedHost, skew_s: float, loss: Callable[[], float]
-) -> AsyncIterator[Store]:
-    """The domain as a process of a host holds it."""
-    async with (
-        host.client(SECRET) as client,
-        LossyTransport(client, cluster.random, loss) as transport,
-        Registers(
-            transport,
-            cluster.new_shelf(),
-            Clock(cluster.read_us(skew_s), cluster.random.getrandbits(64)),
-            Random(cluster.random.random()),
-            PATIENCE,
-        ) as registers,
-        Store(registers, POLICIES, cluster.random) as store,
-    ):
-        yield store
-
-
-class WorldDevice(SimulatedDevice):
-    """A device whose process has a writer, a service and jobs, and whose disk outlives it."""
-
-    store: SyncingStore
-
-    def __init__(self, cluster: Cluster, number: int) -> None:
-        super().__init__(cluster, number)
-        self._cluster = cluster
-        self._number = number
-        self.store = SyncingStore(self.name, cluster.layout, cluster.read_us(), cluster.random)
-
-    async def boot(self, host: SimulatedHost) -> None:
-        """What its process does."""
-        cluster = self._cluster
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.store.write())
-            async with (
-                DeviceService(self.store, self.store.layout, self.shelf) as service,
-                host.server(service.service, SECRET) as server,
-                quorum_client(cluster, host, 0.0, lambda: 0.0) as client,
-            ):
-                await server.listen(TcpAddress(host.name, 6200))
-                read_us, uuid = cluster.read_us(), UUID(int=self._number + 1)
-                turn = turns_of(self.shelf.ring, uuid)
-                tasks.create_task(Updater(self.store, client.payer, read_us, cluster.random).run())
-                tasks.create_task(Expirer(self.store, client.expiring, turn, read_us).run())
-                tasks.create_task(Mender(self.store, client.mending, uuid).run())
-                await asyncio.Event().wait()
-
-
-@dataclass
 class World:
     """A cluster, its clients, and what they have seen."""
 
-    cluster: Cluster
-    stack: AsyncExitStack
-    plan: Plan
-    wrong: list[str] = field(default_factory=list)
-    histories: dict[bytes, list[Call]] = field(default_factory=lambda: {name: [] for name in NAMES})
-    seen: list[Seen] = field(default_factory=list)
-    stores: list[Store] = field(default_factory=list)
-    loss_chance: float = 0.0
-    _down: set[str] = field(default_factory=set)
-    _answered: asyncio.Event = field(default_factory=asyncio.Event)
-    """A client was told how a call ended."""
+    def __init__(self, cluster: Cluster, plan: Plan) -> None:
+        """Start the proxies."""
+        self.wrong: list[str] = []
+        self.histories: dict[bytes, list[Call]] = {name: [] for name in NAMES}
+        self._seen: list[Seen] = []
+        self._cluster: Final = cluster
+        self._plan: Final = plan
+        self._devices: Final = [device for device in cluster.devices if isinstance(device, WorldDevice)]
+        self._proxies: Final = [
+            WorldProxy(
+                cluster,
+                f"proxy-{number}",
+                plan.skews_s[number],
+                lambda: self._nemesis.loss_chance,
+                lambda: self._nemesis.repeat_chance,
+                leaves_hints=not plan.lag_s,
+            )
+            for number in range(PROXIES)
+        ]
+        down: set[str] = set()
+        self.operator: Final = Operator(cluster, self._devices, down)
+        self._nemesis: Final = Nemesis(cluster, self._devices, self._proxies, self.operator, down)
 
     async def live(self) -> None:
-        """Let clients and troubles have their time."""
-        for number in range(PROXIES):
-            self.stores.append(await self._proxy(f"proxy-{number}", self.plan.skews_s[number]))
-        for store in self.stores:
-            await create(store)
+        """Let clients, troubles and the operator have their time."""
+        for proxy in self._proxies:
+            await create(await proxy.store())
         async with asyncio.TaskGroup() as tasks:
-            for trouble in self.plan.troubles:
-                tasks.create_task(self._suffer(trouble))
-            for store, steps in zip(self.stores, self.plan.clients, strict=True):
-                tasks.create_task(self._act(store, steps))
-
-    async def _proxy(self, name: str, skew_s: float) -> Store:
-        host = self.cluster.network.host(name)
-        return await self.stack.enter_async_context(
-            quorum_client(self.cluster, host, skew_s, lambda: self.loss_chance)
-        )
+            for trouble in self._plan.troubles:
+                tasks.create_task(self._nemesis.suffer(trouble))
+            for proxy, steps in zip(self._proxies, self._plan.clients, strict=True):
+                tasks.create_task(self._act(proxy, steps))
+            tasks.create_task(self.operator.work(self._plan.tasks))
 
     # --- clients ------------------------------------------------------------------------------------------------
 
-    async def _act(self, store: Store, steps: tuple[Step, ...]) -> None:
+    async def _act(self, proxy: WorldProxy, steps: tuple[Step, ...]) -> None:
         for step in steps:
             await asyncio.sleep(step.wait_s)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(step.life_s):
-                    await self._do(store, step)
+            await proxy.serve(partial(self._do, step=step), step.life_s)
 
     async def _do(self, store: Store, step: Step) -> None:
         now = asyncio.get_running_loop().time
@@ -220,7 +153,7 @@ class World:
             call.outcome = Ended.UNKNOWN if call.kind is Kind.READ else Ended.WITHOUT_EFFECT
         if call.outcome is not Ended.UNKNOWN:
             call.ended = now()
-            self._answered.set()
+            self._nemesis.answered.set()
 
     async def _ask(self, store: Store, step: Step, call: Call) -> Ended:
         name = named(step.name)
@@ -269,10 +202,18 @@ class World:
                 assert isinstance(item, ListedObject)
                 if item.name != DUE:
                     shown[item.name] = self._listed_value(item)
-            self.seen.append(Seen(began, now(), marker, page.more, shown))
+            self._seen.append(Seen(began, now(), marker, page.more, shown))
+            self._believe(shown, now())
             if page.more is None:
                 return
             marker = page.more
+
+    def _believe(self, shown: dict[bytes, Value], at_s: float) -> None:
+        """What a listing shows was done by then, whatever its client was told: rows are of what is chosen."""
+        for name, value in shown.items():
+            for call in self.histories[name]:
+                if call.outcome is Ended.UNKNOWN and call.kind in WRITING and call.number in value:
+                    call.ended, call.outcome = at_s, Ended.DONE
 
     def _listed_value(self, item: ListedObject) -> Value:
         writers = [
@@ -282,73 +223,19 @@ class World:
         ]
         return Value(writers[0] if writers else -1, int(item.content_type.removeprefix("x/")))
 
-    # --- troubles -----------------------------------------------------------------------------------------------
-
-    async def _suffer(self, trouble: Trouble) -> None:
-        await asyncio.sleep(trouble.at_s)
-        for_s = min(trouble.for_s, FAULTS_END_S - trouble.at_s)
-        device = self.cluster.devices[int(trouble.dice * len(self.cluster.devices))]
-        assert isinstance(device, WorldDevice)
-        network, dice = self.cluster.network, Random(trouble.dice)
-        match trouble.fault:
-            case Fault.CRASH:
-                await self._be_down([device.name], for_s, silent=False)
-            case Fault.POWER:
-                await self._be_down([device.name], for_s, silent=True)
-            case Fault.BLACKOUT:
-                # At the worst time: just behind an answer.
-                self._answered.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(for_s):
-                        await self._answered.wait()
-                await asyncio.sleep(dice.expovariate(1 / SYNC_S))
-                await self._be_down([each.name for each in self.cluster.devices], for_s, silent=True)
-            case Fault.CUT:
-                hosts = [each.name for each in self.cluster.devices]
-                hosts += [f"proxy-{number}" for number in range(PROXIES)]
-                side = dice.sample(hosts, dice.randint(1, len(hosts) - 1))
-                rest = [host for host in hosts if host not in side]
-                network.cut(side, rest)
-                if dice.random() < 0.7:
-                    network.cut(rest, side)
-                await asyncio.sleep(for_s)
-                network.mend()
-            case Fault.LOSS:
-                self.loss_chance = dice.uniform(0.01, 0.35)
-                await asyncio.sleep(for_s)
-                self.loss_chance = 0.0
-            case Fault.SLOW:
-                device.store.slowness = dice.uniform(5, 400)
-                await asyncio.sleep(for_s)
-                device.store.slowness = 1.0
-            case Fault.FULL:
-                device.store.is_full = True
-                await asyncio.sleep(for_s)
-                device.store.is_full = False
-            case Fault.ROT:
-                device.store.damage(StoredKey(objects(0), named(dice.choice(NAMES)).path))
-
-    async def _be_down(self, names: list[str], for_s: float, *, silent: bool) -> None:
-        """Let processes be gone for a while, those that are not gone already."""
-        mine = [name for name in names if name not in self._down]
-        self._down.update(mine)
-        await asyncio.gather(*(self.cluster.network.crash(name, silent=silent) for name in mine))
-        await asyncio.sleep(for_s)
-        for name in mine:
-            self.cluster.network.restart(name)
-        self._down.difference_update(mine)
-
     # --- the end ------------------------------------------------------------------------------------------------
 
     async def end(self) -> None:
         """Judge, once troubles have ended and the jobs have had their time."""
-        self.loss_chance = 0.0
-        self.cluster.network.mend()
-        last = await self._proxy("proxy-last", 0.0)
+        self._cluster.network.mend()
+        last = WorldProxy(self._cluster, "proxy-last")
+        await self._list(await last.store(), limit=1_000)
+        for proxy in (last, self._proxies[0]):
+            await self._read_all(await proxy.store())
         await asyncio.sleep(UNDER_WAY_S)
         await self._wait_done()
-        await self._read_in_the_end(last)
-        for seen in self.seen:
+        await self._read_in_the_end(await last.store())
+        for seen in self._seen:
             self.wrong += wrong_in(seen, self.histories)
         self.wrong += [
             f"the history of {name!r} is not linearizable"
@@ -356,22 +243,45 @@ class World:
             if not is_linearizable(history)
         ]
 
+    async def _read_all(self, store: Store) -> None:
+        """Read every name while the jobs have still much to do."""
+        now = asyncio.get_running_loop().time
+        for name, history in self.histories.items():
+            call = Call(Kind.READ, now())
+            try:
+                call.found = await read_value(store, name)
+            except Unavailable:
+                continue
+            call.ended, call.outcome = now(), Ended.DONE
+            history.append(call)
+
     async def _wait_done(self) -> None:
-        """Wait until no job has anything left to do."""
+        """Wait until no job has anything left to do, and all owners hold the same."""
         left = self._left()
-        for _ in range(int(DONE_WITHIN_S)):
-            if not any(left.values()):
+        for _ in range(int(AGREE_WITHIN_S)):
+            if not left:
                 return
             await asyncio.sleep(1)
             left = self._left()
-        self.wrong.append(f"after {DONE_WITHIN_S:.0f} s without troubles there is still work to do: {left}")
+        self.wrong.append(f"after {AGREE_WITHIN_S:.0f} s without troubles not all is well: {'; '.join(left)}")
 
-    def _left(self) -> dict[str, int]:
-        stores = [self.cluster.devices[owner].store for owner in self.cluster.owners]
-        return {
-            "debts": sum(len(store.due(Due.DEBT, 2**62, 1_000)) for store in stores),
-            "due": sum(len(store.due(Due.DELETE, 2**62, 1_000)) for store in stores),
+    def _left(self) -> list[str]:
+        """Say what is not well."""
+        owners = [self._devices[number] for number in self.operator.owners]
+        others = [device for device in self._devices if device not in owners]
+        stores = [device.store for device in owners]
+        epoch = self._cluster.ring.epoch
+        found = {
+            "debts are owed": any(store.due(Due.DEBT, 2**62, 1) for store in stores),
+            "objects are due": any(store.due(Due.DELETE, 2**62, 1) for store in stores),
+            "bodies are missing": any(store.missing(None, 1) for store in stores),
+            "owners do not vote": not all(device.has_caught_up(epoch) for device in owners),
+            "owners differ": len({device.state() for device in owners}) > 1,
+            "others hold something": any(
+                device.store.held_partitions(table, ()) for device in others for table in TABLES
+            ),
         }
+        return [sentence for sentence, is_so in found.items() if is_so]
 
     async def _read_in_the_end(self, store: Store) -> None:
         now = asyncio.get_running_loop().time
@@ -389,7 +299,7 @@ class World:
                 there[name] = call.found
         if await read_value(store, DUE) is not None:
             self.wrong.append("what is past its time can be read in the end")
-        for each in (*self.stores, store):
+        for each in (*[await proxy.store() for proxy in self._proxies], store):
             try:
                 page = await each.containers.list(CONTAINER, Query(), deadline=soon())
             except StoreError as error:
