@@ -33,6 +33,7 @@ from storage_node.keys import Key as StoredKey
 from storage_node.store import Offered
 from storage_node.updater import GRACE_S, GRACE_SPREAD_S, Updater
 from swiftlike.entries import Entry, pack_metadata
+from swiftlike.limits import PARTS_MAX
 from swiftlike.node_calls import Query, objects
 from swiftlike.timestamps import Ballot, Offer
 from tests.simulation.linearizability import Call, Ended, Kind, Value, is_linearizable
@@ -819,3 +820,30 @@ def test_uploads_in_bad_weather_end_as_they_were_told_to_and_leave_nothing(seed:
         assert await marks(store) == []
 
     play(scenario, seed=seed)
+
+
+@pytest.mark.timeout(600)
+def test_an_object_has_ten_thousand_parts_which_all_go_with_it() -> None:
+    """On one owner, since it is the numbers that are tested here."""
+
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        bucket, upload = await bucket_of(store), await begin(store)
+        numbers = list(range(1, PARTS_MAX + 1))
+        random.Random(1).shuffle(numbers)
+        for at in range(0, PARTS_MAX, 50):
+            each = numbers[at : at + 50]
+            await asyncio.gather(*(send(store, upload, number, b"%d" % number) for number in each))
+        await send(store, upload, 7, b"7")
+        assert [one.number for one in await parts_of(store, upload)] == list(range(1, PARTS_MAX + 1))
+        await complete(store, upload)
+        assert await get(store, KEY) == b"".join(b"%d" % number for number in range(1, PARTS_MAX + 1))
+        await free_everything(store)
+        page = await store.containers.usage(hidden_beside(bucket.name, bucket.incarnation), deadline=soon())
+        assert page.objects == PARTS_MAX, "the record has gone, and the part that was sent again"
+        await delete(store, KEY)
+        await free_everything(store)
+        assert await hidden_rows(store, bucket) == []
+        assert await marks(store) == []
+
+    play_with(scenario, owners=1, graces=Graces(WRITE_S, READ_S))

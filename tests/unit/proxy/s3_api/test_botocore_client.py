@@ -26,12 +26,13 @@ from tests.unit.proxy.serving import serve
 BODY = bytes(range(256)) * 1000
 
 
-def make_certificate(directory: Path) -> Path:
-    """Write a certificate of loopback and its key; return the file."""
+def make_certificate(directory: Path, *names: str) -> Path:
+    """Write a certificate of loopback, and of names, and its key; return the file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "loopback")])
     now = datetime.datetime.now(datetime.UTC)
     address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    others = [x509.DNSName(name) for name in names]
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -40,7 +41,7 @@ def make_certificate(directory: Path) -> Path:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([address, *others]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )
