@@ -85,11 +85,11 @@ async def _move(device: Device, record: Record) -> bool:
     try:
         body = await device.on_thread(extent.read, 0, entry.size, pread_waiting)
     except BodyDamaged as damage:
-        await device.judge_damage(record.key, record.location, damage)
+        await device.bad_bodies.judge(record.key, record.location, damage)
         return False
     except OSError as error:
         # It may be read another day, so nothing is given up: the volume stays for it, until another copy has come.
-        _log.error("%s", device.refused_body(record.key, record.location, extent.place, error))
+        _log.error("%s", device.bad_bodies.refused(record.key, record.location, extent.place, error))
         return False
     finally:
         extent.release()

@@ -1,7 +1,7 @@
 """The device: index, volumes and large files of one disk behind the store interface.
 
-Owns their opening, the one order in which a batch becomes durable, reading with verification, quarantine and the
-reserve. Never speaks to the network and starts no job by itself.
+Owns their opening, the one order in which a batch becomes durable, reading with verification, and the reserve. What
+becomes of a bad body is `bad_bodies`'s. Never speaks to the network and starts no job by itself.
 
 Order of a batch: the acceptors decide inside an index transaction; bodies of what was accepted are appended and
 synced; the transaction commits (LMDB syncs); the waiters are answered; files that nothing points at any more are
@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from storage_node import identity, tables
+from storage_node.bad_bodies import BadBodies
 from storage_node.blocks import seed_of
 from storage_node.commit import GroupCommit, Outcome
 from storage_node.counters import Counters
-from storage_node.described import verify_description
 from storage_node.disk import Disk
 from storage_node.errors import (
     BodyDamaged,
@@ -61,7 +61,6 @@ from swiftlike.limits import (
     RESERVE_BYTES,
     SCAN_THREADS,
     SMALL_BODY_BYTES_MAX,
-    UNREADABLE_MAX,
     VOLUME_BYTES_MAX,
 )
 from swiftlike.node_calls import Acceptance
@@ -69,10 +68,6 @@ from swiftlike.timestamps import WriteId
 
 _log: Final = logging.getLogger(__name__)
 _OPEN_TRIES: Final = 8
-_MEDIUM_ERRORS: Final = frozenset(
-    {errno.EIO, errno.ENODATA, errno.EREMOTEIO, errno.EILSEQ, errno.EBADMSG, errno.EUCLEAN}
-)
-"""What Linux answers where a medium or its file system is bad, rather than that we have too many files open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +139,7 @@ class Device(TableStore):
         self._digests = FollowedDigests()
         self.on_missing: Callable[[Key], None] = lambda key: None
         """Told, on the loop, of a body that is wanted from another owner from then on: whoever repairs sets this."""
-        self._unreadable: dict[Key, Location] = {}
-        """Where bodies lie that the disk did not read, until others have come in their place."""
+        self.bad_bodies: Final = BadBodies(self)
         self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="reader")
         self._scanners = ThreadPoolExecutor(SCAN_THREADS, thread_name_prefix="scanner")
         self._remover = ThreadPoolExecutor(1, thread_name_prefix="remover")
@@ -193,10 +187,10 @@ class Device(TableStore):
             return False
         content = await self._content(key, entry, body)
         assert content is not None, "a fill brings a body"
-        operation = Fill(key, body_id, content, instead_of=self._unreadable.get(key))
+        operation = Fill(key, body_id, content, instead_of=self.bad_bodies.unreadable(key))
         answer: bool = await self._submit_with(operation, content)
         if answer:
-            self._unreadable.pop(key, None)
+            self.bad_bodies.replaced(key)
         return answer
 
     def stage(self, body_id: WriteId) -> StagedBody:
@@ -326,29 +320,6 @@ class Device(TableStore):
         self.counters.write_errors += 1
         return StorageError(f"device {self.name}: {error}; look at the disk")
 
-    def refused_read(self, place: str, error: OSError) -> BodyDamaged:
-        """Count a read that the disk refused, and say what that means."""
-        self.counters.read_errors += 1
-        return BodyDamaged(f"{place}: {error}; read another replica and look at the disk")
-
-    def refused_body(self, key: Key, place: Location, named: str, error: OSError) -> BodyDamaged:
-        """Count a body that the disk does not read, and have another owner's copy put in its place.
-
-        Until that has come nothing is given up: it may be read another day.
-        """
-        if error.errno in _MEDIUM_ERRORS:
-            if len(self._unreadable) >= UNREADABLE_MAX:
-                self._unreadable.pop(
-                    next(iter(self._unreadable))
-                )  # the oldest; the next audit meets it again
-            self._unreadable[key] = place
-            self.on_missing(key)
-        return self.refused_read(named, error)
-
-    def wants_body(self, key: Key, held: Held) -> bool:
-        """Whether the body of what stands at a key is missing, or the disk does not read it."""
-        return super().wants_body(key, held) or self._unreadable.get(key) == held.location
-
     def _has_room(self) -> bool:
         # An index on a disk of its own needs room there: a commit that meets a full disk ends the process.
         return all(self.disk.free_bytes(place) > self.settings.reserve_bytes for place in self._places)
@@ -463,7 +434,7 @@ class Device(TableStore):
             if place == gone:
                 # Nobody has put it elsewhere meanwhile: it is lost, as by a file system that was repaired.
                 lost = BodyDamaged(f"{key.path!r} is not where it should be, {place}; read another replica")
-                raise await self.judge_damage(key, place, lost)
+                raise await self.bad_bodies.judge(key, place, lost)
             try:
                 match place:
                     case InVolume():
@@ -477,7 +448,9 @@ class Device(TableStore):
                 gone = place
                 continue
             except OSError as error:
-                raise self.refused_body(key, place, f"device {self.name}, {key.path!r}", error) from error
+                raise self.bad_bodies.refused(
+                    key, place, f"device {self.name}, {key.path!r}", error
+                ) from error
             return held, OpenBody(self, key, place, extent)
         raise StorageError(
             f"device {self.name}: {key.path!r} was replaced {_OPEN_TRIES} times while it was opened: try again"
@@ -498,68 +471,24 @@ class Device(TableStore):
             self._writer.fail_from_thread(error)
             raise
 
-    async def judge_damage(self, key: Key, place: Location, damage: BodyDamaged) -> StorageError:
-        """Quarantine a damaged body, if the index still points at it; return what to tell the reader."""
-        if not await self._submit(Disown(key, place)):
-            return BodyGone(
-                f"device {self.name}: {key.path!r} was replaced while it was read: begin the read again"
-            )
-        self.counters.bodies_damaged += 1
-        _log.error("device %s: %s", self.name, damage)
-        if isinstance(place, InFile):
-            await self.on_thread(self._quarantine, place)
-        self.on_missing(key)
-        return damage
-
-    def _quarantine(self, place: InFile) -> None:
-        """Move a damaged file aside; a damaged record stays where it is, dead, until its volume is compacted."""
-        target = self.root / "quarantine"
-        try:
-            self.disk.rename(self.files.path(place.file), target / place.file.hex())
-            self.disk.sync_directory(target)
-        except FileNotFoundError:
-            return  # there is nothing to keep for a second look
-        except OSError as error:
-            # Nothing points at it any more, wherever it lies: the reader hears of the damage, not of this.
-            self.counters.write_errors += 1
-            _log.error("device %s: %s stays where it is: %s", self.name, self.files.path(place.file), error)
-
-    def quarantined(self) -> int:
-        """Count the files that were set aside; none where the disk does not tell."""
-        try:
-            return sum(1 for _ in (self.root / "quarantine").iterdir())
-        except OSError:
-            return 0
+    def wants_body(self, key: Key, held: Held) -> bool:
+        """Whether the body of what stands at a key is missing, or the disk does not read it."""
+        return super().wants_body(key, held) or self.bad_bodies.unreadable(key) == held.location
 
     async def ensure_described(self, key: Key, held: Held, body: Body) -> bool:
         """See that a rebuild of the index would find a body; say whether it was so. One that it would not is stored anew."""
-        entry, place = held.register.entry, held.location
-        assert entry is not None, "only an entry has a body"
-        assert isinstance(place, InVolume | InFile), "an open body lies somewhere"
-        try:
-            await self.on_thread(verify_description, self.volumes, self.files, key, entry, place)
-        except BodyDamaged as error:
-            damage = error
-        except OSError as error:
-            damage = self.refused_read(f"device {self.name}, {key.path!r}", error)
-        else:
-            return True
-        self.counters.bodies_damaged += 1
-        _log.error(
-            "device %s: %r: %s; the body itself is sound and is stored anew", self.name, key.path, damage
-        )
-        staged = self.stage(entry.body_id)
-        try:
-            async for chunk in body.stream(0, body.size):
-                await staged.write(chunk)
-            content = await staged.finish(key, entry)
-            assert content is not None, "a body that was written is there"
-            await self._submit_with(Relocate(key, place, content), content)
-        except InsufficientStorage as error:
-            raise BodyDamaged(f"{damage}; it cannot be stored anew: {error}") from error
-        finally:
-            await staged.abort()
-        return False
+        return await self.bad_bodies.ensure_described(key, held, body)
+
+    async def disown(self, key: Key, place: Location) -> bool:
+        """Count the body at a place as missing, if the index still points there; say whether it did."""
+        disowned: bool = await self._submit(Disown(key, place))
+        return disowned
+
+    async def relocate(self, key: Key, place: InVolume | InFile, content: Content) -> bool:
+        """Point at another copy of a body, unless the index points elsewhere by now."""
+        assert content is not None, "a body is moved"
+        moved: bool = await self._submit_with(Relocate(key, place, content), content)
+        return moved
 
     # ---- volumes -------------------------------------------------------------------------------------------
 
@@ -573,11 +502,6 @@ class Device(TableStore):
         """Return the large files that the next `limit` registers point at, and the index key to go on from."""
         with self._view() as view:
             return tables.read_files_pointed_at(view, after, limit)
-
-    async def relocate(self, key: Key, place: InVolume, body: memoryview) -> bool:
-        """Copy a body to the end of the volumes, unless the index points elsewhere by now."""
-        moved: bool = await self._submit(Relocate(key, place, body))
-        return moved
 
     async def remove_volume(self, volume: VolumeId) -> None:
         """Remove a volume that nothing points at."""

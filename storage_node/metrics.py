@@ -98,7 +98,7 @@ class DeviceMetrics(Collector):
             (
                 "quarantined",
                 "Files that failed their checksum and were set aside",
-                self._device.quarantined(),
+                self._device.bad_bodies.quarantined(),
             ),
         ):
             yield GaugeMetricFamily(f"swiftlike_device_{name}", text, value=value)

@@ -7,9 +7,10 @@ bad. Whether a bad body is believed is for the device to judge: it may have been
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, Protocol
 
+from storage_node.bad_bodies import BadBodies
 from storage_node.blocks import Cold, Extent, chunks_of, pread_waiting, pread_warm
 from storage_node.counters import Counters
-from storage_node.errors import BodyDamaged, StorageError
+from storage_node.errors import BodyDamaged
 from storage_node.keys import Key
 from storage_node.locations import Location
 
@@ -24,11 +25,9 @@ class ReadingDevice(Protocol):
     async def on_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """Run what waits for the disk on a reader's thread."""
 
-    def refused_body(self, key: Key, place: Location, named: str, error: OSError) -> BodyDamaged:
-        """Count a body that the disk does not read, and say what that means."""
-
-    async def judge_damage(self, key: Key, place: Location, damage: BodyDamaged) -> StorageError:
-        """Quarantine a damaged body, if the index still points at it; return what to tell the reader."""
+    @property
+    def bad_bodies(self) -> BadBodies:
+        """Who judges a body that is bad."""
 
 
 class OpenBody:
@@ -55,9 +54,11 @@ class OpenBody:
             counters.warm_reads += 1
             return warm
         except BodyDamaged as damage:
-            raise await self._device.judge_damage(self._key, self._place, damage) from damage
+            raise await self._device.bad_bodies.judge(self._key, self._place, damage) from damage
         except OSError as error:
-            raise self._device.refused_body(self._key, self._place, self._extent.place, error) from error
+            raise self._device.bad_bodies.refused(
+                self._key, self._place, self._extent.place, error
+            ) from error
 
     async def stream(self, start: int, stop: int) -> AsyncIterator[memoryview]:
         """Yield the verified bytes `[start, stop)` in chunks that end where blocks do."""

@@ -494,7 +494,7 @@ class DeviceProcess:
             "volumes": len(device.volumes.ids()),
             "live_bytes": sum(device.live_bytes().values()),
             "free_bytes": self._free_bytes(),
-            "quarantined": device.quarantined(),
+            "quarantined": device.bad_bodies.quarantined(),
             "device": asdict(device.counters),
             "rpc": asdict(server.counters),
             "debts": self._debts(),
