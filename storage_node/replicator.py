@@ -136,17 +136,21 @@ class Replicator:
         """Say how far the device is with a table's ring."""
         ring = self._rings.ring(table)
         shares = self._shares.get(table)
-        if shares is None or shares.ring is not ring:
-            shares = self._shares[table] = shares_of(ring, self._uuid)
-        waiting = [number for number in sorted(shares.owned) if not self._store.standing(table, number).votes]
-        moved = sum(self._store.standing(table, number).votes for number in shares.moving)
+        if shares is not None and shares.ring is ring:
+            counted = shares.owned
+        else:
+            # The votes that this epoch takes are not taken yet, and must not be told of.
+            shares = shares_of(ring, self._uuid)
+            counted = shares.staying
+        voting = {number for number in counted if self._store.standing(table, number).votes}
+        waiting = sorted(shares.owned - voting)
         moves = self._moves.get(table)
         return CaughtUp(
             ring.epoch,
             len(shares.owned),
-            len(shares.owned) - len(waiting),
+            len(voting),
             len(shares.moving),
-            moved,
+            len(shares.moving & voting),
             tuple(waiting[:ITEMS_MAX]),
             0.0 if moves is None else moves.per_s(asyncio.get_running_loop().time()),
         )
@@ -265,9 +269,11 @@ class Replicator:
                 shares = await self._read_shares(ring, self._uuid)
                 if ring.part_power != self._store.layout.part_powers[table]:
                     continue  # the process is about to restart with it
-                self._shares[table] = shares
-                self._moves[table] = Progress(asyncio.get_running_loop().time())
                 taken = await self._store.take_epoch(table, ring.epoch, shares.staying)
+                known = self._shares.get(table)
+                if known is None or known.ring.epoch < ring.epoch:
+                    self._shares[table] = shares
+                    self._moves[table] = Progress(asyncio.get_running_loop().time())
                 if taken:
                     log.info("ring %s, epoch %d: %d votes end", ring.name, ring.epoch, taken)
 

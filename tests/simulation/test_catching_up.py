@@ -317,3 +317,29 @@ def test_what_the_owners_have_forgotten_goes_from_who_is_none_of_them_and_nothin
         assert held(world.devices[0], "forgotten")[0] is None
 
     play_healing(scenario, others=1)
+
+
+def test_who_is_asked_how_far_it_is_before_it_looked_at_a_ring_tells_of_no_vote_that_the_ring_takes() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        await fill(world, 0, 1, 2, objects=20)
+        away = world.devices[2]
+        assert away.replicator is not None
+        await world.walk(2)
+        assert away.replicator.caught_up(b"o\0").votes == 1
+        # It misses the two epochs in which others own the partition, and what they take then.
+        for owners, before in (((0, 1, 3), (0, 1, 2)), ((0, 1, 3), ()), ((0, 1, 2), (0, 1, 3))):
+            await world.adopt(owners, before)
+        for device in world.devices[:2]:
+            await hold(device, "meanwhile", put(900))
+        told = away.replicator.caught_up(b"o\0")
+        assert (told.owned, told.votes, told.moving, told.moved) == (1, 0, 1, 0)
+        async with down(world, 0), down(world, 1):
+            await world.walk(2)
+            assert not away.votes(), "it kept its votes, and has missed what others took"
+        await world.walk(2)
+        assert held(away, "meanwhile") == (put(900), True)
+        assert away.votes()
+        told = away.replicator.caught_up(b"o\0")
+        assert (told.votes, told.moved) == (1, 1)
+
+    play_healing(scenario, others=1)
