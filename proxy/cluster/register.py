@@ -32,7 +32,7 @@ from proxy.cluster.nodes import Nodes
 from proxy.cluster.offers import Content, OfferEnd, Offers
 from proxy.cluster.placement import Key, Placement, Rings, tcp_address
 from proxy.cluster.quorum import Answer, Need, Verdict, judge, quorum
-from proxy.cluster.rounds import Patience, Round, Stragglers
+from proxy.cluster.rounds import Pace, Patience, Round, Stragglers
 from proxy.cluster.uploads import StreamedUpload
 from ring.device import Device, DeviceId
 from swiftlike.entries import Entry
@@ -102,6 +102,7 @@ class Registers:
         self._random = random
         self._stragglers = Stragglers(self.patience.stragglers_max)
         self.hints: Final = Hints(self.nodes, self._stragglers, is_on=leaves_hints)
+        self._pace: Final = Pace(self.patience.hedge_s)
         self._offers = Offers(self.nodes, self.bodies, self._stragglers, self.patience, self.hints)
 
     async def __aenter__(self) -> Self:
@@ -347,11 +348,11 @@ class Registers:
         def is_agreed(found: Mapping[DeviceId, Found]) -> bool:
             return decisions.is_agreed(owners, found, decisions.newest_found(found))
 
-        async with Round[Found](self._stragglers) as asked:
+        async with Round[Found](self._stragglers, self._pace) as asked:
             for at, owner in enumerate(order[:needed]):
                 get(owner, 0 if at else inline_bytes)
             await asked.until(
-                lambda found: any(not one.votes for one in found.values()), patience_s=self.patience.hedge_s
+                lambda found: any(not one.votes for one in found.values()), patience_s=self._pace.hedge_s
             )
             if is_agreed(asked.answers):
                 return asked.answers, True

@@ -27,7 +27,7 @@ class Patience:
     round_s: float = 5.0
     """For the answers of one round: an owner that is silent must not use up the time for the next attempt."""
     hedge_s: float = 0.05
-    """Before a read asks the owners that it hoped to spare, and for those that might still agree."""
+    """Before a read asks the owners that it hoped to spare, at least (see `Pace`), and for those that might still agree."""
     back_off_s: float = 0.01
     """The mean of the first pause between two attempts; each further one is twice as long, and all are random."""
     write_attempts_max: int = 8
@@ -58,6 +58,36 @@ class Patience:
 LINGER_S: Final = 3.0
 """At the end, how long the process waits for what still travels: small calls take milliseconds, and a copy of a large body, which may
 take a minute, is the replicator's then."""
+
+
+class Pace:
+    """How long owners take just now, so that a read asks more of them where one is silent, and not where all are busy.
+
+    What counts is the first answer of each round: one owner that is slow or dead does not make the others seem so. Without
+    this, a cluster that has more to do than it can would be asked for half as much again.
+    """
+
+    def __init__(self, least_s: float) -> None:
+        """Take the least time that an owner is given."""
+        self._least_s: Final = least_s
+        self._typical_s = 0.0
+
+    def note(self, first_s: float) -> None:
+        """Take note of how long the first answer of a round took."""
+        self._typical_s += (first_s - self._typical_s) / _PACE_ROUNDS
+
+    @property
+    def hedge_s(self) -> float:
+        """How long a round waits for its owners before it asks the others too."""
+        return max(self._least_s, min(_HEDGE_TYPICAL * self._typical_s, _HEDGE_MOST * self._least_s))
+
+
+_PACE_ROUNDS: Final = 16
+"""That weigh in what is typical."""
+_HEDGE_TYPICAL: Final = 4.0
+"""Times the typical first answer: what is slower is the slowest of hundreds."""
+_HEDGE_MOST: Final = 20.0
+"""Times the least, however busy all are: one second by default."""
 
 
 class Stragglers:
@@ -111,7 +141,8 @@ class Round(Generic[A]):
     A question is a coroutine, which costs a task, or a call that was made already, which costs none.
     """
 
-    def __init__(self, stragglers: Stragglers) -> None:
+    def __init__(self, stragglers: Stragglers, pace: Pace | None = None) -> None:
+        """Take who owns the questions that are left, and who wants to know how long the first answer takes."""
         self.answers: Final[dict[DeviceId, A]] = {}
         self.is_left = False
         """The round is over, and nobody waits for the questions that still go on."""
@@ -120,6 +151,9 @@ class Round(Generic[A]):
         self._enough: Enough[A] = _never
         self._waiter: asyncio.Future[None] | None = None
         self._bug: Exception | None = None
+        self._loop: Final = asyncio.get_running_loop()
+        self._pace = pace
+        self._began: Final = self._loop.time()
 
     async def __aenter__(self) -> Self:
         """Begin."""
@@ -156,10 +190,9 @@ class Round(Generic[A]):
         """Return when the answers are enough, when all have answered, or when patience ends."""
         if self._is_over(enough):
             return
-        loop = asyncio.get_running_loop()
-        waiter = self._waiter = loop.create_future()
+        waiter = self._waiter = self._loop.create_future()
         self._enough = enough
-        timer = None if patience_s is None else loop.call_later(patience_s, _wake, waiter)
+        timer = None if patience_s is None else self._loop.call_later(patience_s, _wake, waiter)
         try:
             await waiter
         finally:
@@ -196,6 +229,8 @@ class Round(Generic[A]):
             if self.is_left:
                 self._stragglers.leave(further)
             return
+        if self._pace is not None and not self.answers:
+            self._pace.note(self._loop.time() - self._began)
         self.answers[owner] = answer
         self._wake_if_over()
 

@@ -13,7 +13,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 from proxy.cluster.nodes import Nodes
 from proxy.cluster.placement import Key, Placement
 from proxy.cluster.quorum import Answer, Need, Verdict, judge, quorum
-from proxy.cluster.rounds import Patience, Round, Stragglers
+from proxy.cluster.rounds import Pace, Patience, Round, Stragglers
 from proxy.store.errors import Unavailable
 from proxy.store.merging import (
     Collector,
@@ -83,6 +83,7 @@ class Listings:
         self._stragglers: Final = stragglers
         self._patience: Final = patience
         self._random: Final = random
+        self._pace: Final = Pace(patience.hedge_s)
         self._now_us: Final = now_us
         self.proved = self.proved_by_span = self.merged = 0
         """Pages by how they were found."""
@@ -221,7 +222,7 @@ class Listings:
 
     async def _merge(self, placement: Placement, listing: Listing, query: Query, deadline: float) -> Rows:
         collector = Collector(query)
-        following: Query | None = query._replace(delimiter=b"", tombstones=True)
+        following: Query | None = query._replace(delimiter=b"", tombstones=True, names_only=False)
         while following is not None:
             pages = await self._pages(placement, listing, following, deadline)
             following = collector.add(merge_pages(pages, reverse=query.reverse))
@@ -338,12 +339,12 @@ class Listings:
                 return _Said(None, votes=False)
             return _Said(value, votes)
 
-        async with Round[_Said[A]](self._stragglers) as asked_round:
+        async with Round[_Said[A]](self._stragglers, self._pace) as asked_round:
             for at, owner in enumerate(order[:needed]):
                 asked_round.ask(owner, ask(owner, question if at else first_question))
             await asked_round.until(
                 lambda said: enough(said) or any(not one.votes for one in said.values()),
-                patience_s=self._patience.hedge_s,
+                patience_s=self._pace.hedge_s,
             )
             if not enough(asked_round.answers):
                 for owner in order[needed:]:

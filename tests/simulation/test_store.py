@@ -1,7 +1,10 @@
 """What clients are promised of accounts, containers and objects, in virtual time over real storage services."""
 
 import asyncio
+from collections import Counter
+from dataclasses import replace
 from hashlib import md5
+from typing import cast
 
 import pytest
 
@@ -17,17 +20,20 @@ from proxy.store.errors import (
     PolicyDiffers,
     Unavailable,
 )
+from proxy.store.listed_rows import ListedRows
 from proxy.store.names import ContainerName
 from proxy.store.store import Store
 from proxy.store.values import Description, ListedObject, ObjectInfo, Received
 from storage_node.keys import Key as StoredKey
 from storage_node.keys import Listing
-from swiftlike.node_calls import CONTAINERS, Query
+from swiftlike.node_calls import CONTAINERS, Method, Query
+from swiftlike.rpc.simulated import Weather
 from swiftlike.timestamps import Timestamp
 from tests.simulation.quorum_cluster import next_ring, ring_fields
 from tests.simulation.store_cluster import (
     CONTAINER,
     PATIENCE,
+    POLICIES,
     Sent,
     StoreCluster,
     counted,
@@ -515,6 +521,8 @@ def test_when_no_two_owners_have_the_same_rows_pages_are_merged_and_counts_recon
             assert await names(store) == [b"a/0", b"a/1", b"a/2", b"zz"]
             assert await names(store, Query(delimiter=b"/", reverse=True)) == [b"zz", b"a/"]
             assert await names(store, Query(marker=b"a/1", limit=1)) == [b"a/2"]
+            page = await store.containers.list(CONTAINER, Query(names_only=True), deadline=soon())
+            assert cast(ListedRows, page.items).names == [b"a/0", b"a/1", b"a/2", b"zz"]
             usage = await store.containers.usage(CONTAINER, deadline=soon())
             assert (usage.objects, usage.bytes) == (4, 10)
         assert store.listings.merged > merged
@@ -529,6 +537,43 @@ def test_when_no_two_owners_have_the_same_rows_pages_are_merged_and_counts_recon
         assert await counted(store) == (0, 0, 0)
 
     play(scenario)
+
+
+def test_where_all_owners_are_slow_a_read_and_a_listing_ask_no_more_of_them_than_they_need() -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        await put(store, b"a")
+        await asyncio.sleep(10)
+        hasty = replace(PATIENCE, hedge_s=0.05)
+        registers = await world.cluster.proxy("hasty", 0.0, lambda: 0.0, hasty)
+        reader = await world.stack.enter_async_context(Store(registers, POLICIES, world.cluster.random))
+        await names(reader)
+        world.cluster.network.weather = Weather(latency_s=(0.1, 0.11))
+        for _ in range(20):
+            await get(reader, b"a")
+            await names(reader)
+        await asyncio.sleep(10)
+        before = _asked(world)
+        for _ in range(5):
+            await names(reader)
+            await get(reader, b"a")
+        await asyncio.sleep(10)
+        asked = _asked(world) - before
+        assert (asked["list_rows"], asked["tally"]) == (5, 5)
+        assert asked["get"] < 3 * (5 + 5), "two for each look at the container and for each object, not three"
+
+    play(scenario)
+
+
+def _asked(world: StoreCluster) -> Counter[str]:
+    """Count the calls that devices have answered."""
+    read = (Method.GET, Method.LIST_ROWS, Method.TALLY)
+    return Counter(
+        {
+            str(method): sum(device.counts[str(method), "ok"] for device in world.cluster.devices)
+            for method in read
+        }
+    )
 
 
 def test_an_owner_that_is_silent_while_the_others_differ_does_not_keep_a_page_from_being_merged() -> None:
