@@ -143,7 +143,10 @@ class Fields:
             limit=self.number("limit", 1, ITEMS_MAX, PAGE_ITEMS_MAX),
             tombstones=self.flag("tombstones"),
             now_us=self.number("now_us", 0, MICROS_MAX, 0),
+            names_only=self.flag("names_only"),
         )
+        if query.names_only and (query.tombstones or query.delimiter):
+            self.refuse("names alone tell neither tombstones nor prefixes: ask without names_only")
         if query.tombstones and query.delimiter:
             self.refuse("tombstones cannot be rolled up: ask for them without a delimiter")
         if not _is_text(query.prefix):

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import accumulate, chain
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -24,7 +24,7 @@ from storage_node.begun import begin
 from storage_node.body_streams import BodyStreams
 from storage_node.compared import ComparedCalls, Healing
 from storage_node.errors import StorageError
-from storage_node.keys import ACCOUNTS, CONTAINERS, Due, Key, Layout
+from storage_node.keys import ACCOUNTS, CONTAINERS, Due, Key, Layout, Listing
 from storage_node.overseen import Overseeing, OverseenCalls
 from storage_node.pause import Pausing
 from storage_node.placing import Placing, Rings
@@ -37,6 +37,7 @@ from swiftlike.node_calls import (
     Code,
     DueKind,
     Method,
+    Page,
     Query,
     RowRefused,
     Standing,
@@ -68,6 +69,9 @@ CODES: Final[Mapping[type[StorageError], Code]] = {
 _READ_TRIES: Final = 4
 _REPLY_SLACK_BYTES: Final = 16 * 1024
 """What msgpack adds to the items of a list, at most."""
+
+_NAME_SLACK_BYTES: Final = 5
+"""What msgpack adds to a name, at most."""
 
 _PLACED: Final = {"table", "epoch"}
 _KEYED: Final = _PLACED | {"path"}
@@ -317,6 +321,8 @@ class DeviceService:
     async def _list_rows(self, call: Call, fields: Fields) -> Reply:
         listing, query = fields.listing(self._table(fields)), fields.query()
         page = await self._store.scan(self._store.list_rows, listing, query)
+        if query.names_only:
+            return self._names_of(listing, page)
         fitting = count_fitting(page.rows)
         if fitting < len(page.rows):
             # Asked again, and not cut here, since only the store knows the marker behind a common prefix.
@@ -324,6 +330,14 @@ class DeviceService:
             page = await self._store.scan(self._store.list_rows, listing, shorter)
         header = {"more": page.more, "digest": page.digest.encode(), "votes": self._votes(listing.parent)}
         return Reply(header=header, body=pack_list(page.rows))
+
+    def _names_of(self, listing: Listing, page: Page) -> Reply:
+        """Answer with the names of a page; those that do not fit are of the next."""
+        names = [row.name for row in page.rows]
+        fitting = names[: count_fitting_names(names)]
+        more = page.more if len(fitting) == len(names) else fitting[-1]
+        header = {"more": more, "digest": page.digest.encode(), "votes": self._votes(listing.parent)}
+        return Reply(header=header, body=pack_list(fitting))
 
     async def _tally(self, call: Call, fields: Fields) -> Reply:
         listing = fields.listing(self._table(fields))
@@ -446,6 +460,15 @@ def count_fitting(items: Sequence[tuple[Any, ...]]) -> int:
         if left < 0:
             return max(1, at)
     return len(items)
+
+
+def count_fitting_names(names: Sequence[bytes]) -> int:
+    """Return how many of these names, from the first, fit into the body of one reply."""
+    left = RPC_BODY_BYTES_MAX - _REPLY_SLACK_BYTES
+    if sum(map(len, names)) + _NAME_SLACK_BYTES * len(names) <= left:
+        return len(names)
+    ends = accumulate(len(name) + _NAME_SLACK_BYTES for name in names)
+    return sum(1 for end in ends if end <= left)
 
 
 def _page_of(items: list[tuple[Any, ...]], limit: int) -> Reply:

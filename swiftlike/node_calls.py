@@ -11,6 +11,7 @@ their own checksums; lists travel as one msgpack array in the body. Every call a
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache, partial
+from itertools import repeat
 from struct import Struct
 from typing import Any, Final, NamedTuple, TypeAlias, cast
 
@@ -269,6 +270,8 @@ class Query(NamedTuple):
     """Deleted and due rows too, for a merge of several owners' pages; not with a delimiter."""
     now_us: int = 0
     """Rows with an earlier delete_at are left out."""
+    names_only: bool = False
+    """The rows come without their entries, which are most of a page; not with a delimiter, nor for a merge."""
 
     def header(self) -> Header:
         """Write down what differs from the default."""
@@ -295,6 +298,9 @@ class Row(NamedTuple):
         """The entry; None: this is a common prefix. Raises EntryDamaged."""
         return None if self.raw is None else decode(self.raw)
 
+
+NO_ENTRY: Final = b""
+"""The `raw` of a row that came without its entry; to look at that raises EntryDamaged."""
 
 as_row: Final = cast("Callable[[tuple[bytes, bytes | None]], Row]", partial(tuple.__new__, Row))
 """Makes a row of its two values in half of the time that `Row` takes: a page has a thousand of them."""
@@ -514,6 +520,14 @@ def unpack_list(raw: Body) -> tuple[Any, ...]:
     if not isinstance(found, tuple):
         raise ValueError(f"a {type(found).__name__}, not an array")
     return found
+
+
+def unpack_names(raw: Body) -> tuple[Row, ...]:
+    """Decode the names of a page, as rows without their entries. Raises ValueError when they are none."""
+    found = unpack_list(raw)
+    if set(map(type, found)) - {bytes}:
+        raise ValueError("an item of a page is not a name")
+    return tuple(map(as_row, zip(found, repeat(NO_ENTRY))))
 
 
 def unpack_rows(raw: Body) -> tuple[Row, ...]:

@@ -39,6 +39,7 @@ from swiftlike.node_calls import (
     pack_list,
     pack_row,
     unpack_list,
+    unpack_names,
     unpack_rows,
 )
 from swiftlike.registers import Register, decode_register
@@ -225,7 +226,7 @@ class NodeClient:
         reply = await self._call(
             Method.LIST_ROWS, {**self._at(table, path), **query.header(), "incarnation": bytes(incarnation)}
         )
-        rows = unpack_rows(reply.body)
+        rows = unpack_names(reply.body) if query.names_only else unpack_rows(reply.body)
         header = reply.header
         return Page(rows, header["more"], Digest.decode(header["digest"])), header["votes"]
 

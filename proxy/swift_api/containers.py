@@ -26,6 +26,8 @@ async def list_objects(ask: Ask) -> Response:
     """GET: a page of its objects."""
     decision = await ask.require_by_acl(Action.READ_CONTAINER)
     wanted = parse_wanted(ask.request)
+    if wanted.format is Format.PLAIN and not wanted.query.delimiter:
+        wanted = wanted._replace(query=wanted.query._replace(names_only=True))
     containers, name = ask.around.store.containers, ask.resource.of_container
     usage: Usage | None = None
 

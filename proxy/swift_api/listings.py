@@ -153,6 +153,9 @@ async def fetch_page(wanted: Wanted, fetch: Callable[[Query], Awaitable[PageOf[I
         page = await fetch(query._replace(limit=limit - len(items)))
         if not items and wanted.inside is None and (page.more is None or len(page.items) == limit):
             return page.items
+        if query.names_only:  # which are nothing that could be put together with others: ask again
+            query = query._replace(names_only=False)
+            continue
         if wanted.inside is None:
             items.extend(page.items)
         else:

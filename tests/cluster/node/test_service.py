@@ -26,7 +26,7 @@ from storage_node.files import StagedFile
 from storage_node.keys import Key
 from storage_node.service import reply_to
 from storage_node.tables import Held
-from swiftlike.entries import Entry, pack_metadata
+from swiftlike.entries import Entry, EntryDamaged, pack_metadata
 from swiftlike.limits import (
     BODY_BYTES_MAX,
     CLOCK_AHEAD_PASSING_US,
@@ -454,20 +454,38 @@ async def test_an_owner_that_does_not_vote_says_so_with_every_answer_about_rows(
     assert not (await node.client.span_digest(CONTAINERS, CONTAINER.path, b"", b"", CREATED))[1]
 
 
-async def test_a_page_larger_than_a_frame_comes_in_parts_that_add_up(node: Node) -> None:
+@pytest.mark.parametrize("names_only", [False, True])
+async def test_a_page_larger_than_a_frame_comes_in_parts_that_add_up(node: Node, names_only: bool) -> None:
     names = [b"%04d" % number + b"n" * 1000 for number in range(1500)]
     await fill_listing(node, names)
     found: list[bytes] = []
     pages = 0
     more: bytes | None = b""
     while more is not None:
-        page, _ = await node.client.list_rows(
-            CONTAINERS, CONTAINER.path, Query(marker=more, limit=10_000), CREATED
-        )
+        query = Query(marker=more, limit=10_000, names_only=names_only)
+        page, _ = await node.client.list_rows(CONTAINERS, CONTAINER.path, query, CREATED)
         found += [each.name for each in page.rows]
         pages, more = pages + 1, page.more
     assert found == names
     assert pages > 1
+
+
+async def test_names_alone_come_without_entries_and_hide_what_is_deleted(node: Node) -> None:
+    await fill_listing(node, [b"a", b"b", b"c"])
+    gone = row(9)._replace(tombstone=True)
+    await node.client.upsert_rows(CONTAINERS, [RowOffer(CONTAINER.path, b"b", gone)])
+    whole, _ = await node.client.list_rows(CONTAINERS, CONTAINER.path, Query(limit=1), CREATED)
+    for query, names, more in (
+        (Query(names_only=True), [b"a", b"c"], None),
+        (Query(names_only=True, limit=1), [b"a"], b"a"),
+        (Query(names_only=True, reverse=True, limit=1), [b"c"], b"c"),
+    ):
+        page, votes = await node.client.list_rows(CONTAINERS, CONTAINER.path, query, CREATED)
+        assert ([found.name for found in page.rows], page.more) == (names, more)
+        assert (page.digest, votes) == (whole.digest, True)
+        assert all(found.raw == b"" for found in page.rows)
+        with pytest.raises(EntryDamaged):
+            assert page.rows[0].entry
 
 
 async def test_ranges_come_in_pages_that_add_up(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -676,6 +694,11 @@ async def test_a_ballot_from_a_clock_ahead_is_refused_with_the_fix(node: Node) -
         ("offer", {"entry": bytes(200)}, "entry checksum mismatch"),
         ("prepare", {"ballot": bytes(31)}, "field ballot must be 32 to 32 bytes"),
         ("list_rows", {}, "nothing is listed under table"),
+        (
+            "list_rows",
+            {"table": CONTAINERS, "path": b"a\0c", "names_only": True, "delimiter": b"/"},
+            "names alone tell neither tombstones nor prefixes",
+        ),
         ("offer", {"offer": "soon", "entry": b""}, "no entry: 0 bytes cannot be an entry"),
     ],
     ids=str,
