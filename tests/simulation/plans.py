@@ -137,21 +137,31 @@ _KINDS: Final = (
 )
 
 
+class Theme(Enum):
+    """What most plans do not have enough of: the faults of the others, while owners change."""
+
+    ANYTHING = None
+    TORN = (Fault.TORN,)
+    TORN_AND_LOST = (Fault.TORN, Fault.LOSS)
+    LOST = (Fault.LOSS, Fault.POWER)
+
+
 def draw(seed: int) -> Plan:
     """Return the plan of a seed."""
     random = Random(seed)
     age_s = random.choice((WEEK_S, WEEK_S, FORGETFUL_S))
     behind_s = -90.0 if age_s == WEEK_S else -1.5
-    skews_s = tuple(random.choice((0.0, 0.0, 0.02, -0.3, 20.0, behind_s)) for _ in range(PROXIES))
+    skews_s = tuple(random.choice((0.0, 0.02, -0.3, 20.0, 20.0, behind_s)) for _ in range(PROXIES))
     busy = random.choice((0.05, 0.3, 1.0))
     span_s = 12 * busy
     names = NAMES[: random.choice((1, 2, 4))]
+    theme = random.choice((Theme.ANYTHING, *Theme))
     numbers = iter(range(1, 1_000_000))
     clients = tuple(
         tuple(_draw_step(random, next(numbers), busy, names) for _ in range(random.randint(6, 16)))
         for _ in range(PROXIES)
     )
-    kinds = random.sample(list(Fault), random.randint(0, 4))
+    kinds = theme.value or random.sample(list(Fault), random.randint(0, 4))
     troubles = tuple(
         Trouble(
             random.choice(kinds),
@@ -168,10 +178,11 @@ def draw(seed: int) -> Plan:
             random.choice((0.02, 0.5, 4.0)),
             random.random(),
         )
-        for _ in range(random.choice((0, 0, 1, 1, 2, 3)))
+        for _ in range(random.choice((0, 0, 1, 1, 2, 3) if theme is Theme.ANYTHING else (1, 2)))
     )
+    lags_s = LAGS_S if age_s == WEEK_S else (0.0, *LAGS_S[-1:] * 3)
     in_order = tuple(sorted(troubles, key=lambda one: one.at_s))
-    return Plan(seed, skews_s, clients, in_order, tasks, age_s, random.choice(LAGS_S))
+    return Plan(seed, skews_s, clients, in_order, tasks, age_s, random.choice(lags_s))
 
 
 def _draw_step(random: Random, number: int, busy: float, names: tuple[bytes, ...]) -> Step:

@@ -112,17 +112,17 @@ def test_a_page_is_not_judged_by_names_that_it_does_not_reach() -> None:
 
 
 FOUND_AT: Final = {
-    Mutant.SKIP_SYNC: 24,
-    Mutant.COUNT_HANDOFF: 76,
-    Mutant.LOSE_DEBT: 3,
-    Mutant.FORGET_MOVING: 10,
+    Mutant.SKIP_SYNC: 0,
+    Mutant.COUNT_HANDOFF: 0,
+    Mutant.LOSE_DEBT: 0,
+    Mutant.FORGET_MOVING: 0,
     Mutant.ROW_AT_ONE: 0,
     Mutant.LIST_FROM_ONE: 0,
     Mutant.MINORITY: 0,
-    Mutant.NO_WRITE_BACK: 1,
-    Mutant.NO_PROMISE: 27,
-    Mutant.REOFFER: 18,
-    Mutant.NO_BASE: 2,
+    Mutant.NO_WRITE_BACK: 0,
+    Mutant.NO_PROMISE: 0,
+    Mutant.REOFFER: 0,
+    Mutant.NO_BASE: 0,
 }
 """A little before the first seed that finds it, of those below 1,000. The search goes on for a thousand seeds from here: a
 change that reshuffles all schedules makes these tests slower, not red."""

@@ -176,6 +176,7 @@ class WorldDevice(SimulatedDevice):
         """Called with each object's entry that is taken anew and on the disk."""
         self._cluster: Final = cluster
         self._replicator: Replicator | None = None
+        self._ring_came: Final = asyncio.Event()
         self.wipe(self.uuid)
 
     def wipe(self, uuid: UUID) -> None:
@@ -199,8 +200,6 @@ class WorldDevice(SimulatedDevice):
                 host.client(SECRET) as transport,
                 quorum_client(cluster, host, leaves_hints=not self._lag_s) as client,
             ):
-                for table in TABLES:
-                    await store.grant_first_votes(table, founding_partitions(shelf.ring(table), self.uuid))
                 await server.listen(TcpAddress(host.name, 6200))
                 random, read_us = Random(cluster.random.random()), cluster.read_us()
                 turn = turns_of(shelf.ring, self.uuid)
@@ -210,15 +209,27 @@ class WorldDevice(SimulatedDevice):
                 reclaimer = Reclaimer(store, self.uuid, shelf, transport, read_us, self._reclaim_age_us)
                 try:
                     self._replicator = replicator
+                    self._ring_came.set()
                     async with asyncio.TaskGroup() as jobs:
                         jobs.create_task(Updater(store, client.payer, read_us, random).run())
                         jobs.create_task(Expirer(store, client.expiring, turn, read_us).run())
                         jobs.create_task(mender.run())
                         jobs.create_task(self._replicate(replicator))
                         jobs.create_task(reclaimer.run())
+                        jobs.create_task(self._take_rings(replicator))
                         jobs.create_task(self._audit())
                 finally:
                     self._replicator = None
+
+    async def _take_rings(self, replicator: Replicator) -> None:
+        """Vote at once where a ring says that nothing can have been missed, and heal by it."""
+        while True:
+            await self._ring_came.wait()
+            self._ring_came.clear()
+            for table in TABLES:
+                founding = founding_partitions(self.shelf.ring(table), self.uuid)
+                await self.store.grant_first_votes(table, founding)
+            replicator.look_at_rings()
 
     async def _replicate(self, replicator: Replicator) -> None:
         await asyncio.sleep(self._lag_s)
@@ -240,8 +251,7 @@ class WorldDevice(SimulatedDevice):
 
     def look_at_rings(self) -> None:
         """Its ring was replaced."""
-        if self._replicator is not None:
-            self._replicator.look_at_rings()
+        self._ring_came.set()
 
     def has_caught_up(self, epoch: int) -> bool:
         """Whether it lives, knows this epoch, and votes on all that it owns."""

@@ -6,10 +6,10 @@ second owner loses its votes before the first has caught up.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from random import Random
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from storage_node.keys import Key as StoredKey
@@ -38,6 +38,8 @@ class Operator:
         """Begin with the ring that is there; `down` are the devices without a process."""
         self.wrong: Final[list[str]] = []
         self.owners: tuple[int, ...] = tuple(range(DEVICES))
+        self.be_down: Callable[..., Coroutine[Any, Any, None]]
+        """Lets devices be silent for a while."""
         self.frail: Final[set[str]] = set()
         """Devices that are about to lose their votes."""
         self._before: tuple[int, ...] = ()
@@ -54,7 +56,12 @@ class Operator:
                 await asyncio.sleep(task.wait_s)
                 dice = Random(task.dice)
                 if task.order is Order.REPLACE:
-                    await self._replace(await self._victim(dice), task.late_s, couriers)
+                    victim, other = await self._victim(dice)
+                    if other is not None and dice.random() < 0.4:
+                        # Misfortunes come together: the last holder is silent while its peer's disk is replaced.
+                        silent = self.be_down([self._devices[other].name], dice.uniform(0, 6), silent=True)
+                        couriers.create_task(silent)
+                    await self._replace(victim, task.late_s, couriers)
                 else:
                     await self._move(dice, task, couriers)
 
@@ -63,10 +70,10 @@ class Operator:
         others = [self._devices[number] for number in {*self.owners, *self._before} - {device.number}]
         return all(other.votes() and other.name not in self.frail for other in others)
 
-    async def _victim(self, dice: Random) -> int:
+    async def _victim(self, dice: Random) -> tuple[int, int | None]:
         """Choose an owner whose disk fails: mostly one of the only two that hold an object's last word, as soon as there is any.
 
-        What is left of a majority is then a single owner.
+        What is left of a majority is then a single owner, the second that is returned.
         """
         holders: list[int] = []
 
@@ -83,8 +90,9 @@ class Operator:
             return False
 
         if dice.random() < 0.7 and await _until(is_in_danger, DANGER_WITHIN_S):
-            return dice.choice(holders)
-        return dice.choice(self.owners)
+            victim, other = dice.sample(holders, 2)
+            return victim, other
+        return dice.choice(self.owners), None
 
     async def _replace(self, number: int, late_s: float, couriers: asyncio.TaskGroup) -> None:
         device = self._devices[number]
@@ -118,6 +126,7 @@ class Operator:
             if dice.random() < 0.2:
                 await self._replace(dice.choice((*self.owners, *self._before)), task.late_s, couriers)
             await self._wait_for(owners, "new owners")
+            await asyncio.sleep(dice.choice((0.0, task.wait_s)))  # operators do not settle at once
         self._before = ()
         self._publish(task.late_s, couriers)
 
@@ -186,6 +195,7 @@ class Nemesis:
         self._down: Final = down
         self._lurking: list[tuple[bool, asyncio.Future[tuple[WorldDevice, WorldProxy]]]] = []
         """Who waits for a write that one owner has taken; True: for a conditional one."""
+        operator.be_down = self._be_down
         for device in devices:
             device.on_accept = self._see_accept
 
