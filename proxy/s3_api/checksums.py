@@ -128,12 +128,17 @@ class Promise(NamedTuple):
     """It follows the body."""
 
 
-def read_promise(headers: Mapping[str, str], trailers: tuple[str, ...]) -> Promise | None:
-    """Return what a request promises of its body; None: nothing. Raises S3Error."""
+def check_known(headers: Mapping[str, str]) -> None:
+    """Refuse a checksum that cannot be verified. Raises S3Error."""
     for name in headers:
         lower = name.lower()
         if lower.startswith("x-amz-checksum-") and lower not in _BY_HEADER and lower not in _MODES:
             raise S3Error("InvalidRequest", f"The algorithm of the header {lower[:60]} is not supported.")
+
+
+def read_promise(headers: Mapping[str, str], trailers: tuple[str, ...]) -> Promise | None:
+    """Return what a request promises of its body; None: nothing. Raises S3Error."""
+    check_known(headers)
     found = [algorithm for algorithm in Algorithm if algorithm.header in headers]
     trailing = [_BY_HEADER[name] for name in trailers if name in _BY_HEADER]
     if len(found) + len(trailing) > 1:

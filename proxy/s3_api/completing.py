@@ -20,6 +20,7 @@ from proxy.s3_api.checksums import (
     Coverage,
     PartChecksums,
     check_form,
+    check_known,
     coverage_of,
     kept,
     sum_of_parts,
@@ -40,6 +41,7 @@ DOCUMENT_BYTES_MAX: Final = 4 * 1024**2
 """10,000 parts with their checksums take 3 MB."""
 PATIENCE_S: Final = 120.0
 """Of the whole completion: what it asks of the cluster grows with the parts."""
+_SUMS: Final = frozenset(f"Checksum{algorithm.value}" for algorithm in Algorithm)
 _SIZE: Final = "x-amz-mp-object-size"
 _TYPE: Final = "x-amz-checksum-type"
 
@@ -61,6 +63,8 @@ def read_parts(document: Node) -> list[NamedPart]:
             raise XmlRefused("a Part has no PartNumber, or no ETag")
         sums = {one: node.value(f"Checksum{one.value}") for one in Algorithm}
         given = {one: check_form(one, text) for one, text in sums.items() if text}
+        if any(child.name.startswith("Checksum") and child.name not in _SUMS for child in node.children):
+            raise S3Error("InvalidRequest", "A part names a checksum whose algorithm is not supported.")
         found.append(NamedPart(check_part_number(number.strip(), "PartNumber"), _bare(etag), given))
     if not 1 <= len(found) <= PARTS_MAX:
         raise XmlRefused(f"there are {len(found)} parts")
@@ -167,6 +171,7 @@ def summed_up(headers: Mapping[str, str], how: PartChecksums, parts: Sequence[Pa
 async def complete(ask: Ask) -> Response:
     """POST with `uploadId`."""
     conditions = write_conditions(ask.headers)
+    check_known(ask.headers)
     bucket = await ask.bucket()
     ask.require(Action.WRITE_OBJECT, bucket)
     # What the head says of a checksum is the object's.

@@ -25,6 +25,8 @@ _NAMES: Final = frozenset(
         "x-amz-if-match-size",
         "x-amz-rename-source",
         "x-amz-object-if-match",
+        "x-amz-if-match-initiated-time",
+        "x-amz-object-annotation-directive",
     }
 )
 _FALSE: Final = frozenset({"false", ""})
@@ -40,6 +42,9 @@ def refuse_later(headers: CIMultiDictProxy[str]) -> None:
         if name == "x-amz-storage-class":
             if value != STANDARD:
                 raise S3Error("InvalidStorageClass", facts={"StorageClassRequested": value[:100]})
+        elif name == "x-amz-bucket-namespace":
+            if value.lower() != "global":
+                raise not_implemented(name)
         elif name == "x-amz-bucket-object-lock-enabled":
             if value.lower() not in _FALSE:
                 raise not_implemented(name)

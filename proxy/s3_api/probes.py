@@ -48,6 +48,7 @@ _LISTED: Final[Mapping[str, str]] = {
 _REFUSED: Final = frozenset(
     {
         "abac",
+        "metadataAnnotationTable",
         "metadataConfiguration",
         "metadataInventoryTable",
         "metadataJournalTable",
