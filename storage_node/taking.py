@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 from ring.device import Device
 from storage_node.body_streams import undisturbed
@@ -114,6 +115,8 @@ class Taker:
         self._pace: Final = Pace(rates.items_per_s, sleep)
         self._bytes: Final = Pace(rates.bytes_per_s, sleep)
         self._copies: Final = asyncio.Semaphore(COPIES_AT_ONCE)
+        self._ranges: WeakValueDictionary[tuple[bytes, int, int], asyncio.Lock] = WeakValueDictionary()
+        """Held while a range is taken from one source, so that another one does not bring the same copies beside it."""
 
     # --- registers ----------------------------------------------------------------------------------------------
 
@@ -137,22 +140,35 @@ class Taker:
             return Taken()
         bits = cut_bits(power, max(mine.entries, theirs.entries))
         first, stop = partition << (bits - power), (partition + 1) << (bits - power)
-        numbers = list(range(first, stop))
-        if len(numbers) > 1:
+        there = {first: theirs}
+        if stop - first > 1:
             here = await self._store.scan(self._store.digests, table, bits, first, stop)
-            there = await source.client.digests(table, bits, first, stop)
-            numbers = [
-                number for number, one, other in zip(numbers, here, there, strict=True) if one != other
-            ]
+            digests = await source.client.digests(table, bits, first, stop)
+            there = {
+                number: other
+                for number, one, other in zip(range(first, stop), here, digests, strict=True)
+                if one != other
+            }
+        numbers = list(there)
         whole = Taken()
         gate = asyncio.Semaphore(RANGES_AT_ONCE)
 
         async def take(number: int) -> None:
+            lock = self._ranges.setdefault((table, bits, number), asyncio.Lock())
             async with gate:
-                whole.add(await self._take_range(table, bits, number, source, catching_up=catching_up))
+                is_taken_already = lock.locked()
+                async with lock:
+                    # Where another source was asked meanwhile, it may have brought all of it.
+                    if is_taken_already and await self._digest_here(table, bits, number) == there[number]:
+                        return
+                    whole.add(await self._take_range(table, bits, number, source, catching_up=catching_up))
 
         await _all(take(number) for number in (reversed(numbers) if backwards else numbers))
         return whole
+
+    async def _digest_here(self, table: bytes, bits: int, number: int) -> Digest:
+        (digest,) = await self._store.scan(self._store.digests, table, bits, number, number + 1)
+        return digest
 
     async def take_from_stranger(self, table: bytes, partition: int, source: Source) -> Taken:
         """Take what a device holds that is no owner: mostly little, beside which digests tell nothing.
@@ -280,7 +296,10 @@ class Taker:
             from_voter=catching_up,
             is_current=lambda: self._rings.epoch(key.table) == source.epoch,
         )
-        acceptance = await undisturbed(self._store.offer(offered))
+        accepting = self._store.offer(offered)
+        # Only a staged body may still be written to when the call is cancelled.
+        is_staged = body is not None and not isinstance(body, bytes | memoryview)
+        acceptance = await (undisturbed(accepting) if is_staged else accepting)
         if acceptance.accepted:
             self.counts["taken"] += 1
             self.counts["bytes"] += copy.entry.size if body is not None else 0
