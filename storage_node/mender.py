@@ -19,7 +19,10 @@ from swiftlike.entries import Entry
 from swiftlike.limits import MENDED_BYTES_PER_S, MENDED_PER_S, MENDS_WAITING_MAX
 
 WALK_S: Final = 60.0
-"""Between two walks over what is missing."""
+"""Between two walks over what is missing, at most."""
+SOON_S: Final = 2.0
+"""Until the first walk after a body could not be brought; twice as long after each further one, up to WALK_S. Whoever has it may be
+the only one: what was full or away a moment ago is asked again before that one is lost as well."""
 TIMEOUT_S: Final = 60.0
 """For a small body; a large one may take as long as its bytes do at the least rate."""
 LEAST_BYTES_PER_S: Final = 1024 * 1024
@@ -59,6 +62,9 @@ class Mender:
         self._is_paused: Final = is_paused
         self._told: OrderedDict[Key, None] = OrderedDict()
         self._some: Final = asyncio.Event()
+        self._hurry: Final = asyncio.Event()
+        """Something could not be brought that was told of just now: the next walk is soon."""
+        self._pause_s = WALK_S
         self._pace: Final = Pace(MENDED_PER_S, sleep)
         self._bytes: Final = Pace(MENDED_BYTES_PER_S, sleep)
         self.mended = 0
@@ -79,7 +85,7 @@ class Mender:
     async def run(self) -> NoReturn:
         """Mend, until cancelled."""
         async with asyncio.TaskGroup() as both:
-            both.create_task(repeat(self.walk, WALK_S, self._sleep))
+            both.create_task(repeat(self.walk, WALK_S, self._rest))
             await repeat(self._mend_told, 0, self._wait_for_some)
 
     async def walk(self) -> None:
@@ -95,6 +101,7 @@ class Mender:
         self.walks += 1
         self.walked_us = self._read_us()
         self.left = left
+        self._pause_s = min(2 * self._pause_s, WALK_S) if left else WALK_S
 
     async def mend(self, key: Key) -> bool:
         """Bring one body; say whether nothing is missing there now."""
@@ -122,8 +129,26 @@ class Mender:
             self._told.clear()  # the first walk afterwards meets them
         while self._told:
             key, _ = self._told.popitem(last=False)
-            await self.mend(key)
+            if not await self.mend(key):
+                self._pause_s = SOON_S
+                self._hurry.set()
         self._some.clear()
+
+    async def _rest(self, longest_s: float) -> None:
+        """Wait for the next walk, anew where one is wanted sooner."""
+        while await self._was_hurried():
+            self._hurry.clear()
+
+    async def _was_hurried(self) -> bool:
+        pause = asyncio.ensure_future(self._sleep(self._pause_s))
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        try:
+            await asyncio.wait((pause, hurry), return_when=asyncio.FIRST_COMPLETED)
+            return not pause.done()
+        finally:
+            pause.cancel()
+            hurry.cancel()
+            await asyncio.gather(pause, hurry, return_exceptions=True)
 
     def figures(self) -> Sequence[Figure]:
         """Return how it is getting on."""

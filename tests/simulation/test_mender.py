@@ -7,7 +7,7 @@ import pytest
 
 from proxy.store.store import Store
 from storage_node.keys import Key
-from storage_node.mender import WALK_S, Mender
+from storage_node.mender import SOON_S, WALK_S, Mender
 from storage_node.operations import Disown
 from swiftlike.entries import Entry
 from tests.simulation.store_cluster import StoreCluster, create, get, named, play, put, soon
@@ -77,6 +77,28 @@ def test_what_nobody_told_of_is_found_on_the_list_and_waits_for_whoever_has_it()
         assert job.left == 0
         assert world.cluster.devices[0].store.missing(None, 9) == []
         assert await get(store, b"b") == b"new"
+        running.cancel()
+        await asyncio.wait((running,))
+
+    play(scenario)
+
+
+def test_a_body_that_could_not_be_brought_when_told_is_asked_for_again_within_seconds() -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        await put(store, b"a", b"the body")
+        await asyncio.sleep(1)
+        job = mender(world, await world.proxy("device"), 1)
+        running = asyncio.ensure_future(job.run())
+        for name in ("device-0", "device-2"):
+            await world.cluster.network.crash(name)
+        job.tell(await lose(world, 1, b"a"))
+        await asyncio.sleep(1.5 * SOON_S)
+        assert job.failed
+        for name in ("device-0", "device-2"):
+            world.cluster.network.restart(name)
+        await asyncio.sleep(4 * SOON_S)
+        assert world.cluster.devices[1].store.missing(None, 9) == []
         running.cancel()
         await asyncio.wait((running,))
 

@@ -190,8 +190,7 @@ class Tormentor:
             self._cluster.publish()
         with self._programs:
             for program in (*self._cluster.storages.values(), *self._cluster.proxies.values()):
-                if program.process.poll() is None:
-                    program.process.send_signal(signal.SIGHUP)
+                hang_up(program)
 
     def _rot(self, host: HandMadeHost, dice: Random) -> str:
         """Flip some bits of what the devices of a host have stored."""
@@ -240,8 +239,25 @@ class Tormentor:
             host.write()
             for programs in (self._cluster.storages, self._cluster.proxies):
                 program = programs.get(host.address)
-                if program is not None and program.process.poll() is None:
-                    program.process.send_signal(signal.SIGHUP)
+                if program is not None:
+                    hang_up(program)
+
+
+def hang_up(program: Program) -> None:
+    """Have a supervisor read its files again. One that is starting is waited for: it would die of the signal, like most programs."""
+
+    def hears_or_is_gone() -> bool:
+        with suppress(OSError):
+            status = Path(f"/proc/{program.pid}/status").read_text()
+            (caught,) = [
+                int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigCgt")
+            ]
+            return bool(caught & 1 << signal.SIGHUP - 1) or program.process.poll() is not None
+        return True
+
+    wait_for(hears_or_is_gone, f"{program.pid} hears a hangup")
+    if program.process.poll() is None:
+        program.process.send_signal(signal.SIGHUP)
 
 
 @contextmanager
