@@ -1,7 +1,7 @@
 # Everything a newcomer types. `make test` builds its own environment in .venv and passes on a clean machine.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help test serve laws lint format types lock clients clean simulate nemesis bench-ring bench-device bench-crash bench-compare bench-stages bench-stalls
+.PHONY: help test serve laws lint format types lock clients clean simulate nemesis bench-ring bench-device bench-crash bench-healing bench-compare bench-stages bench-stalls
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 BIN := .venv/bin
@@ -79,6 +79,10 @@ bench-stages: $(READY) ## where the CPU of a PUT, a GET, a DELETE and a page goe
 
 bench-stalls: $(READY) ## 400 uploads to one worker that stall: its memory, and the disk once they vanish (takes 20 GB for a moment)
 	$(BIN)/python -m benchmarks.stalled_uploads
+
+OBJECTS ?= 1000000
+bench-healing: $(READY) ## a pass over devices that agree beside OpenStack Swift's, missing copies, an emptied device (OBJECTS=100000; needs wrk)
+	$(BIN)/python -m benchmarks.healing --objects $(OBJECTS)
 
 CRASH_STATES ?= 600
 KILLS ?= 300
