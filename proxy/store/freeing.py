@@ -12,6 +12,7 @@ What a mark asks:
 3.  Parts that the chosen object names stay.
 4.  An upload that is over: the others go, and its record. It has been over for longer than any request takes that still held
     it for open, and so any object that could name its parts stands by now.
+    One that is being completed is decided before anything else, and left for later while somebody may be at that (`ending`).
 5.  An upload that is open: the attempts that another of the same number has replaced go, once that one is as old.
 6.  The mark goes, unless it was written anew meanwhile.
 

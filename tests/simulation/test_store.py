@@ -4,10 +4,12 @@ import asyncio
 from collections import Counter
 from dataclasses import replace
 from hashlib import md5
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
+from proxy.cluster.placement import Key
+from proxy.cluster.register import Read, Written
 from proxy.store.errors import (
     AccountDeleted,
     ConditionFailed,
@@ -148,6 +150,29 @@ def test_of_many_that_swap_one_object_at_once_exactly_one_succeeds() -> None:
         won = await asyncio.gather(*(swap(which, b"%d" % at) for at, which in enumerate(stores)))
         assert sum(won) == 1
         assert await get(store, b"a") == b"%d" % won.index(True)
+
+    play(scenario)
+
+
+def test_a_write_that_is_done_and_cannot_be_looked_at_is_unknown_and_not_without_effect() -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        registers = world.registers["proxy"]
+        write, read = registers.write, registers.read
+
+        async def write_and_forget(*args: Any, **options: Any) -> Written:
+            return replace(await write(*args, **options), entry=None)
+
+        async def hear_nothing(key: Key, **options: Any) -> Read:
+            if key.table == CONTAINERS:
+                return await read(key, **options)
+            return Read(registers.nodes.place(key), is_known=False)
+
+        registers.write, registers.read = write_and_forget, hear_nothing  # type: ignore[method-assign]
+        with pytest.raises(OutcomeUnknown):
+            await put(store, b"key")
+        registers.write, registers.read = write, read  # type: ignore[method-assign]
+        assert await get(store, b"key") == b"body"
 
     play(scenario)
 
