@@ -19,7 +19,7 @@ from swiftlike.config import Cluster, HostConfig, load_cluster, load_host
 from swiftlike.node_calls import ring_name, tables
 from swiftlike.node_client import NodeClient, NodeFailed
 from swiftlike.rpc.client import Client
-from swiftlike.rpc.transport import TcpAddress, Transport
+from swiftlike.rpc.transport import Outcome, TcpAddress, Transport
 from swiftlike.tls import calling_network
 
 ASK_S: Final = 10.0
@@ -56,13 +56,15 @@ class Silence:
     """Why a device did not answer, or would not."""
 
     reason: str
+    refused: bool = False
+    """It did answer, and would not: it has another ring, or has only just started."""
 
     @classmethod
     def of(cls, failure: NodeFailed) -> "Silence":
         """Say what a failed call says."""
         reply = failure.reply
         said = " ".join(str(part) for part in (reply.code, reply.reason) if part)
-        return cls(said or f"the call ended as {reply.outcome.value}")
+        return cls(said or f"the call ended as {reply.outcome.value}", reply.outcome is Outcome.ERROR)
 
 
 def members_of(rings: Iterable[Ring]) -> list[Member]:

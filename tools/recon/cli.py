@@ -118,7 +118,7 @@ def ring(asked: Asked, name: str | None) -> None:
 
     _print(asked, {"rings": rings}, show)
     moving = [progress for progress in rings if progress["moving_partitions"]]
-    is_told = any(each["done"] or any(not d["why"] for d in each["devices"]) for each in moving)
+    is_told = any(each["answering"] for each in moving)
     sys.exit(NOT_ASKED if moving and not is_told else 0 if all(each["done"] for each in moving) else NOT_WELL)
 
 

@@ -41,6 +41,7 @@ def ring_progress(ring: Ring, answers: Sequence[tuple[Device, CaughtUp | Silence
         "per_s": round(sum(d["per_s"] for d in devices), 3),
         "left_s": None if unknown else max(lefts, default=0),
         "done": is_done,
+        "answering": sum(not isinstance(answer, Silence) or answer.refused for _, answer, _ in answers),
         "devices": devices,
     }
 

@@ -28,9 +28,6 @@ class Seen:
     """By the names of the rings; None: not asked."""
 
 
-Sight = dict[Member, Seen | Silence]
-
-
 async def look(members: Members, timeout_s: float) -> list[tuple[Member, Seen | Silence]]:
     """Ask all devices, each under the epochs that it has itself."""
 

@@ -208,7 +208,10 @@ def told(moving: int, moved: int, per_s: float, epoch: int = MOVING.epoch) -> Ca
             id="just begun",
         ),
         pytest.param(
-            {3: Silence("refused")}, {"left_s": None, "done": False, "percent": 0.0}, "not known", id="silent"
+            {3: Silence("no connection")},
+            {"left_s": None, "done": False, "percent": 0.0, "answering": 0},
+            "not known",
+            id="silent",
         ),
         pytest.param(
             {3: told(110, 110, 0.0), 1: told(110, 109, 0.0)},
@@ -218,6 +221,12 @@ def told(moving: int, moved: int, per_s: float, epoch: int = MOVING.epoch) -> Ca
         ),
         pytest.param(
             {3: told(110, 110, 1.0, MOVING.epoch + 1)}, {"done": False}, "", id="another epoch is no answer"
+        ),
+        pytest.param(
+            {3: Silence("ring_newer", refused=True)},
+            {"done": False, "answering": 1, "left_s": None},
+            "not known",
+            id="a device that has not got the ring yet does answer",
         ),
     ],
 )
