@@ -32,6 +32,7 @@ from swiftlike.rpc.errors import CallFailed
 from swiftlike.rpc.service import Call
 from swiftlike.rpc.stream import ServedStream
 from swiftlike.rpc.transport import Body, Header, Reply
+from swiftlike.timestamps import WriteId
 
 T = TypeVar("T")
 
@@ -64,7 +65,7 @@ class BodyStreams:
             await stream.send()
             commit = await _receive(stream, staged, size_max, fields)
             while commit:
-                answer = await self._commit(call, key, staged, commit)
+                answer = await self._commit(call, key, fields.write_id("body_id"), staged, commit)
                 if isinstance(answer, Acceptance) and answer.accepted:
                     return Reply(header=answer.header())
                 await stream.send(header=answer.header() if isinstance(answer, Acceptance) else answer)
@@ -75,14 +76,20 @@ class BodyStreams:
         finally:
             await undisturbed(staged.abort())
 
-    async def _commit(self, call: Call, key: Key, staged: Staged, commit: Header) -> Acceptance | Header:
+    async def _commit(
+        self, call: Call, key: Key, body_id: WriteId, staged: Staged, commit: Header
+    ) -> Acceptance | Header:
         """Offer a staged body; what is refused for a reason that another commit can mend is a header that says so."""
         last = Fields(call._replace(header=commit), _COMMITTED)
         try:
             placing = self._placing_of(key.table, last)
+            entry = last.entry()
+            if entry.body_id != body_id:
+                # Its checksums are made for the other: it would be accepted, and no read of it ever verified.
+                last.refuse("the entry names another body than the one that was sent")
             offered = Offered(
                 key,
-                last.entry(),
+                entry,
                 last.offer(),
                 staged,
                 last.flag("owing"),

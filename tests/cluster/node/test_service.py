@@ -224,6 +224,21 @@ async def test_a_refused_commit_leaves_the_body_there_for_another(node: Node, si
         assert size < file.stat().st_size < size + 1000
 
 
+@pytest.mark.parametrize("size", [5, LARGE], ids=["small", "large"])
+async def test_an_entry_that_names_another_body_than_the_one_that_was_sent_is_refused(
+    node: Node, size: int
+) -> None:
+    body = bytes(size)
+    async with node.client.put_stream(OBJECTS, path("o"), put(1).body_id) as stream:
+        await stream.send(body)
+        with pytest.raises(NodeFailed, match="another body than the one that was sent"):
+            await stream.commit(put(1, body))
+    assert node.store.read(object_key("o")) is None
+    if node.root is not None:
+        assert list((node.root / "staging").iterdir()) == []
+        assert list((node.root / "files").glob("??/*")) == []
+
+
 async def test_a_body_that_is_given_up_after_a_refused_commit_leaves_nothing(node: Node) -> None:
     await node.client.prepare(OBJECTS, path("o"), ballot(5))
     entry = put(1, bytes(LARGE))

@@ -18,8 +18,20 @@ from swiftlike.node_calls import (
 )
 from swiftlike.rpc.errors import StreamEnded
 from swiftlike.rpc.transport import Body, Header, Outcome, Reply
+from swiftlike.timestamps import WriteId
 from tests.cluster.node.conftest import EPOCH, Node
-from tests.engine.samples import CONTAINER, CREATED, NOW_US, OBJECTS, ballot, container, object_key, put, row
+from tests.engine.samples import (
+    CONTAINER,
+    CREATED,
+    NOW_US,
+    OBJECTS,
+    ballot,
+    container,
+    new_id,
+    object_key,
+    put,
+    row,
+)
 
 STREAMS = (Method.OFFER_STREAM, Method.FILL_STREAM, Method.GET_STREAM)
 ROUNDS = 60
@@ -163,6 +175,12 @@ def disturb(chance: random.Random, header: dict[str, Any], body: bytes) -> tuple
     return changed, body
 
 
+def sound_body_id(header: Header) -> WriteId:
+    """Return the body id that a stream was opened with, or some other if that is none."""
+    found = header.get("body_id")
+    return WriteId(found) if isinstance(found, bytes) and len(found) == 16 else new_id()
+
+
 async def ask(node: Node, method: Method, header: Header, body: Body) -> Reply:
     """Call, or stream a body and perhaps an entry behind it."""
     deadline = node.transport.now() + 10
@@ -177,10 +195,10 @@ async def ask(node: Node, method: Method, header: Header, body: Body) -> Reply:
                 return stream.reply
             if body:
                 await stream.send(body)
-            last = (
-                {"epoch": EPOCH, "entry": encode(put(3, b"hello"))} if method is Method.OFFER_STREAM else {}
-            )
-            return await stream.finish(header=last)
+            if method is not Method.OFFER_STREAM:
+                return await stream.finish()
+            entry = put(3, b"hello", body_id=sound_body_id(header))
+            return await stream.finish(header={"epoch": EPOCH, "entry": encode(entry)})
     except StreamEnded as end:
         return end.reply
 
