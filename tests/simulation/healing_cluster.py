@@ -225,6 +225,8 @@ async def hold(
 
 async def hold_rows(device: HealingDevice, rows: dict[bytes, Entry]) -> None:
     """Put rows into a device's store."""
+    if not rows:
+        return
     if device.store.read(CONTAINER) is None:
         await device.store.offer(Offered(CONTAINER, container(), Offer.COPY))
     names = list(rows.items())
@@ -250,3 +252,13 @@ async def down(world: HealingCluster, number: int) -> AsyncIterator[None]:
     finally:
         world.cluster.network.restart(device.name)
         await asyncio.sleep(0.01)
+
+
+async def fill(world: HealingCluster, *numbers: int, objects: int = 200, rows: int | None = None) -> None:
+    """Let these devices hold the same objects, and as many rows where nothing else is said."""
+    for number in numbers:
+        device = world.devices[number]
+        for at in range(objects):
+            await hold(device, f"o{at}", put(at))
+        listed = {b"%04d" % at: row(at) for at in range(objects if rows is None else rows)}
+        await hold_rows(device, listed)

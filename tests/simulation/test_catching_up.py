@@ -15,6 +15,7 @@ from tests.simulation.healing_cluster import (
     ballot,
     delete,
     down,
+    fill,
     held,
     hold,
     hold_rows,
@@ -25,15 +26,6 @@ from tests.simulation.healing_cluster import (
 )
 from tests.simulation.store_cluster import create, get, names
 from tests.simulation.store_cluster import put as store_put
-
-
-async def fill(world: HealingCluster, *numbers: int, objects: int = 200) -> None:
-    """Let these devices hold the same objects and rows."""
-    for number in numbers:
-        device = world.devices[number]
-        for at in range(objects):
-            await hold(device, f"o{at}", put(at))
-        await hold_rows(device, {b"%04d" % at: row(at) for at in range(objects)})
 
 
 def test_a_disk_that_was_replaced_takes_everything_and_votes_again() -> None:

@@ -16,6 +16,7 @@ from tests.simulation.healing_cluster import (
     container,
     delete,
     down,
+    fill,
     held,
     hold,
     hold_rows,
@@ -31,10 +32,8 @@ from tests.simulation.store_cluster import put as store_put
 
 def test_devices_that_agree_compare_everything_in_one_message_each() -> None:
     async def scenario(world: HealingCluster) -> None:
+        await fill(world, 0, 1, 2, objects=50, rows=200)
         for device in world.devices:
-            for at in range(50):
-                await hold(device, f"o{at}", put(at))
-            await hold_rows(device, {b"%03d" % at: row(at) for at in range(200)})
             device.counts.clear()
         await world.walk(0)
         assert [dict(device.counts) for device in world.devices] == [
@@ -49,9 +48,7 @@ def test_devices_that_agree_compare_everything_in_one_message_each() -> None:
 def test_what_a_device_missed_it_takes_with_bodies_and_debts_and_nothing_else() -> None:
     async def scenario(world: HealingCluster) -> None:
         first, second, _ = world.devices
-        for device in world.devices:
-            for at in range(300):
-                await hold(device, f"o{at}", put(at))
+        await fill(world, 0, 1, 2, objects=300, rows=0)
         for device in (first, world.devices[2]):
             await hold(device, "o7", delete(1007))
             await hold(device, "new", put(1000, b"fresh"), b"fresh", owing=True)
@@ -338,10 +335,8 @@ def test_what_a_handoff_has_is_read_when_its_owners_come_back() -> None:
 
 def test_a_device_takes_no_faster_than_it_was_told() -> None:
     async def scenario(world: HealingCluster) -> None:
-        first, second, third = world.devices
-        for device in (first, third):
-            for at in range(100):
-                await hold(device, f"o{at}", put(at))
+        second = world.devices[1]
+        await fill(world, 0, 2, objects=100, rows=0)
         replicator = second.replicator
         assert replicator is not None
         replicator.taker = Taker(second.store, second.shelf, None, rates=Rates(items_per_s=2.0))  # type: ignore[misc]

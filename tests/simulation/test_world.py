@@ -112,17 +112,18 @@ def test_a_page_is_not_judged_by_names_that_it_does_not_reach() -> None:
 
 
 FOUND_AT: Final = {
-    Mutant.SKIP_SYNC: 0,
-    Mutant.COUNT_HANDOFF: 0,
-    Mutant.LOSE_DEBT: 0,
-    Mutant.FORGET_MOVING: 0,
-    Mutant.ROW_AT_ONE: 0,
-    Mutant.LIST_FROM_ONE: 0,
+    Mutant.SKIP_SYNC: 54,
+    Mutant.COUNT_HANDOFF: 64,
+    Mutant.LOSE_DEBT: 32,
+    Mutant.WIPED_VOTES: 20,
+    Mutant.RECLAIM_EARLY: 220,
+    Mutant.ROW_AT_ONE: 50,
+    Mutant.LIST_FROM_ONE: 2,
     Mutant.MINORITY: 0,
-    Mutant.NO_WRITE_BACK: 0,
-    Mutant.NO_PROMISE: 0,
-    Mutant.REOFFER: 0,
-    Mutant.NO_BASE: 0,
+    Mutant.NO_WRITE_BACK: 23,
+    Mutant.NO_PROMISE: 6,
+    Mutant.REOFFER: 55,
+    Mutant.NO_BASE: 39,
 }
 """A little before the first seed that finds it, of those below 1,000. The search goes on for a thousand seeds from here: a
 change that reshuffles all schedules makes these tests slower, not red."""
@@ -148,12 +149,12 @@ def test_a_deliberate_bug_is_found(mutant: Mutant, first: int) -> None:
 
 def test_a_failing_seed_is_told_with_a_smaller_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(campaign, "SMALLER_TRIES_MAX", 30)
-    (failure,) = try_seeds(range(8, 9), Mutant.LIST_FROM_ONE)
-    assert failure.seed == 8
+    (failure,) = try_seeds(range(2, 3), Mutant.LIST_FROM_ONE)
+    assert failure.seed == 2
     assert "is listed" in failure.report or "a listing from" in failure.report
     with mutated(Mutant.LIST_FROM_ONE):
-        least = smallest(plans.draw(8))
-        assert _size(least) < _size(plans.draw(8))
+        least = smallest(plans.draw(2))
+        assert _size(least) < _size(plans.draw(2))
         assert wrong_of(least)[0]
 
 
