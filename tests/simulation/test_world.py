@@ -147,6 +147,7 @@ def test_a_deliberate_bug_is_found(mutant: Mutant, first: int) -> None:
 # --- the campaign -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(900)
 def test_a_failing_seed_is_told_with_a_smaller_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(campaign, "SMALLER_TRIES_MAX", 30)
     (failure,) = try_seeds(range(2, 3), Mutant.LIST_FROM_ONE)
