@@ -66,7 +66,7 @@ def smallest(plan: Plan) -> Plan:
 def try_seeds(seeds: range, mutant: Mutant | None = None) -> list[Failure]:
     """Run seeds in this process; a failing one is reported with its smallest plan, the others go on."""
     found = []
-    with mutated(mutant), _quietly():
+    with mutated(mutant), quietly():
         for seed in seeds:
             if wrong_of(plans.draw(seed))[0]:
                 plan = smallest(plans.draw(seed))
@@ -76,7 +76,7 @@ def try_seeds(seeds: range, mutant: Mutant | None = None) -> list[Failure]:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Log nothing: troubles are what these runs are made of."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
