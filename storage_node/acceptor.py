@@ -41,6 +41,10 @@ class Refused(NamedTuple):
     above: Ballot
 
 
+class WantsBody(NamedTuple):
+    """It would be accepted if its body came along: one that is here is not let go of for one that may never come."""
+
+
 def accept(
     held: Register | None,
     entry: Entry,
@@ -49,11 +53,13 @@ def accept(
     oldest_us: int = 0,
     from_voter: bool = False,
     whole: bool = True,
-) -> Accepted | Known | Refused:
+    brings_body: bool = True,
+) -> Accepted | Known | Refused | WantsBody:
     """Decide on an offered entry.
 
     `oldest_us` is now less the reclaim age: what is older, an owner that does not vote takes only as a copy
-    `from_voter`. `whole` says whether the body of the entry held so far is there.
+    `from_voter`. `whole` says whether the body of the entry held so far is there, `brings_body` whether that of the offered
+    one comes along, or it needs none.
     """
     # A register that holds but a promise holds no entry, so the floor stands for it too.
     absent = held is None or held.entry is None
@@ -67,6 +73,12 @@ def accept(
         return Refused(held.outstanding)
     if held.entry is None:
         return Accepted(Register(entry, (), held.since_us))
+    if (
+        not brings_body
+        and held.entry.body_id != entry.body_id
+        and not may_take_without_body(held.entry, whole=whole, catching_up=from_voter)
+    ):
+        return WantsBody()
     if from_voter and not standing.votes:
         # Between what it held and this it may have accepted others and lost them: of a key that it takes, its memory
         # starts here.
@@ -92,6 +104,15 @@ def prepare(
     if ballot <= held.promised or ballot <= held.ballot:
         return Refused(held.outstanding)
     return Promised(held._replace(promised=ballot, closing=closing or held.closing), held)
+
+
+def may_take_without_body(held: Entry | None, *, whole: bool, catching_up: bool) -> bool:
+    """Say whether an entry whose body nobody brings may replace what is held here.
+
+    Never where a body would be let go of for it: the new one may be lost for ever, and unchosen. Who catches up takes
+    every entry, since it is asked for order, and has nobody's only body.
+    """
+    return catching_up or held is None or held.size == 0 or not held.has_body or not whole
 
 
 def unwritten(standing: Standing) -> Register:

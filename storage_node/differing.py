@@ -9,7 +9,6 @@ from typing import Final, NamedTuple
 
 from ring.device import DeviceId
 from swiftlike.digests import Digest
-from swiftlike.entries import Entry
 from swiftlike.node_calls import HeldVersion
 
 BUCKET_ENTRIES: Final = 64
@@ -61,15 +60,6 @@ def covers(there: HeldVersion, here: HeldVersion) -> bool:
     if here.version is None:
         return True
     return there.version is not None and there.ballot >= here.ballot and there.whole
-
-
-def may_take_without_body(held: Entry | None, *, whole: bool, catching_up: bool) -> bool:
-    """Say whether an entry whose body nobody brings may replace what is held here.
-
-    Never where a body would be let go of for it: the new one may be lost for ever, and unchosen. Who catches up takes
-    every entry, since it is asked for order, and has nobody's only body.
-    """
-    return catching_up or held is None or held.size == 0 or not held.has_body or not whole
 
 
 def endangered_first(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from storage_node import acceptor, keys
-from storage_node.acceptor import Accepted, Known, Promised, Refused
+from storage_node.acceptor import Accepted, Known, Promised, Refused, WantsBody
 from storage_node.blocks import seed_of
 from storage_node.errors import StorageError
 from storage_node.keys import Key, Listing
@@ -96,8 +96,11 @@ class Accept:
             oldest_us=self.oldest_us,
             from_voter=self.from_voter,
             whole=held is None or held.location.held,
+            brings_body=self.body is not None or not entry.size,
         )
         match decision:
+            case WantsBody():
+                return Acceptance(accepted=False, whole=False, votes=standing.votes)
             case Refused(above):
                 if not self.is_lent:
                     _discard(change, self.body)

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from ring.device import Device
+from storage_node.acceptor import may_take_without_body
 from storage_node.body_streams import undisturbed
 from storage_node.differing import (
     ROWS_BETWEEN,
@@ -22,7 +23,6 @@ from storage_node.differing import (
     compare,
     cut_bits,
     just_before,
-    may_take_without_body,
 )
 from storage_node.errors import DeviceFailed, RingChanged, StorageError
 from storage_node.keys import ACCOUNTS, ROWS_OF, Key, Listing

@@ -129,7 +129,12 @@ class Acceptance(NamedTuple):
     replaced: Replaced | None = None
     """What it replaced, as far as that is remembered."""
     above: Ballot | None = None
-    """When refused: the ballot that must be passed."""
+    """When refused: the ballot that must be passed; None: it is refused for want of its body only."""
+
+    @property
+    def wants_body(self) -> bool:
+        """Whether the owner would take the entry with its body: it has another one, and does not let go of it before."""
+        return not self.accepted and self.above is None
 
     @property
     def counts(self) -> bool:

@@ -15,6 +15,7 @@ from proxy.cluster.rounds import Patience
 from ring.device import Device, DeviceId
 from swiftlike.entries import Entry
 from swiftlike.limits import RPC_BODY_BYTES_MAX
+from swiftlike.node_calls import Acceptance
 from swiftlike.node_client import NodeClient, NodeFailed
 from swiftlike.rpc.transport import Body
 from swiftlike.timestamps import Offer
@@ -73,23 +74,38 @@ class Bodies:
             pass  # whoever holds it is down; the entry there does not count, and the caller hears just that
         return False
 
-    async def copy(self, placement: Placement, target: Device, entry: Entry, deadline: float) -> bool:
-        """Give a copy of an entry with a large body to a device that has neither; say whether it took it."""
+    async def bring(
+        self,
+        placement: Placement,
+        target: Device,
+        entry: Entry,
+        offer: Offer,
+        deadline: float,
+        *,
+        owing: bool = False,
+    ) -> Acceptance | None:
+        """Offer an entry with its body to a device that has neither; None when the body could not be brought."""
         key = placement.key
+        others = [owner for owner in placement.owners.everyone if owner != target.id]
         client = self._nodes.client(placement, target, deadline)
         try:
+            if entry.size <= RPC_BODY_BYTES_MAX:
+                body = await self.fetch(placement, entry, others, deadline)
+                if body is None:
+                    return None
+                return await client.offer(key.table, key.path, entry, body, offer=offer, owing=owing)
             async with (
-                self._copying(placement, entry, placement.owners.everyone, deadline) as chunks,
+                self._copying(placement, entry, others, deadline) as chunks,
                 client.put_stream(key.table, key.path, entry.body_id, entry.size) as stream,
             ):
                 async for chunk in chunks:
                     await stream.send(chunk)
-                return (await stream.commit(entry, offer=Offer.COPY)).counts
+                return await stream.commit(entry, offer=offer, owing=owing)
         except NodeFailed as failure:
             self._nodes.heed(placement, failure)
         except (BodyUnavailable, TimeoutError):
             pass  # as above: one copy fewer until the owner is back
-        return False
+        return None
 
     @asynccontextmanager
     async def _copying(

@@ -47,10 +47,18 @@ class Offered(NamedTuple):
         return self.failure is None or not is_without_effect(self.failure)
 
     @property
+    def lacks_body(self) -> bool:
+        """Whether the owner took the entry, or would take it, and has not got its body."""
+        acceptance = self.acceptance
+        if acceptance is None:
+            return False
+        return acceptance.wants_body or (acceptance.accepted and not acceptance.whole)
+
+    @property
     def wants_handoff(self) -> bool:
         """Whether the owner is down or full, so that another device should keep its copy meanwhile."""
         if self.acceptance is not None:
-            return self.acceptance.accepted and not self.acceptance.whole
+            return self.lacks_body
         return self.failure is not None and wants_handoff(self.failure)
 
 
@@ -109,8 +117,8 @@ class Offers:
         hand_off = partial(self._hand_off, placement, entry, offer, round_deadline, body, handoffs)
 
         async def go_on(device: Device, one: Offered) -> Offered:
-            if one.answer is Answer.NO and one.acceptance is not None and one.acceptance.accepted:
-                one = await self._fill(placement, device, entry, one.acceptance, round_deadline, body, held)
+            if one.lacks_body:
+                one = await self._bring(placement, device, entry, offer, one, round_deadline, body, held)
             if is_own and is_done:
                 self._hint(placement, asked.answers, device, one)
                 if one.wants_handoff:
@@ -197,26 +205,36 @@ class Offers:
             self._nodes.heed(placement, failure)
             return Offered(Answer.NO, failure=failure)
 
-    async def _fill(
+    async def _bring(
         self,
         placement: Placement,
         device: Device,
         entry: Entry,
-        acceptance: Acceptance,
+        offer: Offer,
+        lacking: Offered,
         deadline: float,
         body: Content,
         held: asyncio.Event,
     ) -> Offered:
-        """Bring the body to an owner that lacks only that; a streamed one once another owner holds it."""
+        """Bring the body to an owner that lacks only that; a streamed one once another owner holds it.
+
+        To one that took the entry without it, by itself; to one that keeps what it has until then, with the entry.
+        """
+        acceptance = lacking.acceptance
+        assert acceptance is not None, "who was not heard lacks nothing"
         if isinstance(body, StreamedUpload):
             deadline = self._nodes.now() + self._patience.copy_s
             try:
                 async with asyncio.timeout_at(deadline):
                     await held.wait()
             except TimeoutError:
-                return _judged(acceptance)
-        whole = await self._bodies.fill(placement, device, entry, deadline)
-        return _judged(acceptance._replace(whole=whole))
+                return lacking
+        if not acceptance.wants_body:
+            whole = await self._bodies.fill(placement, device, entry, deadline)
+            return _judged(acceptance._replace(whole=whole))
+        owing = placement.key.owes
+        taken = await self._bodies.bring(placement, device, entry, offer, deadline, owing=owing)
+        return lacking if taken is None else _judged(taken)
 
     def _hint(
         self, placement: Placement, offered: Mapping[DeviceId, Offered], lacking: Device, one: Offered
@@ -250,7 +268,8 @@ class Offers:
                 return
             if isinstance(body, StreamedUpload):
                 copy_deadline = self._nodes.now() + self._patience.copy_s
-                if await self._bodies.copy(placement, device, entry, copy_deadline):
+                taken = await self._bodies.bring(placement, device, entry, Offer.COPY, copy_deadline)
+                if taken is not None and taken.counts:
                     return
                 continue
             key, client = placement.key, self._nodes.client(placement, device, deadline)

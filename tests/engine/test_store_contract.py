@@ -178,6 +178,19 @@ async def test_the_same_offer_with_the_body_makes_an_entry_whole(store: Store) -
     assert await body_of(store) == bytes(LARGE)
 
 
+async def test_a_body_that_is_here_is_not_let_go_of_for_one_that_does_not_come_along(store: Store) -> None:
+    await offer(store, KEY, put(1, b"here"), b"here")
+    later = put(2, b"later")
+    answer = await offer(store, KEY, later)
+    assert (answer.accepted, answer.wants_body, answer.above) == (False, True, None)
+    assert await body_of(store) == b"here"
+    assert (await offer(store, KEY, later, b"later")).counts
+    assert await body_of(store) == b"later"
+    gone = Entry(ballot(3), new_id(), 0, tombstone=True)
+    assert (await offer(store, KEY, gone)).counts, "what needs no body takes the place of one"
+    assert (await offer(store, KEY, put(4, b"missing"))).accepted, "where none is, order is kept without it"
+
+
 async def test_a_post_keeps_the_body_that_is_here(store: Store) -> None:
     first = put(1, b"body")
     await offer(store, KEY, first, b"body")

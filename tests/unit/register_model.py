@@ -14,7 +14,7 @@ from random import Random
 from typing import Any
 
 from storage_node import acceptor
-from storage_node.acceptor import Accepted, Known, Promised, Refused
+from storage_node.acceptor import Accepted, Known, Promised, Refused, WantsBody
 from swiftlike.entries import Entry, Version, pack_metadata, unpack_metadata
 from swiftlike.node_calls import Standing
 from swiftlike.registers import Register, never_accepted
@@ -46,6 +46,7 @@ class Owner:
 
     def accept(self, entry: Entry) -> Accepted | Known | Refused:
         answer = acceptor.accept(self.register, entry, VOTER)
+        assert not isinstance(answer, WantsBody), "the model's entries come with what they need"
         if isinstance(answer, Accepted):
             self.register = answer.register
             if self._shortcut is Shortcut.NO_MEMORY:

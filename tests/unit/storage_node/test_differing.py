@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ring.device import DeviceId
+from storage_node.acceptor import may_take_without_body
 from storage_node.differing import (
     BITS_MAX,
     RANGES_BITS_MAX,
@@ -15,7 +16,6 @@ from storage_node.differing import (
     cut_bits,
     endangered_first,
     just_before,
-    may_take_without_body,
 )
 from swiftlike.entries import Entry, Version
 from swiftlike.node_calls import HeldVersion
