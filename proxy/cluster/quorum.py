@@ -77,11 +77,16 @@ def judge(owners: Owners, need: Need, answers: Mapping[DeviceId, Answer]) -> Ver
     """Say whether the answers so far are enough; what a handoff says is not among the owners' and never counts."""
     verdict = _judge_set(owners.voting, _VOTES, answers)
     if need is Need.WRITE and owners.joining:
-        joining = _judge_set(owners.joining, _TAKEN, answers)
+        joining = judge_joining(owners, answers)
         # The worse of the two.
         if verdict is _REACHED or joining is Verdict.IMPOSSIBLE:
             return joining
     return verdict
+
+
+def judge_joining(owners: Owners, answers: Mapping[DeviceId, Answer]) -> Verdict:
+    """Say whether the answers so far are a majority of the new owners of a partition that moves, whatever these hold."""
+    return _judge_set(owners.joining, _TAKEN, answers) if owners.joining else _REACHED
 
 
 def can_be_written_without(owners: Owners, missing: Collection[DeviceId]) -> bool:

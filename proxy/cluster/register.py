@@ -34,6 +34,7 @@ from proxy.cluster.placement import Key, Placement, Rings, tcp_address
 from proxy.cluster.quorum import Answer, Need, Verdict, judge, quorum
 from proxy.cluster.rounds import Pace, Patience, Round, Stragglers
 from proxy.cluster.uploads import StreamedUpload
+from proxy.cluster.witnesses import Witnesses
 from ring.device import Device, DeviceId
 from swiftlike.entries import Entry
 from swiftlike.limits import RPC_BODY_BYTES_MAX
@@ -103,6 +104,7 @@ class Registers:
         self._stragglers = Stragglers(self.patience.stragglers_max)
         self.hints: Final = Hints(self.nodes, self._stragglers, is_on=leaves_hints)
         self._pace: Final = Pace(self.patience.hedge_s)
+        self._witnesses = Witnesses(self.nodes, self._stragglers, self.patience)
         self._offers = Offers(self.nodes, self.bodies, self._stragglers, self.patience, self.hints)
 
     async def __aenter__(self) -> Self:
@@ -292,6 +294,10 @@ class Registers:
             placement = self.nodes.place(key)
             found, is_agreed = await self._ask_what_stands(placement, inline_bytes, deadline)
             if not is_agreed and judge(placement.owners, Need.READ, _votes_of(found)) is not Verdict.REACHED:
+                continue
+            if placement.owners.joining and not await self._witnesses.hear(
+                placement, [owner for owner, one in found.items() if one.votes], deadline
+            ):
                 continue
             newest = decisions.newest_found(found)
             if newest is None:

@@ -14,6 +14,7 @@ from proxy.cluster.nodes import Nodes
 from proxy.cluster.placement import Key, Placement
 from proxy.cluster.quorum import Answer, Need, Verdict, judge, quorum
 from proxy.cluster.rounds import Pace, Patience, Round, Stragglers
+from proxy.cluster.witnesses import Witnesses
 from proxy.store.errors import Unavailable
 from proxy.store.merging import (
     Collector,
@@ -84,6 +85,7 @@ class Listings:
         self._patience: Final = patience
         self._random: Final = random
         self._pace: Final = Pace(patience.hedge_s)
+        self._witnesses: Final = Witnesses(nodes, stragglers, patience)
         self._now_us: Final = now_us
         self.proved = self.proved_by_span = self.merged = 0
         """Pages by how they were found."""
@@ -321,7 +323,10 @@ class Listings:
         among: Collection[DeviceId] | None = None,
         first: DeviceId | None = None,
     ) -> Mapping[DeviceId, _Said[A]]:
-        """Ask a majority, the rest when that is not enough or takes long; those are asked the first one's question too."""
+        """Ask a majority, the rest when that is not enough or takes long; those are asked the first one's question too.
+
+        Raises Unavailable when the partition moves, and nobody vouches that the move was not settled meanwhile.
+        """
         order = [owner for owner in placement.owners.voting if among is None or owner in among]
         self._random.shuffle(order)
         if first in order:
@@ -351,7 +356,12 @@ class Listings:
                     asked_round.ask(owner, ask(owner, first_question))
                 await asked_round.until(lambda said: enough(said) or self._has_quorum(placement, said))
                 await asked_round.until(enough, patience_s=self._patience.hedge_s)
-            return dict(asked_round.answers)
+            said = dict(asked_round.answers)
+        if placement.owners.joining and not await self._witnesses.hear(
+            placement, [owner for owner, one in said.items() if one.votes], deadline
+        ):
+            raise Unavailable("too few new owners of a listing that moves answered")
+        return said
 
     def _client(self, placement: Placement, device: Device, deadline: float) -> NodeClient:
         return self._nodes.client(placement, device, deadline)

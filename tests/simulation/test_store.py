@@ -778,3 +778,21 @@ def test_a_condition_holds_for_a_large_body_too() -> None:
         assert await get(store, b"a") == LARGE
 
     play(scenario)
+
+
+def test_a_listing_that_moves_is_not_read_where_most_of_its_new_owners_know_of_a_newer_ring() -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        await put(store, b"a")
+        bucket, cluster = await store.containers.read(CONTAINER, deadline=soon(), max_age_s=0), world.cluster
+        moving = next_ring(cluster.ring, ring_fields((0, 3, 4), 5, moving={0: (0, 1, 2)}))
+        for shelf in cluster.shelves:
+            shelf.current = moving
+        page = await store.listings.page_of_container(bucket, Query(), deadline=soon())
+        assert [row.name for row in page.rows] == [b"a"]
+        for newcomer in (3, 4):
+            cluster.devices[newcomer].shelf.current = next_ring(moving, ring_fields((0, 3, 4), 5))
+        with pytest.raises(Unavailable):
+            await store.listings.page_of_container(bucket, Query(), deadline=soon())
+
+    play(scenario, others=2)
