@@ -14,7 +14,7 @@ _TOKEN: Final = "x-amz-security-token"  # noqa: S105 (a header's name)
 def read_claim(head: Head, rules: Rules, now_us: int) -> Claim | None:
     """Return the claim of a request; None when it is anonymous. Raises SignatureRefused, TargetRefused."""
     authorizations = head.values("authorization")
-    is_v4_query, is_v2_query = sigv4.is_presigned(head), sigv2.is_presigned(head)
+    is_v4_query, is_v2_query = sigv4.is_presigned(head.raw_query), sigv2.is_presigned(head.raw_query)
     if len(authorizations) + is_v4_query + is_v2_query > 1:
         raise SignatureRefused(
             "InvalidArgument",

@@ -154,7 +154,8 @@ async def copy(ask: Ask) -> Response:
         ask.require(TAGGING, bucket)
     target = ask.object_in(bucket)
     source, found, body = await find_source(ask, wanted, source_only)
-    if source == target and not is_replaced and not are_tags_replaced:
+    is_changed = is_replaced or are_tags_replaced or "x-amz-storage-class" in headers
+    if source == target and not is_changed:
         raise S3Error(
             "InvalidRequest",
             "This copy request is illegal because it is trying to copy an object to itself without changing the object's "

@@ -117,7 +117,6 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "NoSuchConfiguration": (404, "The specified configuration does not exist."),
     "NoSuchKey": (404, "The specified key does not exist."),
     "NoSuchLifecycleConfiguration": (404, "The lifecycle configuration does not exist."),
-    "NoSuchObjectLockConfiguration": (404, "The specified object does not have an ObjectLock configuration."),
     "NoSuchPublicAccessBlockConfiguration": (404, "The public access block configuration was not found."),
     "NoSuchTagSet": (404, "The TagSet does not exist."),
     "NoSuchUpload": (404, "The specified upload does not exist."),

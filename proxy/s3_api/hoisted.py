@@ -9,8 +9,9 @@ from typing import Final
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy.http.request import Request
+from proxy.s3_api import sigv4
 from proxy.s3_api.errors import invalid_argument
-from proxy.s3_api.sigv2 import is_hoisted
+from proxy.s3_api.sigv2 import is_hoisted, is_presigned
 
 _LEAD: Final = "x-amz-"
 _OF_SIGNATURE: Final = frozenset(
@@ -29,10 +30,15 @@ _OF_SIGNATURE: Final = frozenset(
 
 
 def unhoist(request: Request) -> None:
-    """Count the headers in the query of a presigned request among its headers. Raises S3Error, TargetRefused."""
-    query = request.target.raw_query.lower()
-    is_version_2 = "awsaccesskeyid" in query
-    if "x-amz-signature" not in query and not is_version_2:
+    """Count the headers in the query of a presigned request among its headers. Raises S3Error, TargetRefused.
+
+    For a request whose signature was proven: one that is signed in a header has not signed what its query would add.
+    """
+    query = request.target.raw_query
+    if not query:
+        return
+    is_version_2 = is_presigned(query)
+    if not is_version_2 and not sigv4.is_presigned(query):
         return
     headers = CIMultiDict(request.headers)
     for parameter, value in request.query.items():

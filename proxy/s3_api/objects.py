@@ -216,7 +216,7 @@ async def write_acl(ask: Ask) -> Response:
 
     def describe(old: ObjectInfo) -> Description:
         kept = {attribute: value for attribute, value in old.attributes.items() if attribute != GRANTS}
-        return Description(kept | acl, old.delete_at_us)
+        return Description(kept | acl, old.delete_at_us, is_modified=False)
 
     def is_still(found: ObjectInfo | None) -> bool:
         return found is not None and found.write_id == info.write_id

@@ -17,8 +17,8 @@ from typing import Any, Final, NamedTuple
 from proxy.s3_api.errors import S3Error
 from swiftlike.limits import BODY_BYTES_MAX
 
-EXEMPT: Final = frozenset({"file", "policy", "x-amz-signature", "signature", "awsaccesskeyid", "bucket"})
-"""Fields that no condition needs to name: the bucket is the one that the request is about, whatever the form says."""
+EXEMPT: Final = frozenset({"file", "policy", "x-amz-signature", "signature", "awsaccesskeyid"})
+"""Fields that no condition needs to name. The bucket is none: a form that leaked would write into all that its signer has."""
 _IGNORED: Final = "x-ignore-"
 _RANGE: Final = "content-length-range"
 _LENGTH_DIGITS_MAX: Final = 16

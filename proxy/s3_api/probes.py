@@ -104,7 +104,7 @@ async def probe_object(ask: Ask, name: str) -> Response:
         raise not_implemented(name)
     bucket = await ask.bucket()
     await ask.find_object(ask.object_in(bucket), bucket, inline_bytes=0)
-    raise S3Error("NoSuchObjectLockConfiguration")
+    raise S3Error("InvalidRequest", "Bucket is missing Object Lock Configuration")
 
 
 _OBJECT_ANSWERS: Final = frozenset({("GET", "retention"), ("GET", "legal-hold")})

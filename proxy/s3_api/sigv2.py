@@ -39,7 +39,6 @@ _SIGNED_PARAMETERS: Final = frozenset(
         b"object-lock",
         b"partNumber",
         b"policy",
-        b"publicAccessBlock",
         b"replication",
         b"requestPayment",
         b"response-cache-control",
@@ -156,9 +155,9 @@ def read_header(head: Head, authorization: str, now_us: int) -> V2Claim:
     return V2Claim(head, access_key, signature, "" if is_amz else date or "")
 
 
-def is_presigned(head: Head) -> bool:
+def is_presigned(raw_query: str) -> bool:
     """Whether a query says that it is signed so."""
-    return {b"AWSAccessKeyId", b"Signature"} <= {name for name, _ in parameters_of(head.raw_query)}
+    return {b"AWSAccessKeyId", b"Signature"} <= {name for name, _ in parameters_of(raw_query)}
 
 
 def read_query(head: Head, now_us: int) -> V2Claim:

@@ -134,6 +134,6 @@ async def delete(ask: Ask) -> Response:
 async def _describe(ask: Ask, name: ObjectName, tags: Attributes) -> None:
     def describe(old: ObjectInfo) -> Description:
         kept = {attribute: value for attribute, value in old.attributes.items() if attribute != ATTRIBUTE}
-        return Description(kept | dict(tags), old.delete_at_us)
+        return Description(kept | dict(tags), old.delete_at_us, is_modified=False)
 
     await ask.around.store.objects.describe(name, describe, deadline=ask.deadline)

@@ -271,7 +271,7 @@ class Objects:
                 description = describe(current)
                 described = current.entry._replace(
                     write_id=write_id,
-                    modified=micros_of(write_id),
+                    modified=micros_of(write_id) if description.is_modified else current.entry.modified,
                     metadata=pack_metadata(
                         {
                             **manifests.without(description.attributes),

@@ -152,6 +152,8 @@ class Description:
 
     attributes: Attributes
     delete_at_us: int = 0
+    is_modified: bool = True
+    """Of an object that is described anew: whether it counts as modified now. Who may see it, and its tags, are not it."""
 
 
 class Upload(Protocol):

@@ -796,3 +796,29 @@ def test_a_listing_that_moves_is_not_read_where_most_of_its_new_owners_know_of_a
             await store.listings.page_of_container(bucket, Query(), deadline=soon())
 
     play(scenario, others=2)
+
+
+def test_an_object_whose_rights_or_tags_change_was_not_modified() -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        await put(store, b"a")
+        before, _ = await store.objects.read(named(b"a"), deadline=soon())
+        await asyncio.sleep(5)
+
+        async def describe(*, is_modified: bool) -> int:
+            await store.objects.describe(
+                named(b"a"),
+                lambda old: Description({**old.attributes, "sys:tags": "a"}, is_modified=is_modified),
+                deadline=soon(),
+            )
+            after, _ = await store.objects.read(named(b"a"), deadline=soon())
+            page = await store.containers.list(CONTAINER, Query(), deadline=soon())
+            (row,) = page.items
+            assert isinstance(row, ListedObject)
+            assert (row.modified_us, after.attributes["sys:tags"]) == (after.modified_us, "a")
+            return after.modified_us
+
+        assert await describe(is_modified=False) == before.modified_us
+        assert await describe(is_modified=True) > before.modified_us
+
+    play(scenario)
