@@ -10,6 +10,7 @@ from typing import Protocol
 from proxy.store.manifests import Manifest, Origin
 from proxy.store.marks import Marks
 from proxy.store.names import ContainerName, ObjectName
+from proxy.store.upload_names import UploadName
 from proxy.store.values import (
     AccountInfo,
     Condition,
@@ -26,6 +27,7 @@ from proxy.store.values import (
 )
 from swiftlike.limits import RPC_BODY_BYTES_MAX
 from swiftlike.node_calls import Query
+from swiftlike.timestamps import WriteId
 
 
 class Accounts(Protocol):
@@ -117,6 +119,9 @@ class ManifestObjects(Objects, Protocol):
     def marks(self) -> Marks:
         """What writes marks."""
 
+    async def last_write(self, upload: UploadName, *, deadline: float) -> WriteId:
+        """Return what was written last at an upload's key, be it a deletion; NO_WRITE: nothing, as far as anybody knows."""
+
     async def put_manifest(
         self,
         name: ObjectName,
@@ -124,10 +129,13 @@ class ManifestObjects(Objects, Protocol):
         origin: Origin,
         description: Description,
         *,
+        over: WriteId,
         deadline: float,
         condition: Condition | None = None,
-    ) -> ObjectInfo:
-        """Store one that is the sum of others. Raises ManifestRefused."""
+    ) -> ObjectInfo | None:
+        """Store one that is the sum of others, if it stands there already or what was written last is `over`; None: neither,
+        and nothing was written. Raises ManifestRefused.
+        """
 
 
 class Store(Protocol):

@@ -5,12 +5,13 @@ becomes of an upload whose completer died. What an object is made of is `multipa
 
 Nobody holds a claim for longer than half of the grace for writes: what is not written by then never is. So a claim that is
 older than the grace is a dead one's. Whether it came to anything is asked of the key, which is settled by that, above
-whatever was offered to few: either the object names the upload, or nothing of this claim ever will.
+whatever was offered to few: either the object names the upload, or nothing of this claim ever will. Nor did anything of it
+come and go, since whoever replaces an object closes its upload first (`close`).
 """
 
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from proxy.store import manifests
 from proxy.store.contract import ManifestObjects
@@ -20,6 +21,7 @@ from proxy.store.errors import (
     NotThere,
     OutcomeUnknown,
     StoreError,
+    Unavailable,
     UploadClaimed,
 )
 from proxy.store.marks import MICROS, Graces
@@ -35,11 +37,12 @@ from proxy.store.upload_states import (
     claiming,
     fingerprint_of,
     finishing,
+    has_claim,
     is_over,
     releasing,
     reopening,
 )
-from proxy.store.values import Attributes, Condition, Description, ObjectInfo
+from proxy.store.values import Attributes, Condition, Description, ObjectBody, ObjectInfo
 
 log: Final = logging.getLogger("proxy.ending")
 
@@ -47,6 +50,41 @@ TRIES_MAX: Final = 3
 """Times that a step is tried because what stood in its way was decided meanwhile."""
 RELEASE_S: Final = 5.0
 """For a claim to be given back: the deadline of what failed may be over by then."""
+
+
+class Describing(Protocol):
+    """What reads records, and writes them."""
+
+    async def read(self, name: ObjectName, *, deadline: float) -> tuple[ObjectInfo, ObjectBody]:
+        """Read one."""
+
+    async def describe(
+        self,
+        name: ObjectName,
+        describe: Callable[[ObjectInfo], Description],
+        *,
+        deadline: float,
+        condition: Condition | None = None,
+    ) -> ObjectInfo:
+        """Describe it anew."""
+
+
+async def close(records: Describing, upload: UploadName, written: Attributes, *, deadline: float) -> None:
+    """Have the record of an upload say that it was completed, whose object stands, `written`, and is about to be replaced.
+
+    Raises Unavailable, OutcomeUnknown.
+    """
+    for tries_left in reversed(range(TRIES_MAX)):
+        try:
+            record, _ = await records.read(upload.record, deadline=deadline)
+            if record.attributes[STATE] == COMPLETING:
+                await _change(records, upload.record, finishing(written), deadline)
+            return
+        except (ConditionFailed, NotThere):
+            return  # it says so by now, or is gone, as some time after its end
+        except OutcomeUnknown:  # several may be at this; closing twice is closing
+            if not tries_left:
+                raise
 
 
 class Ending:
@@ -71,6 +109,17 @@ class Ending:
         Raises NoSuchUpload, UploadClaimed, Unavailable, OutcomeUnknown.
         """
         await self._go(upload, claiming(claim, fingerprint), deadline)
+
+    async def check(self, upload: UploadName, claim: str, *, deadline: float) -> None:
+        """Say whether an upload is still being completed under a claim. Raises NoSuchUpload: it is over; Unavailable."""
+        try:
+            record, _ = await self._objects.read(upload.record, deadline=deadline)
+        except NotThere:
+            raise NoSuchUpload from None
+        if is_over(record.attributes):
+            raise NoSuchUpload
+        if not has_claim(record.attributes, claim):
+            raise Unavailable("the upload was given to others meanwhile; provably without effect")
 
     async def abort(self, upload: UploadName, *, deadline: float) -> None:
         """Give up an upload that is open. Raises NoSuchUpload, UploadClaimed, Unavailable, OutcomeUnknown."""
@@ -144,18 +193,24 @@ class Ending:
     async def _change(
         self, record: ObjectName, step: Step, deadline: float, condition: Condition | None = None
     ) -> None:
-        """Take a step. Raises ConditionFailed where it does not lead from what the record says, NotThere."""
+        await _change(self._objects, record, step, deadline, condition)
 
-        def holds(current: ObjectInfo | None) -> bool:
-            is_right = condition is None or condition(current)
-            return is_right and current is not None and step(current.attributes) is not None
 
-        def describe(current: ObjectInfo) -> Description:
-            after = step(current.attributes)
-            assert after is not None, "the condition says so"
-            return Description(after)
+async def _change(
+    records: Describing, record: ObjectName, step: Step, deadline: float, condition: Condition | None = None
+) -> None:
+    """Take a step. Raises ConditionFailed where it does not lead from what the record says, NotThere."""
 
-        await self._objects.describe(record, describe, deadline=deadline, condition=holds)
+    def holds(current: ObjectInfo | None) -> bool:
+        is_right = condition is None or condition(current)
+        return is_right and current is not None and step(current.attributes) is not None
+
+    def describe(current: ObjectInfo) -> Description:
+        after = step(current.attributes)
+        assert after is not None, "the condition says so"
+        return Description(after)
+
+    await records.describe(record, describe, deadline=deadline, condition=holds)
 
 
 def is_completed_with(said: Attributes, fingerprint: str) -> bool:

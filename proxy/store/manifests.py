@@ -185,6 +185,14 @@ def without(attributes: Attributes) -> dict[str, str]:
     return {name: value for name, value in attributes.items() if name not in ATTRIBUTES}
 
 
+def is_from(entry: Entry | None, origin: Origin) -> bool:
+    """Whether an entry is the object that an upload was completed as, with these parts."""
+    if entry is None or entry.tombstone:
+        return False
+    said = unpack_metadata(entry.metadata)
+    return (said.get(UPLOAD), said.get(FINGERPRINT)) == (origin.upload, origin.fingerprint)
+
+
 def upload_of(entry: Entry | None) -> str:
     """Return the upload that an entry names; empty when it names none."""
     if entry is None or entry.tombstone:

@@ -5,7 +5,12 @@ bucket; its parts are objects; the object that it becomes names them (`manifests
 of many ends it `ending`'s. Never a rule of S3: sizes, order and sums are its dialect's.
 
 To complete an upload is three writes: the upload is claimed, the object is written, and then the record says so, and only then
-is anybody told. Each part is looked at once more after its last byte, so an upload that is over takes none. Every end of an
+is anybody told. It is written once, however many complete it, and whatever is written at its key after that: each of them looks
+what stands at the key, then whether the upload is still being completed, and writes over that very thing alone; where there is
+something else by then, he looks again. An object is replaced only once the record of its upload says that it is over (`replacing`),
+so who finds it still being completed, and the object not there, knows that it never was.
+
+Each part is looked at once more after its last byte, so an upload that is over takes none. Every end of an
 upload is marked before it is written (`marks`); `freeing` then removes whatever no object names, and the record. A proxy that
 dies in between leaves its claim, and completing the upload again with the same parts is the same write again.
 """
@@ -73,6 +78,8 @@ CHECKSUM: Final = "checksum"
 """The attribute by which a dialect tells a part's checksum, in base64."""
 OF_KEY: Final = "sys:part-of-key"
 """Of a part: the key that its upload is for."""
+WRITES_MAX: Final = 8
+"""Times that an object is written, where others write at its key meanwhile."""
 _PAGE: Final = 1_000
 
 
@@ -261,7 +268,8 @@ class Multipart:
         """Make an upload that was open a moment ago the object that it is to be: these of its parts, in this order.
 
         `fingerprint`: what was asked for. One that is being completed with the same, by whoever is still at it or died at
-        it, is completed again, whatever the condition where that was done; `completed` knows what is over.
+        it, is completed again, whatever the condition where that was done; `completed` knows what is over, perhaps only since
+        this began.
 
         Raises NoSuchUpload, UploadClaimed, ManifestRefused, NoSuchContainer, ConditionFailed, Unavailable, OutcomeUnknown.
         """
@@ -272,18 +280,29 @@ class Multipart:
         def holds(current: ObjectInfo | None) -> bool:
             if self._now() > deadline:
                 raise OutcomeUnknown("this process stood still for longer than a completion may take")
-            return condition is None or _is_it(current, upload.name.id, fingerprint) or condition(current)
+            return condition is None or condition(current)
 
+        over = await self._objects.last_write(upload.name, deadline=deadline)
         await self._claim(upload.name, claim, fingerprint, deadline)
+        origin = Origin(upload.name.id, fingerprint, upload.name.incarnation)
+        manifest, described = Manifest(parts), Description(attributes)
         try:
-            info = await self._objects.put_manifest(
-                upload.name.target,
-                Manifest(parts),
-                Origin(upload.name.id, fingerprint, upload.name.incarnation),
-                Description(attributes),
-                deadline=deadline,
-                condition=holds,
-            )
+            for _ in range(WRITES_MAX):
+                info = await self._objects.put_manifest(
+                    upload.name.target,
+                    manifest,
+                    origin,
+                    described,
+                    over=over,
+                    deadline=deadline,
+                    condition=holds,
+                )
+                if info is not None:
+                    break
+                over = await self._objects.last_write(upload.name, deadline=deadline)
+                await self.ending.check(upload.name, claim, deadline=deadline)
+            else:
+                raise Unavailable("the key is written again and again; provably without effect")
         except (NotThere, Refused, Unavailable, ManifestRefused):
             await self.ending.release(upload.name, claim, deadline=deadline)
             raise

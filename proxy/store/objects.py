@@ -34,7 +34,7 @@ from proxy.store.names import ContainerName, ObjectName
 from proxy.store.object_listing import ListedEnd, ObjectListing, tombstone_of
 from proxy.store.outcomes import is_done, known, known_behind_write
 from proxy.store.replacing import TRIES_MAX, Replacing
-from proxy.store.upload_names import upload_in
+from proxy.store.upload_names import UploadName, upload_in
 from proxy.store.uploads import Arriving, Copy
 from proxy.store.usage import UsageCarrier
 from proxy.store.values import (
@@ -51,7 +51,7 @@ from proxy.store.values import (
 from swiftlike.entries import Entry, pack_metadata
 from swiftlike.limits import BODY_BYTES_MAX, RPC_BODY_BYTES_MAX
 from swiftlike.rpc.transport import Body
-from swiftlike.timestamps import ZERO_BALLOT, Ballot, Timestamp, WriteId
+from swiftlike.timestamps import NO_WRITE, ZERO_BALLOT, Ballot, WriteId
 
 T = TypeVar("T")
 
@@ -79,7 +79,7 @@ class Objects:
         self._debts: Final = debts
         self._usage: Final = usage
         self.marks: Final = Marks(self, containers)
-        self.replacing: Final = Replacing(registers, self.marks, graces)
+        self.replacing: Final = Replacing(registers, self.marks, self, graces)
 
     # --- reading ------------------------------------------------------------------------------------------------
 
@@ -133,6 +133,16 @@ class Objects:
         description = _without_manifest(upload.finish(arriving.received()))
         return await self._put_whole(name, body, description, now() + allowed_s, condition)
 
+    async def last_write(self, upload: UploadName, *, deadline: float) -> WriteId:
+        """Return what was written last at an upload's key, be it a deletion; NO_WRITE: nothing, as far as anybody knows.
+
+        Raises Unavailable.
+        """
+        key = upload.target.key(upload.policy, upload.incarnation)
+        entry = known(await self._registers.read(key, deadline=deadline, inline_bytes=0)).entry
+        is_of_it = entry is not None and entry.ballot.incarnation == upload.incarnation
+        return entry.write_id if entry is not None and is_of_it else NO_WRITE
+
     async def put_manifest(
         self,
         name: ObjectName,
@@ -140,18 +150,51 @@ class Objects:
         origin: Origin,
         description: Description,
         *,
+        over: WriteId,
         deadline: float,
         condition: Condition | None = None,
-    ) -> ObjectInfo:
-        """Store an object that is the sum of others, which are there.
+    ) -> ObjectInfo | None:
+        """Store an object that is the sum of others, which are there, over this very write (see `last_write`).
 
-        Raises ManifestRefused, NoSuchContainer, also when it was made anew meanwhile, ConditionFailed, Unavailable,
-        OutcomeUnknown.
+        Where it stands already, it is left as it is, whatever the condition. None: something else stands there, and nothing
+        was written. Raises ManifestRefused, NoSuchContainer, also when it was made anew meanwhile, ConditionFailed,
+        Unavailable, OutcomeUnknown.
         """
         attributes = {**description.attributes, **manifests.attributes_for(manifest, origin)}
         described = Description(attributes, description.delete_at_us)
         body = manifests.pack(manifest)
-        return await self._put_whole(name, body, described, deadline, condition, origin.incarnation)
+        is_other = False
+
+        async def put(container: ContainerInfo) -> ObjectInfo | None:
+            nonlocal is_other
+            is_other = False
+            if container.incarnation != origin.incarnation:
+                return None
+            entry = self._entry(self._registers.new_write_id(), container, len(body), described)
+
+            def judge(newest: Entry | None, ballot: Ballot) -> Entry | None:
+                nonlocal is_other
+                current = _current(name, container, newest, ballot.micros)
+                is_there = manifests.is_from(newest, origin)
+                is_other = not is_there and (NO_WRITE if newest is None else newest.write_id) != over
+                if is_there or is_other:
+                    return None
+                return None if condition is not None and not condition(current) else entry
+
+            written = await self._write_if(name, container, judge, body, deadline)
+            if written.outcome is Outcome.REFUSED and manifests.is_from(written.entry, origin):
+                # Whoever wrote it may not have lived to list it.
+                assert written.entry is not None, "it names its upload"
+                final = await self._list(name, container, written, written.entry.write_id, deadline)
+                return ObjectInfo(name, final, attributes)
+            if written.outcome is Outcome.REFUSED and is_other:
+                return None
+            return await self._finish_put(name, container, entry, written, described, deadline)
+
+        info = await self._in_container(name.parent, put, deadline)
+        if info is None and not is_other:
+            raise NoSuchContainer
+        return info
 
     async def _put_whole(
         self,
@@ -160,13 +203,10 @@ class Objects:
         description: Description,
         deadline: float,
         condition: Condition | None,
-        incarnation: Timestamp | None = None,
     ) -> ObjectInfo:
-        """Store a body that is here. `incarnation`: the only one of its container that it may be stored in."""
+        """Store a body that is here."""
 
         async def put(container: ContainerInfo) -> ObjectInfo | None:
-            if incarnation is not None and container.incarnation != incarnation:
-                return None
             entry = self._entry(self._registers.new_write_id(), container, len(body), description)
             written = await self._write(name, container, entry, body, condition, deadline)
             return await self._finish_put(name, container, entry, written, description, deadline)

@@ -8,7 +8,8 @@
 Whoever would make an upload its object claims it first, and names what it asks for by a fingerprint; so an upload that is
 being completed is neither given up nor completed with other parts. Several may hold a claim that ask for the same: a client
 repeats what was not answered. A claim ends with `finish`, which ends all, or with `release`, by one who knows that it wrote
-nothing; the upload is open again when the last is released. The claim of one who died stays, until nobody can be at work
+nothing; the upload is open again when the last is released. Whoever would replace the object takes the step of `finish` before
+that, so that an upload that is still being completed has an object that stands, or none yet. The claim of one who died stays, until nobody can be at work
 under it: then `reopen` or `finish`, by what the object says (see `ending`).
 
 A step is a function of what the record says; it returns what it says then, or None where the step does not lead from there.
@@ -58,6 +59,11 @@ def new_claim(now_us: int, random: bytes) -> str:
 def claimed_us(said: Attributes) -> int:
     """Return when the last claim was made that stands; 0: none does."""
     return max((int(claim[:16], 16) for claim in _claims(said)), default=0)
+
+
+def has_claim(said: Attributes, claim: str) -> bool:
+    """Whether a claim stands."""
+    return claim in _claims(said)
 
 
 def fingerprint_of(said: Attributes) -> str:

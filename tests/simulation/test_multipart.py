@@ -5,6 +5,7 @@ import hashlib
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -707,8 +708,10 @@ def test_uploads_in_bad_weather_end_as_they_were_told_to_and_leave_nothing(seed:
         """What was ever put anywhere, by the number of the call."""
         clock = asyncio.get_running_loop().time
 
-        async def write(key: bytes, value: bytes, work: Any) -> None:
-            call = Call(Kind.PUT if value else Kind.DELETE, clock(), len(written))
+        repeats: list[asyncio.Task[None]] = []
+
+        async def write(key: bytes, value: bytes, work: Any, call: Call | None = None) -> None:
+            call = call or Call(Kind.PUT if value else Kind.DELETE, clock(), len(written))
             histories[key].append(call)
             written.append(value)
             task = asyncio.ensure_future(work)
@@ -719,7 +722,8 @@ def test_uploads_in_bad_weather_end_as_they_were_told_to_and_leave_nothing(seed:
                 await task
             except (asyncio.CancelledError, Unavailable, OutcomeUnknown, BodyGone):
                 return
-            call.ended, call.outcome = clock(), Ended.DONE
+            if call.outcome is not Ended.DONE:
+                call.ended, call.outcome = clock(), Ended.DONE
 
         async def upload_one(key: bytes) -> None:
             each = dice.choice(stores)
@@ -746,7 +750,43 @@ def test_uploads_in_bad_weather_end_as_they_were_told_to_and_leave_nothing(seed:
                     await each.multipart.abort(bucket, key, name.id, deadline=soon())
                 return
             whole = b"".join(sent[number] for number in sorted(sent))
-            await write(key, whole, complete(each, upload))
+            try:
+                found = [one.part for one in await parts_of(each, upload)]
+            except StoreError:
+                return
+
+            async def once_more() -> None:
+                one, told = dice.choice(stores).multipart, {"etag": f"all-{len(found)}"}
+                try:
+                    await one.complete(upload, found, "all", told, deadline=soon())
+                except NoSuchUpload:  # by now
+                    before = await one.completed(bucket, key, name.id, "all", deadline=soon())
+                    if before is None:
+                        raise
+                    assert before["etag"] == told["etag"]
+
+            call = Call(Kind.PUT, clock(), len(written))
+            times = dice.choice((0, 0, 1, 2))
+            repeats.extend(asyncio.ensure_future(repeat(call, once_more)) for _ in range(times))
+            await write(key, whole, once_more(), call)
+
+        async def repeat(call: Call, work: Any) -> None:
+            """What a client does that was not answered; it is the same write, and no other."""
+            await asyncio.sleep(dice.random() * dice.choice((0.01, 0.3, 2.0)))
+            try:
+                await work()
+            except StoreError:
+                return
+            if call.outcome is not Ended.DONE:
+                call.ended, call.outcome = clock(), Ended.DONE
+
+        async def dawdle(beneath: Any, *args: Any, **options: Any) -> Any:
+            if dice.random() < 0.3:
+                await asyncio.sleep(dice.random() * 2)
+            return await beneath(*args, **options)
+
+        for each in stores:
+            each.objects.put_manifest = partial(dawdle, each.objects.put_manifest)  # type: ignore[method-assign]  # others come between
 
         async def check(key: bytes) -> None:
             call = Call(Kind.READ, clock())
@@ -794,6 +834,7 @@ def test_uploads_in_bad_weather_end_as_they_were_told_to_and_leave_nothing(seed:
         async with asyncio.TaskGroup() as clients:
             for key in keys:
                 clients.create_task(client(key))
+        await asyncio.gather(*repeats)
         raging.cancel()
         await asyncio.gather(raging, return_exceptions=True)
         world.loss_chance = 0.0

@@ -28,7 +28,7 @@ from proxy.store.marks import Graces
 from proxy.store.multipart import Multipart, UploadInfo
 from proxy.store.store import Store
 from proxy.store.upload_states import CLAIMS_MAX, OPEN
-from proxy.store.values import ObjectInfo
+from proxy.store.values import Description, ObjectInfo
 from tests.simulation.store_cluster import (
     CONTAINER,
     Sent,
@@ -183,7 +183,7 @@ def test_of_two_who_end_an_upload_one_does_in_every_order_of_their_steps(one: st
     async def scenario(world: StoreCluster, store: Store) -> None:
         await create(store)
         bucket = await bucket_of(store)
-        steps = [2 if how == ABORTED else 4 for how in (one, other)]
+        steps = [2 if how == ABORTED else 5 for how in (one, other)]
         seen = set[tuple[str, ...]]()
         for number, order in enumerate(orders(*steps)):
             key = b"%d" % number
@@ -214,7 +214,7 @@ def test_of_three_one_does_in_any_order_of_their_steps(seed: int) -> None:
         for number in range(25):
             key = b"%d" % number
             upload = await begin_both(store, key)
-            turns = Turns(dice.sample([0] * 4 + [1] * 4 + [2] * 2, 10))
+            turns = Turns(dice.sample([0] * 5 + [1] * 5 + [2] * 2, 12))
             hows = dice.choice(list(permutations((FIRST, BOTH, ABORTED))))
             ends = [end(through(store, turns.gate(who)), upload, how) for who, how in enumerate(sorted(hows))]
             told = await turns.play(ends)
@@ -408,6 +408,208 @@ def test_a_completer_that_stood_still_between_its_two_rounds_writes_nothing() ->
         assert await end(store.multipart, upload, ABORTED) == ABORTED
 
     play(scenario)
+
+
+# --- what is written at the key meanwhile ------------------------------------------------------------------------------
+
+
+async def put_new(store: Store) -> None:
+    await store.objects.put(named(KEY), Sent(b"new"), deadline=soon())
+
+
+async def delete_it(store: Store) -> None:
+    await delete(store, KEY)
+
+
+async def put_and_delete(store: Store) -> None:
+    await put_new(store)
+    await delete_it(store)
+
+
+async def complete_another(store: Store) -> None:
+    assert await end(store.multipart, await begin_both(store), FIRST) == FIRST
+
+
+NEWER = {"put": put_new, "delete": delete_it, "put and delete": put_and_delete, "upload": complete_another}
+"""What clients do at a key, and are told that it is done."""
+
+
+@asynccontextmanager
+async def held(store: Store, upload: UploadInfo, at: str, **options: Any) -> AsyncIterator[asyncio.Task[str]]:
+    """A completer who stands still at a step, until this ends."""
+    came, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def gate(step: str) -> None:
+        if step == at:
+            came.set()
+            await goes_on.wait()
+
+    task = asyncio.ensure_future(end(through(store, gate), upload, BOTH, **options))
+    await came.wait()
+    try:
+        yield task
+    finally:
+        goes_on.set()
+        await task
+
+
+async def assert_nothing_else_is_left(world: StoreCluster, store: Store, parts: int) -> None:
+    """All that stands beside the bucket is so many parts, once everything was freed; the key stays as it is."""
+    stands = await what_stands(store)
+    await pay_all(world, store)
+    await free_everything(store)
+    assert await what_stands(store) == stands
+    bucket = await bucket_of(store)
+    assert await listed(store, bucket) == []
+    assert len(await hidden_rows(store, bucket)) == parts
+    assert await marks(store) == []
+
+
+@pytest.mark.parametrize("newer", NEWER.values(), ids=NEWER)
+@pytest.mark.parametrize("at", ["before describe", "behind describe", "before put_manifest"])
+@pytest.mark.parametrize("is_conditional", [False, True], ids=["", "if none matches"])
+def test_one_who_completes_what_another_has_completed_overwrites_nothing_newer(
+    newer: Callable[[Store], Awaitable[None]], at: str, is_conditional: bool
+) -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        upload = await begin_both(store)
+        options = {"condition": is_absent} if is_conditional else {}
+        async with held(store, upload, at, **options) as late:
+            assert await end(store.multipart, upload, BOTH, **options) == BOTH
+            assert await what_stands(store) == A + B
+            await newer(store)
+            stands = await what_stands(store)
+        assert late.result() == BOTH, "both are told the same"
+        assert await what_stands(store) == stands
+        assert stands != A + B
+        await assert_nothing_else_is_left(world, store, 1 if stands == A else 0)
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("newer", NEWER.values(), ids=NEWER)
+def test_what_replaces_an_object_whose_completer_died_before_he_said_so_stands(
+    newer: Callable[[Store], Awaitable[None]],
+) -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        bucket = await bucket_of(store)
+        async with (
+            dead(store, DEATHS["behind the object"]) as upload,
+            held(store, upload, "before put_manifest") as late,
+        ):
+            await newer(store)
+            stands = await what_stands(store)
+            told = await store.multipart.completed(bucket, KEY, upload.name.id, BOTH, deadline=soon())
+            assert told == {"etag": BOTH}, "the dead one's, who was not there to say it"
+            assert await end(store.multipart, upload, BOTH) == BOTH
+            assert await end(store.multipart, upload, FIRST) == OVER
+            assert await end(store.multipart, upload, ABORTED) == OVER
+        assert late.result() == BOTH
+        assert await what_stands(store) == stands
+        assert stands != A + B
+        await assert_nothing_else_is_left(world, store, 1 if stands == A else 0)
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("newer", NEWER.values(), ids=NEWER)
+def test_an_object_is_written_over_what_came_while_it_was_being_completed(
+    newer: Callable[[Store], Awaitable[None]],
+) -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        await store.objects.put(named(KEY), Sent(b"old"), deadline=soon())
+        upload = await begin_both(store)
+        async with held(store, upload, "before put_manifest") as late:
+            await newer(store)
+        assert late.result() == BOTH
+        assert await what_stands(store) == A + B
+        await assert_nothing_else_is_left(world, store, 2)
+
+    play(scenario)
+
+
+def test_of_two_who_write_where_nothing_is_one_does_although_one_is_an_upload() -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        bucket, upload = await bucket_of(store), await begin_both(store)
+        async with held(store, upload, "before put_manifest", condition=is_absent) as late:
+            await store.objects.put(named(KEY), Sent(b"new"), deadline=soon(), condition=is_absent)
+        assert late.result() == REFUSED
+        assert await what_stands(store) == b"new"
+        assert (await store.multipart.read(bucket, KEY, upload.name.id, deadline=soon())).state == OPEN
+        assert await end(store.multipart, upload, BOTH) == BOTH
+        assert await what_stands(store) == A + B
+
+    play(scenario)
+
+
+def test_what_is_described_anew_while_it_is_completed_again_stays_so() -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        async with dead(store, DEATHS["behind the object"]) as upload:
+
+            def describe(info: ObjectInfo) -> Description:
+                return Description({**info.attributes, "meta:a": "b"})
+
+            await store.objects.describe(named(KEY), describe, deadline=soon())
+            assert await end(store.multipart, upload, BOTH) == BOTH
+            info, _ = await store.objects.read(named(KEY), deadline=soon())
+            assert info.attributes["meta:a"] == "b"
+            assert info.attributes["etag"] == BOTH
+
+    play(scenario)
+
+
+def test_a_completer_to_whom_the_key_is_never_left_gives_the_upload_back() -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        upload = await begin_both(store)
+
+        async def gate(step: str) -> None:
+            if step == "before put_manifest":
+                await put_new(store)
+
+        assert await end(through(store, gate), upload, BOTH) == UNKNOWN
+        assert await what_stands(store) == b"new"
+        assert await end(store.multipart, upload, ABORTED) == ABORTED
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_that_was_written_behind_a_completion_is_lost_to_others_who_complete_it(seed: int) -> None:
+    """Five who complete one upload at once through two proxies; as soon as the first is told so, the key is written."""
+
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        dice = random.Random(seed)
+        await create(store)
+        stores = [store, await world.proxy("other", skew_s=dice.uniform(-3, 3))]
+
+        async def gate(step: str) -> None:
+            if dice.random() < 0.3:
+                await asyncio.sleep(dice.random() * 0.2)
+
+        for number in range(20):
+            key = b"%d" % number
+            upload = await begin_both(store, key)
+            ends = [end(through(dice.choice(stores), gate), upload, BOTH) for _ in range(5)]
+            tasks = {asyncio.ensure_future(one) for one in ends}
+            told, at_it = set[str](), tasks
+            while BOTH not in told:  # one who meets too many others may be told that nobody knows
+                done, at_it = await asyncio.wait(at_it, return_when=asyncio.FIRST_COMPLETED)
+                told |= {one.result() for one in done}
+            each, value = dice.choice(stores), dice.choice([b"new", b""])
+            if value:
+                await each.objects.put(named(key), Sent(value), deadline=soon())
+            else:
+                await delete(each, key)
+            assert set(await asyncio.gather(*tasks)) <= {BOTH, UNKNOWN}
+            assert await what_stands(store, key) == value
+
+    play(scenario, seed=seed)
 
 
 # --- completions that are refused --------------------------------------------------------------------------------------

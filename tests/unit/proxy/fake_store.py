@@ -21,6 +21,7 @@ from proxy.store.manifest_bodies import ManifestBody
 from proxy.store.manifests import Manifest, Origin
 from proxy.store.marks import Marks
 from proxy.store.names import ContainerName, ObjectName
+from proxy.store.upload_names import UploadName
 from proxy.store.values import (
     AccountInfo,
     Condition,
@@ -43,7 +44,7 @@ from swiftlike.entries import Entry, pack_metadata
 from swiftlike.limits import RPC_BODY_BYTES_MAX
 from swiftlike.node_calls import Query
 from swiftlike.rpc.transport import Body
-from swiftlike.timestamps import Ballot, Clock, Timestamp, WriteId
+from swiftlike.timestamps import NO_WRITE, Ballot, Clock, Timestamp, WriteId
 
 Item = TypeVar("Item")
 
@@ -267,6 +268,10 @@ class FakeObjects:
         described = Description(manifests.without(described.attributes), described.delete_at_us)
         return self._store.write(name, described, raw)
 
+    async def last_write(self, upload: UploadName, *, deadline: float) -> WriteId:
+        found = self._store.object_infos.get(upload.target)
+        return NO_WRITE if found is None else found.write_id
+
     async def put_manifest(
         self,
         name: ObjectName,
@@ -274,11 +279,17 @@ class FakeObjects:
         origin: Origin,
         description: Description,
         *,
+        over: WriteId,
         deadline: float,
         condition: Condition | None = None,
-    ) -> ObjectInfo:
+    ) -> ObjectInfo | None:
         if self._store.container(name.parent).incarnation != origin.incarnation:
             raise NoSuchContainer
+        found = self._store.object_infos.get(name)
+        if found is not None and manifests.is_from(found.entry, origin):
+            return found
+        if (NO_WRITE if found is None else found.write_id) != over:
+            return None
         self._judge(name, condition)
         attributes = {**description.attributes, **manifests.attributes_for(manifest, origin)}
         return self._store.write(name, Description(attributes), manifests.pack(manifest))
