@@ -3,8 +3,9 @@
 Owns nothing that lasts: the surroundings are the worker's, an ask is gone with its answer.
 """
 
+from asyncio import Semaphore
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from multidict import CIMultiDictProxy
@@ -28,6 +29,10 @@ from swiftlike.limits import PART_BYTES_MIN, RPC_BODY_BYTES_MAX
 
 XML_BYTES_MAX: Final = 64 * 1024
 """A document of a client, unless it is a list of keys or parts."""
+LONG_BYTES: Final = 256 * 1024
+"""A document that may be longer than this is long: 1,000 keys of 200 bytes are none."""
+LONG_AT_ONCE: Final = 16
+"""Long documents that a worker has in memory at the same time, at some 18 MB each; others wait for their turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,8 @@ class Surroundings:
     """What answers say of who gave them."""
     part_bytes_min: int = PART_BYTES_MIN
     """What every part of an object has at least, but for its last."""
+    long_documents: Semaphore = field(default_factory=lambda: Semaphore(LONG_AT_ONCE))
+    """Turns of those who send long documents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +148,15 @@ class Ask:
         self, root: str, bytes_max: int = XML_BYTES_MAX, *, is_summed: bool = True
     ) -> Node | None:
         """Return the document that is the body; None when there is no body. Raises S3Error, BodyError."""
-        if self.request.body.size == 0:
+        size = self.request.body.size
+        if size == 0:
             return None
+        if min(bytes_max, bytes_max if size is None else size) <= LONG_BYTES:
+            return await self._read_xml(root, bytes_max, is_summed)
+        async with self.around.long_documents:
+            return await self._read_xml(root, bytes_max, is_summed)
+
+    async def _read_xml(self, root: str, bytes_max: int, is_summed: bool) -> Node:
         raw = await self.read_body(bytes_max, is_summed=is_summed)
         try:
             return read_document(raw, root)

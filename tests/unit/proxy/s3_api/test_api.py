@@ -19,7 +19,8 @@ from proxy.dialects import Answering
 from proxy.http.access_log import AccessLog
 from proxy.http.request import Request
 from proxy.http.response import Response
-from proxy.s3_api import copies
+from proxy.s3_api import asks, copies
+from proxy.s3_api.uploads import BodyReader
 from proxy.server import Server
 from proxy.store.buckets import Buckets, RegisteredContainers
 from proxy.store.names import ContainerName, ObjectName
@@ -996,6 +997,38 @@ def deleting(*objects: str, quiet: bool = False) -> tuple[bytes, dict[str, str]]
     inside = "".join(f"<Object>{one}</Object>" for one in objects)
     body = f"<Delete>{'<Quiet>true</Quiet>' if quiet else ''}{inside}</Delete>".encode()
     return body, {"Content-MD5": b64(hashlib.md5(body).digest())}
+
+
+async def test_long_documents_take_turns_and_short_ones_pass_them(
+    s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading = BodyReader.read_checked
+    entered, all_in, go_on = 0, asyncio.Event(), asyncio.Event()
+
+    async def read_slowly(self: BodyReader) -> bytes:
+        nonlocal entered
+        body = await reading(self)
+        if len(body) > asks.LONG_BYTES:
+            entered += 1
+            if entered == asks.LONG_AT_ONCE:
+                all_in.set()
+            await go_on.wait()
+        return body
+
+    monkeypatch.setattr(BodyReader, "read_checked", read_slowly)
+    body = deleting("<Key>a</Key>")[0] + b" " * asks.LONG_BYTES
+    headers = {"Content-MD5": b64(hashlib.md5(body).digest())}
+    asked = [
+        asyncio.ensure_future(s3.ask("POST", "/box?delete", body, headers=headers))
+        for _ in range(asks.LONG_AT_ONCE + 4)
+    ]
+    await all_in.wait()
+    short, short_headers = deleting("<Key>a</Key>")
+    assert (await s3.ask("POST", "/box?delete", short, headers=short_headers)).status == 200
+    assert entered == asks.LONG_AT_ONCE
+    go_on.set()
+    assert {(await one).status for one in asked} == {200}
+    assert entered == asks.LONG_AT_ONCE + 4
 
 
 async def test_many_objects_are_deleted_each_by_itself(s3: S3) -> None:
