@@ -113,14 +113,14 @@ def test_a_page_is_not_judged_by_names_that_it_does_not_reach() -> None:
 
 FOUND_AT: Final = {
     Mutant.SKIP_SYNC: 54,
-    Mutant.COUNT_HANDOFF: 64,
+    Mutant.COUNT_HANDOFF: 385,
     Mutant.LOSE_DEBT: 32,
     Mutant.WIPED_VOTES: 20,
     Mutant.RECLAIM_EARLY: 220,
     Mutant.ROW_AT_ONE: 50,
     Mutant.LIST_FROM_ONE: 2,
     Mutant.MINORITY: 0,
-    Mutant.NO_WRITE_BACK: 23,
+    Mutant.NO_WRITE_BACK: 544,
     Mutant.NO_PROMISE: 6,
     Mutant.REOFFER: 55,
     Mutant.NO_BASE: 39,
