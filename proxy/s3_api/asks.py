@@ -3,7 +3,7 @@
 Owns nothing that lasts: the surroundings are the worker's, an ask is gone with its answer.
 """
 
-from asyncio import Semaphore
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -32,7 +32,10 @@ XML_BYTES_MAX: Final = 64 * 1024
 LONG_BYTES: Final = 256 * 1024
 """A document that may be longer than this is long: 1,000 keys of 200 bytes are none."""
 LONG_AT_ONCE: Final = 16
-"""Long documents that a worker has in memory at the same time, at some 18 MB each; others wait for their turn."""
+"""Long documents that a worker reads at the same time, at some 18 MB each; others wait for their turn."""
+TURN_PATIENCE_S: Final = 10.0
+TURN_S: Final = 20.0
+"""For a turn, in which 8 MiB come at 400 KB/s: whoever sends in drops holds up the others no longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class Surroundings:
     """What answers say of who gave them."""
     part_bytes_min: int = PART_BYTES_MIN
     """What every part of an object has at least, but for its last."""
-    long_documents: Semaphore = field(default_factory=lambda: Semaphore(LONG_AT_ONCE))
+    long_documents: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LONG_AT_ONCE))
     """Turns of those who send long documents."""
 
 
@@ -153,8 +156,19 @@ class Ask:
             return None
         if min(bytes_max, bytes_max if size is None else size) <= LONG_BYTES:
             return await self._read_xml(root, bytes_max, is_summed)
-        async with self.around.long_documents:
-            return await self._read_xml(root, bytes_max, is_summed)
+        turns = self.around.long_documents
+        try:
+            async with asyncio.timeout(TURN_PATIENCE_S):
+                await turns.acquire()
+        except TimeoutError:
+            raise S3Error("SlowDown") from None
+        try:
+            async with asyncio.timeout(TURN_S):
+                return await self._read_xml(root, bytes_max, is_summed)
+        except TimeoutError:
+            raise S3Error("RequestTimeout") from None
+        finally:
+            turns.release()
 
     async def _read_xml(self, root: str, bytes_max: int, is_summed: bool) -> Node:
         raw = await self.read_body(bytes_max, is_summed=is_summed)

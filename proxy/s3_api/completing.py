@@ -182,6 +182,7 @@ async def complete(ask: Ask) -> Response:
         named = read_parts(document)
     except XmlRefused as refused:
         raise S3Error("MalformedXML", f"The XML you provided is not taken: {refused}") from None
+    del document  # many times what it lists
 
     async def work() -> Response:
         deadline = asyncio.get_running_loop().time() + PATIENCE_S

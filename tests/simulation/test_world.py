@@ -123,7 +123,7 @@ FOUND_AT: Final = {
     Mutant.NO_WRITE_BACK: 544,
     Mutant.NO_PROMISE: 6,
     Mutant.REOFFER: 55,
-    Mutant.NO_BASE: 39,
+    Mutant.NO_BASE: 791,
 }
 """A little before the first seed that finds it, of those below 1,000. The search goes on for a thousand seeds from here: a
 change that reshuffles all schedules makes these tests slower, not red."""

@@ -1031,6 +1031,23 @@ async def test_long_documents_take_turns_and_short_ones_pass_them(
     assert entered == asks.LONG_AT_ONCE + 4
 
 
+async def test_who_sends_a_long_document_in_drops_loses_his_turn_and_who_waits_for_one_is_told(
+    s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(self: BodyReader) -> bytes:
+        await asyncio.Event().wait()
+        return b""
+
+    monkeypatch.setattr(asks, "TURN_PATIENCE_S", 0.05)
+    monkeypatch.setattr(asks, "TURN_S", 0.5)
+    monkeypatch.setattr(BodyReader, "read_checked", never)
+    body = b" " * (asks.LONG_BYTES + 1)
+    headers = {"Content-MD5": b64(hashlib.md5(body).digest())}
+    asked = [s3.ask("POST", "/box?delete", body, headers=headers) for _ in range(asks.LONG_AT_ONCE + 1)]
+    codes = sorted(code_of(answer) for answer in await asyncio.gather(*asked))
+    assert codes == ["RequestTimeout"] * asks.LONG_AT_ONCE + ["SlowDown"]
+
+
 async def test_many_objects_are_deleted_each_by_itself(s3: S3) -> None:
     for name in ("a", "b", "c"):
         await s3.ask("PUT", f"/box/{name}", b"x")
