@@ -10,7 +10,6 @@ nobody could be asked.
 """
 
 import asyncio
-import json
 import sys
 import time
 from collections import Counter
@@ -18,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import click
 
@@ -33,11 +32,11 @@ from swiftlike.limits import PAGE_ITEMS_MAX
 from swiftlike.node_calls import ACCOUNTS, CONTAINERS, HeldVersion, Query, objects
 from swiftlike.node_client import NodeClient, NodeFailed
 from swiftlike.timestamps import ZERO_BALLOT, Ballot
-from tools.members import ASK_S, Members, Silence, ask_all, open_members
+from tools.asking import NOT_WELL, config_option, fail, json_option, show, timeout_option
+from tools.members import Members, Silence, ask_all, open_members
 from tools.ring_builder.tables import show_lines, show_table
 
-NOT_WELL: Final = 1
-NOT_ASKED: Final = 2
+_TOOL: Final = "swiftlike-dispersion"
 LISTINGS_MAX: Final = 20
 """Listings of one partition that names are drawn from."""
 SPANS_MAX: Final = 4
@@ -84,12 +83,7 @@ class Found:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--config",
-    required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The TOML file of this host.",
-)
+@config_option
 @click.option(
     "--sample",
     "wanted",
@@ -99,15 +93,8 @@ class Found:
     help="Objects, and containers, to look for.",
 )
 @click.option("--seed", type=int, help="Draw the same sample again, as long as the cluster is the same.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(0.1, 600),
-    default=ASK_S,
-    show_default=True,
-    help="Seconds for a device to answer.",
-)
+@json_option
+@timeout_option
 def main(config: Path, wanted: int, seed: int | None, as_json: bool, timeout_s: float) -> None:
     """Say what share of a sample of objects and containers is at all of its owners, at some, and at none. Writes nothing.
 
@@ -117,13 +104,10 @@ def main(config: Path, wanted: int, seed: int | None, as_json: bool, timeout_s: 
     try:
         document = asyncio.run(_measure(config.absolute(), wanted, random, timeout_s))
     except (ConfigError, RingError, OSError) as error:
-        _fail(str(error))
+        fail(_TOOL, str(error))
     if not document["answering"]:
-        _fail("no device answers: see that they run, and that this host reaches them")
-    if as_json:
-        print(json.dumps(document, allow_nan=False))
-    else:
-        _show(document)
+        fail(_TOOL, "no device answers: see that they run, and that this host reaches them")
+    show(document, as_json, lambda: _show(document))
     sys.exit(0 if document["well"] else NOT_WELL)
 
 
@@ -353,11 +337,6 @@ def _show(document: Document) -> None:
             *(f"  {each['copies']} of {each['owners']} copies: {each['path']}" for each in part["worst"])
         )
     show_lines(*(f"warning: {device} does not answer ({why})" for device, why in document["silent"].items()))
-
-
-def _fail(message: str) -> NoReturn:
-    click.echo(f"swiftlike-dispersion: {message}", err=True)
-    sys.exit(NOT_ASKED)
 
 
 if __name__ == "__main__":

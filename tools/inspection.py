@@ -8,13 +8,12 @@ Exit codes: 0 all owners hold the same version, whole; 1 not, or it is nowhere; 
 """
 
 import asyncio
-import json
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import click
 
@@ -39,12 +38,12 @@ from swiftlike.node_calls import ACCOUNTS, CONTAINERS, Code
 from swiftlike.node_client import NodeFailed
 from swiftlike.registers import Register
 from swiftlike.timestamps import ZERO_BALLOT
-from tools.members import ASK_S, Members, Silence, ask_all, open_members
+from tools.asking import NOT_ASKED, NOT_WELL, config_option, fail, json_option, show, timeout_option
+from tools.members import Members, Silence, ask_all, open_members
 from tools.recon.tables import size
 from tools.ring_builder.tables import show_lines, show_table
 
-NOT_WELL: Final = 1
-NOT_ASKED: Final = 2
+_TOOL: Final = "swiftlike-inspect"
 READ_BYTES_PER_S: Final = 10 * 1024**2
 """How slowly a device may read a body back and still be waited for."""
 BUCKET_LEAD: Final = "s3://"
@@ -74,22 +73,10 @@ Answers = Sequence[tuple[Device, str, Copy | Silence]]
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("path")
-@click.option(
-    "--config",
-    required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The TOML file of this host.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@config_option
+@json_option
 @click.option("--no-read", is_flag=True, help="Do not have bodies read back: say where they are, at once.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(0.1, 600),
-    default=ASK_S,
-    show_default=True,
-    help="Seconds for a device to answer; to read a body back it may take longer.",
-)
+@timeout_option
 def main(path: str, config: Path, as_json: bool, no_read: bool, timeout_s: float) -> None:
     """Say where the copies of PATH are: account/container/object, account/container, account, or s3://bucket/key.
 
@@ -100,13 +87,10 @@ def main(path: str, config: Path, as_json: bool, no_read: bool, timeout_s: float
     try:
         end = asyncio.run(_inspect(config.absolute(), path, timeout_s, reads=not no_read))
     except (ConfigError, RingError, NameRefused, OSError) as error:
-        _fail(str(error))
+        fail(_TOOL, str(error))
     if isinstance(end, str):
-        _fail(end)
-    if as_json:
-        print(json.dumps(end, allow_nan=False))
-    else:
-        _show(end)
+        fail(_TOOL, end)
+    show(end, as_json, lambda: _show(end))
     answered = any(copy["answers"] for ring in end["rings"] for copy in ring["copies"])
     sys.exit(NOT_ASKED if not answered else 0 if end["well"] else NOT_WELL)
 
@@ -351,11 +335,6 @@ def _show(document: Document) -> None:
         silent = f", {ring['handoffs_silent']} of which are silent" if ring["handoffs_silent"] else ""
         show_lines(f"handoffs asked: {ring['handoffs_asked']}{silent}")
     show_lines(*(f"warning: {warning}" for warning in document["warnings"]))
-
-
-def _fail(message: str) -> NoReturn:
-    click.echo(f"swiftlike-inspect: {message}", err=True)
-    sys.exit(NOT_ASKED)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,13 @@ change anything, and only until the end of the pause.
 """
 
 import asyncio
-import json
 import re
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -21,15 +20,15 @@ from ring.errors import RingError
 from swiftlike.config import ConfigError
 from swiftlike.limits import PAUSE_S_MAX
 from swiftlike.node_calls import CaughtUp
-from tools.members import ASK_S, Member, Members, Silence, ask_all, open_members
+from tools.asking import NOT_ASKED, NOT_WELL, config_option, fail, json_option, show, timeout_option
+from tools.members import Member, Members, Silence, ask_all, open_members
 from tools.recon.judging import judge
 from tools.recon.moving import duration, ring_progress
 from tools.recon.seeing import look
 from tools.recon.tables import show_cluster, show_progress
 from tools.ring_builder.caught_up import new_owners, table_of
 
-NOT_WELL: Final = 1
-NOT_ASKED: Final = 2
+_TOOL: Final = "swiftlike-recon"
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600}
 
 T = TypeVar("T")
@@ -58,21 +57,9 @@ _DEVICES = click.option(
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--config",
-    required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The TOML file of this host.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(0.1, 600),
-    default=ASK_S,
-    show_default=True,
-    help="Seconds for a device to answer.",
-)
+@config_option
+@json_option
+@timeout_option
 @click.pass_context
 def main(context: click.Context, config: Path, as_json: bool, timeout_s: float) -> None:
     """Say how the devices of a cluster are: all that the rings of this host name.
@@ -90,7 +77,7 @@ def _whole(asked: Asked) -> None:
         return judge(members.rings, answers, time.time_ns() // 1000)
 
     document = _run(asked, run)
-    _print(asked, document, lambda: show_cluster(document))
+    show(document, asked.as_json, lambda: show_cluster(document))
     sys.exit(NOT_ASKED if not document["answering"] else 0 if document["well"] else NOT_WELL)
 
 
@@ -112,11 +99,11 @@ def ring(asked: Asked, name: str | None) -> None:
 
     rings = _run(asked, run)
 
-    def show() -> None:
+    def in_words() -> None:
         for progress in rings:
             show_progress(progress)
 
-    _print(asked, {"rings": rings}, show)
+    show({"rings": rings}, asked.as_json, in_words)
     moving = [progress for progress in rings if progress["moving_partitions"]]
     is_told = any(each["answering"] for each in moving)
     sys.exit(NOT_ASKED if moving and not is_told else 0 if all(each["done"] for each in moving) else NOT_WELL)
@@ -188,11 +175,11 @@ def _set_pause(asked: Asked, names: Sequence[str], until_us: int, done: str) -> 
         "failed": failed,
     }
 
-    def show() -> None:
+    def in_words() -> None:
         for member, answer in answers:
             print(f"{member} {f'does not hear it: {answer.reason}' if isinstance(answer, Silence) else done}")
 
-    _print(asked, document, show)
+    show(document, asked.as_json, in_words)
     sys.exit(NOT_ASKED if len(failed) == len(answers) else NOT_WELL if failed else 0)
 
 
@@ -219,22 +206,10 @@ def _run(asked: Asked, command: Callable[[Members], Awaitable[T]]) -> T:
     try:
         end = asyncio.run(run())
     except (ConfigError, RingError, OSError) as error:
-        _fail(str(error))
+        fail(_TOOL, str(error))
     if isinstance(end, RingError):
-        _fail(str(end))
+        fail(_TOOL, str(end))
     return end
-
-
-def _print(asked: Asked, document: dict[str, Any], show: Callable[[], None]) -> None:
-    if asked.as_json:
-        print(json.dumps(document, allow_nan=False))
-    else:
-        show()
-
-
-def _fail(message: str) -> NoReturn:
-    click.echo(f"swiftlike-recon: {message}", err=True)
-    sys.exit(NOT_ASKED)
 
 
 if __name__ == "__main__":
