@@ -11,10 +11,10 @@ come and go, since whoever replaces an object closes its upload first (`close`).
 
 import logging
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from proxy.store import manifests
-from proxy.store.contract import ManifestObjects
+from proxy.store.contract import ManifestObjects, Objects
 from proxy.store.errors import (
     ConditionFailed,
     NoSuchUpload,
@@ -28,21 +28,20 @@ from proxy.store.marks import MICROS, Graces
 from proxy.store.names import ObjectName
 from proxy.store.upload_names import UploadName
 from proxy.store.upload_states import (
-    COMPLETED,
     COMPLETING,
     STATE,
     Step,
     aborting,
     claimed_us,
     claiming,
-    fingerprint_of,
     finishing,
     has_claim,
+    is_completed_with,
     is_over,
     releasing,
     reopening,
 )
-from proxy.store.values import Attributes, Condition, Description, ObjectBody, ObjectInfo
+from proxy.store.values import Attributes, Condition, Description, ObjectInfo
 
 log: Final = logging.getLogger("proxy.ending")
 
@@ -52,24 +51,7 @@ RELEASE_S: Final = 5.0
 """For a claim to be given back: the deadline of what failed may be over by then."""
 
 
-class Describing(Protocol):
-    """What reads records, and writes them."""
-
-    async def read(self, name: ObjectName, *, deadline: float) -> tuple[ObjectInfo, ObjectBody]:
-        """Read one."""
-
-    async def describe(
-        self,
-        name: ObjectName,
-        describe: Callable[[ObjectInfo], Description],
-        *,
-        deadline: float,
-        condition: Condition | None = None,
-    ) -> ObjectInfo:
-        """Describe it anew."""
-
-
-async def close(records: Describing, upload: UploadName, written: Attributes, *, deadline: float) -> None:
+async def close(records: Objects, upload: UploadName, written: Attributes, *, deadline: float) -> None:
     """Have the record of an upload say that it was completed, whose object stands, `written`, and is about to be replaced.
 
     Raises Unavailable, OutcomeUnknown.
@@ -197,7 +179,7 @@ class Ending:
 
 
 async def _change(
-    records: Describing, record: ObjectName, step: Step, deadline: float, condition: Condition | None = None
+    records: Objects, record: ObjectName, step: Step, deadline: float, condition: Condition | None = None
 ) -> None:
     """Take a step. Raises ConditionFailed where it does not lead from what the record says, NotThere."""
 
@@ -211,11 +193,6 @@ async def _change(
         return Description(after)
 
     await records.describe(record, describe, deadline=deadline, condition=holds)
-
-
-def is_completed_with(said: Attributes, fingerprint: str) -> bool:
-    """Whether an upload was completed, with these parts."""
-    return said[STATE] == COMPLETED and fingerprint_of(said) == fingerprint
 
 
 def _is_still(found: ObjectInfo) -> Condition:

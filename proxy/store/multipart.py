@@ -23,7 +23,7 @@ from typing import Any, Final, NamedTuple
 from proxy.store import manifests
 from proxy.store.containers import HAS_MANIFESTS
 from proxy.store.contract import Containers, ManifestObjects
-from proxy.store.ending import Ending, is_completed_with
+from proxy.store.ending import Ending
 from proxy.store.errors import (
     NoSuchContainer,
     NoSuchUpload,
@@ -52,6 +52,7 @@ from proxy.store.upload_states import (
     COMPLETING,
     STATE,
     begun,
+    is_completed_with,
     is_over,
     new_claim,
     note_of,

@@ -12,7 +12,8 @@ from proxy.cluster.offers import Content
 from proxy.cluster.placement import Key
 from proxy.cluster.register import Registers, Written
 from proxy.store import manifests
-from proxy.store.ending import Describing, close
+from proxy.store.contract import Objects
+from proxy.store.ending import close
 from proxy.store.errors import Unavailable
 from proxy.store.marks import MICROS, Graces, Marks
 from proxy.store.upload_names import UploadName
@@ -27,7 +28,7 @@ TRIES_MAX: Final = 4
 class Replacing:
     """Conditional writes that mark what they replace."""
 
-    def __init__(self, registers: Registers, marks: Marks, records: Describing, graces: Graces) -> None:
+    def __init__(self, registers: Registers, marks: Marks, records: Objects, graces: Graces) -> None:
         """Take what it stands on, where uploads have their records, and how long replaced parts are kept."""
         self._registers: Final = registers
         self._marks: Final = marks

@@ -40,6 +40,11 @@ def is_over(said: Attributes) -> bool:
     return said[STATE] in (COMPLETED, ABORTED)
 
 
+def is_completed_with(said: Attributes, fingerprint: str) -> bool:
+    """Whether an upload was completed, with these parts."""
+    return said[STATE] == COMPLETED and fingerprint_of(said) == fingerprint
+
+
 def begun(said: Attributes, note: str) -> dict[str, str]:
     """Return what the record of a new upload says."""
     return {**said, STATE: OPEN, "type": f"{OPEN} {note}"}
