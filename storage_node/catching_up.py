@@ -17,7 +17,7 @@ from storage_node.keys import ROWS_OF
 from storage_node.placing import Rings
 from storage_node.sharing import Shares, is_enough
 from storage_node.store import Store
-from storage_node.taking import Source, Taken, Taker
+from storage_node.taking import Source, Taken, Taker, standings_of
 from swiftlike.node_calls import Standing
 from swiftlike.node_client import NodeFailed
 
@@ -41,7 +41,7 @@ class CatchingUp:
         Raises RingChanged, DeviceFailed.
         """
         needs = shares.needs(partition)
-        standings = await self._standings(table, partition, sources)
+        standings = await standings_of(table, partition, sources)
         if not is_enough(needs, standings.keys()):
             return False
         voters = {owner: sources[owner] for owner in standings}
@@ -52,7 +52,7 @@ class CatchingUp:
             )
         )
         heard = {owner: source for (owner, source), end in zip(voters.items(), ends, strict=True) if end}
-        again = await self._standings(table, partition, heard)
+        again = await standings_of(table, partition, heard)
         if not is_enough(needs, again.keys()):
             return False
         floor_us = max(standing.floor_us for standing in again.values())
@@ -68,24 +68,6 @@ class CatchingUp:
             log.info("partition %d of table %r is not caught up with yet: %s", partition, table, failure)
             return False
         return True
-
-    async def _standings(
-        self, table: bytes, partition: int, sources: Mapping[DeviceId, Source]
-    ) -> dict[DeviceId, Standing]:
-        """Return how those stand that answer and vote."""
-
-        async def ask(source: Source) -> Standing | None:
-            try:
-                return await source.client.standing(table, partition)
-            except NodeFailed:
-                return None
-
-        standings = await asyncio.gather(*map(ask, sources.values()))
-        return {
-            owner: standing
-            for owner, standing in zip(sources, standings, strict=True)
-            if standing is not None and standing.votes
-        }
 
     async def _take_all(self, table: bytes, partition: int, source: Source, *, backwards: bool) -> bool:
         """Take all that one voter holds; say whether nothing was left."""

@@ -13,7 +13,7 @@ from storage_node.errors import StorageError
 from storage_node.keys import Key, Listing
 from storage_node.locations import VolumeId
 from storage_node.operations import Bodies
-from storage_node.rows import condemn_rows, read_row, remove_row, scan_listings, sweep_rows
+from storage_node.rows import EVERY_INCARNATION, condemn_rows, read_row, remove_row, scan_listings, sweep_rows
 from storage_node.store import Reclaimed, RowHeld
 from storage_node.tables import Change, read_held
 from swiftlike.entries import Version
@@ -204,8 +204,8 @@ class Reclaim:
         """Take up to `limit` of them, rows with their containers."""
         floor_us = change.partition_standing(self.table, self.partition).floor_us
         below = [self.table]
-        if self.table in (keys.CONTAINERS, keys.ACCOUNTS):
-            below.append(b"r\0" if self.table == keys.CONTAINERS else b"r\1")
+        if self.table in keys.ROWS_OF:
+            below.append(keys.ROWS_OF[self.table])
         registers = rows = 0
         for table in below:
             for key in change.reclaimable(
@@ -243,13 +243,13 @@ class Drop:
             hashed = change.layout.hashed(key.path)
             change.put_register(keys.register_key(key, hashed), key.path, hashed, held, None)
             if key.holds_rows:
-                condemn_rows(change, key, hashed, b"\xff" * 17)
+                condemn_rows(change, key, hashed, EVERY_INCARNATION)
         parents = 0
         if len(gone) < self.limit and self.table in keys.ROWS_OF:
             # Rows whose container this device has never heard of.
             listings = scan_listings(change.view, change.layout, self.table, self.partition)
             for parent in {held.listing.parent for held in islice(listings, self.limit - len(gone))}:
-                condemn_rows(change, parent, change.layout.hashed(parent.path), b"\xff" * 17)
+                condemn_rows(change, parent, change.layout.hashed(parent.path), EVERY_INCARNATION)
                 parents += 1
         return len(gone) + parents
 

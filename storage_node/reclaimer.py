@@ -11,21 +11,23 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final, NoReturn, Protocol, assert_never
+from typing import Final, NoReturn, assert_never
 from uuid import UUID
 
-from ring.device import Device, DeviceId, Partition
+from ring.device import Device, DeviceId
 from ring.ring import Ring
 from storage_node.errors import StorageError
 from storage_node.jobs import Figure, repeat
 from storage_node.keys import ROWS_OF
 from storage_node.pace import Pace
+from storage_node.peers import HealingRings, tcp_address
 from storage_node.reclaiming import Enforce, OwnerSeen, Refuse, Step, Wait, decide, with_floor, with_refusal
+from storage_node.sharing import owners_of
 from storage_node.store import Store
 from swiftlike.limits import FLOORS_PER_S, RECLAIMED_PER_S
 from swiftlike.node_calls import PartitionDigests, Standing
 from swiftlike.node_client import NodeClient, NodeFailed
-from swiftlike.rpc.transport import Address, TcpAddress, Transport
+from swiftlike.rpc.transport import Address, Transport
 
 WALK_S: Final = 3600.0
 """Between two walks. An hour: nothing is urgent about what was deleted a week ago."""
@@ -40,19 +42,7 @@ SLICE: Final = 500
 LEAST_SHARE: Final = 1 / 28
 """By how much of the reclaim age a floor moves at least. Of a week: six hours."""
 
-log = logging.getLogger(__name__)
-
-
-class PlacingRings(Protocol):
-    """The rings in use here."""
-
-    def ring(self, table: bytes) -> Ring:
-        """Return the ring that places a table."""
-
-
-def tcp_address(device: Device) -> Address:
-    """Return where the ring says that a device is."""
-    return TcpAddress(device.host, device.port)
+log: Final = logging.getLogger(__name__)
 
 
 class Reclaimer:
@@ -62,7 +52,7 @@ class Reclaimer:
         self,
         store: Store,
         uuid: UUID,
-        rings: PlacingRings,
+        rings: HealingRings,
         transport: Transport,
         read_us: Callable[[], int],
         reclaim_age_us: int,
@@ -105,10 +95,10 @@ class Reclaimer:
         for table in self._store.layout.part_powers:
             ring = self._rings.ring(table)
             for number in range(ring.partition_count):
-                voting, everyone = owners_of(ring, Partition(number))
+                everyone = _owners(ring, number)
                 if self._uuid not in {device.uuid for device in everyone.values()}:
                     continue
-                if voting[0].uuid == self._uuid:
+                if next(iter(everyone.values())).uuid == self._uuid:
                     await self._floors.spend()
                     ended[await self.move_floor(ring, table, number)] += 1
                 await self._clear(table, number)
@@ -122,7 +112,6 @@ class Reclaimer:
 
     async def move_floor(self, ring: Ring, table: bytes, partition: int) -> Wait:
         """Take a partition as far as its owners let it; return why no further."""
-        _, everyone = owners_of(ring, Partition(partition))
         nodes = {
             owner: NodeClient(
                 self._transport,
@@ -130,7 +119,7 @@ class Reclaimer:
                 lambda table: ring.epoch,
                 timeout_s=TIMEOUT_S,
             )
-            for owner, device in everyone.items()
+            for owner, device in _owners(ring, partition).items()
             if device.uuid != self._uuid
         }
         for _ in range(STEPS_MAX):
@@ -151,7 +140,7 @@ class Reclaimer:
         return Wait.DIFFERING
 
     async def _standings(
-        self, nodes: "Mapping[DeviceId, NodeClient]", table: bytes, partition: int
+        self, nodes: Mapping[DeviceId, NodeClient], table: bytes, partition: int
     ) -> dict[DeviceId | None, Standing | None]:
         """Ask all other owners how they stand; under None, this one."""
 
@@ -167,7 +156,7 @@ class Reclaimer:
     async def _judge(
         self,
         ring: Ring,
-        nodes: "Mapping[DeviceId, NodeClient]",
+        nodes: Mapping[DeviceId, NodeClient],
         standings: Mapping[DeviceId | None, Standing | None],
         table: bytes,
         partition: int,
@@ -202,11 +191,11 @@ class Reclaimer:
 
     async def _set_all(
         self,
-        nodes: "Mapping[DeviceId, NodeClient]",
+        nodes: Mapping[DeviceId, NodeClient],
         table: bytes,
         partition: int,
         standings: Mapping[DeviceId | None, Standing | None],
-        wanted: "Mapping[DeviceId | None, Standing]",
+        wanted: Mapping[DeviceId | None, Standing],
     ) -> bool:
         """Have owners stand otherwise than they said they do; False where one does not, and is asked again another time."""
 
@@ -263,10 +252,10 @@ class Reclaimer:
         )
 
 
-def owners_of(ring: Ring, partition: Partition) -> tuple[tuple[Device, ...], dict[DeviceId, Device]]:
-    """Return the owners of a partition whose votes count, in order, and all owners, those it is moving to included."""
-    primaries, previous = ring.primaries(partition), ring.previous_owners(partition)
-    return previous or primaries, {device.id: device for device in (*previous, *primaries)}
+def _owners(ring: Ring, partition: int) -> dict[DeviceId, Device]:
+    """Return all owners of a partition, those whose votes count first, and those that it is moving to."""
+    voting, joining = owners_of(ring, partition)
+    return {owner: device for owner in (*voting, *joining) if (device := ring.devices[owner]) is not None}
 
 
 def _known(

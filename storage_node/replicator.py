@@ -12,7 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
-from typing import Final, NoReturn, Protocol
+from typing import Final, NoReturn
 from uuid import UUID
 from weakref import WeakValueDictionary
 
@@ -23,7 +23,7 @@ from storage_node.differing import endangered_first
 from storage_node.errors import DeviceFailed, RingChanged, StorageError
 from storage_node.jobs import Figure
 from storage_node.keys import RING_OF, ROWS_OF
-from storage_node.placing import Rings
+from storage_node.peers import HealingRings, tcp_address
 from storage_node.progress import Progress
 from storage_node.returning import Returning
 from storage_node.sharing import Shares, shares_of
@@ -33,7 +33,7 @@ from storage_node.taking import Rates, Settling, Source, Taken, Taker
 from swiftlike.limits import HINTS_MAX, ITEMS_MAX, PARTITIONS_AT_ONCE, PEERS_AT_ONCE
 from swiftlike.node_calls import CaughtUp, Degraded, PartitionDigests
 from swiftlike.node_client import NodeClient, NodeFailed
-from swiftlike.rpc.transport import Address, TcpAddress, Transport
+from swiftlike.rpc.transport import Address, Transport
 
 PASS_S: Final = 30.0
 """Between two passes: a message to each peer, when all is well."""
@@ -48,18 +48,6 @@ log: Final = logging.getLogger(__name__)
 
 Place = tuple[bytes, int]
 """A table of registers and a partition."""
-
-
-class HealingRings(Rings, Protocol):
-    """The rings of a device, for who must know owners as well as epochs."""
-
-    def ring(self, table: bytes) -> Ring:
-        """Return the ring that places a table."""
-
-
-def tcp_address(device: Device) -> Address:
-    """Return where a device listens across the network."""
-    return TcpAddress(device.host, device.port)
 
 
 class Replicator:

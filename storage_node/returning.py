@@ -17,7 +17,7 @@ from storage_node.forgetting import Forgetting
 from storage_node.keys import ROWS_OF
 from storage_node.sharing import Shares
 from storage_node.store import RowHeld, Store
-from storage_node.taking import Source, Taker, rows_there
+from storage_node.taking import Source, Taker, rows_there, standings_of
 from swiftlike.limits import PAGE_ITEMS_MAX
 from swiftlike.node_calls import HeldVersion, Query, Standing
 from swiftlike.node_client import NodeFailed
@@ -40,7 +40,7 @@ class Returning:
     ) -> bool:
         """Let go of what enough owners hold; have all owners come for the rest. Say whether nothing is left here."""
         needed = len(shares.voters(partition)) // 2 + 1
-        standings = await self._standings(table, partition, sources)
+        standings = await standings_of(table, partition, sources)
         voters = [sources[owner] for owner in standings if owner in shares.voters(partition)]
         left = True
         if len(voters) >= needed:
@@ -53,24 +53,6 @@ class Returning:
             me = min(shares.ids)
             await asyncio.gather(*(_tell(source, table, partition, me) for source in sources.values()))
         return not left
-
-    async def _standings(
-        self, table: bytes, partition: int, owners: Mapping[DeviceId, Source]
-    ) -> dict[DeviceId, Standing]:
-        """Return how those owners stand that answer and vote."""
-
-        async def ask(source: Source) -> Standing | None:
-            try:
-                return await source.client.standing(table, partition)
-            except NodeFailed:
-                return None
-
-        answers = await asyncio.gather(*map(ask, owners.values()))
-        return {
-            owner: standing
-            for owner, standing in zip(owners, answers, strict=True)
-            if standing is not None and standing.votes
-        }
 
     async def _forget(
         self, table: bytes, partition: int, standings: Mapping[DeviceId, Standing], owners: list[Source]

@@ -24,6 +24,8 @@ from swiftlike.limits import LISTING_ROWS_MAX, LISTING_SCANNED_MAX, RANGE_ROWS_M
 from swiftlike.node_calls import Page, Query, Row, Tally, as_row
 from swiftlike.timestamps import NO_INCARNATION
 
+EVERY_INCARNATION: Final = b"\xff" * (len(NO_INCARNATION) + 1)
+"""Above every incarnation of a container."""
 _LAST_NAME: Final = b"\xff" * 8
 """Above every name: UTF-8 has no byte 0xff."""
 

@@ -8,13 +8,13 @@ partition is next, and never who votes.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
-from ring.device import Device
+from ring.device import Device, DeviceId
 from storage_node.acceptor import may_take_without_body
 from storage_node.body_streams import undisturbed
 from storage_node.differing import (
@@ -38,7 +38,7 @@ from swiftlike.limits import (
     PAGE_ITEMS_MAX,
     RANGES_AT_ONCE,
 )
-from swiftlike.node_calls import HeldCopy, HeldVersion, Query, RowRefused
+from swiftlike.node_calls import HeldCopy, HeldVersion, Query, RowRefused, Standing
 from swiftlike.node_client import NodeClient, NodeFailed
 from swiftlike.timestamps import NO_INCARNATION, NO_WRITE, Offer, Timestamp, WriteId
 
@@ -92,6 +92,25 @@ class Rates(NamedTuple):
     """Entries and rows."""
     bytes_per_s: float = HEALED_BYTES_PER_S
     """Bytes of bodies."""
+
+
+async def standings_of(
+    table: bytes, partition: int, owners: Mapping[DeviceId, Source]
+) -> dict[DeviceId, Standing]:
+    """Return how those owners of a partition stand that answer and vote."""
+
+    async def ask(source: Source) -> Standing | None:
+        try:
+            return await source.client.standing(table, partition)
+        except NodeFailed:
+            return None
+
+    answers = await asyncio.gather(*map(ask, owners.values()))
+    return {
+        owner: standing
+        for owner, standing in zip(owners, answers, strict=True)
+        if standing is not None and standing.votes
+    }
 
 
 class Taker:
