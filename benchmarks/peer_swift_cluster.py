@@ -28,7 +28,7 @@ STORAGE_WORKERS: Final = 2
 START_S: Final = 30.0
 _USER, _KEY = "test:tester", "testing"
 
-_SWIFT_CONF: Final = """
+SWIFT_CONF: Final = """
 [swift-hash]
 swift_hash_path_suffix = benchmark
 [storage-policy:0]
@@ -125,7 +125,7 @@ def swift_cluster(home: Path) -> Iterator[Endpoint]:
 
 
 def _write_configuration(home: Path, proxy: int, memcached: int, ports: dict[str, int]) -> None:
-    (home / "swift.conf").write_text(_SWIFT_CONF)
+    (home / "swift.conf").write_text(SWIFT_CONF)
     common = {"home": home, "user": _user()}
     for kind, port in ports.items():
         text = _STORAGE_CONF.format(**common, kind=kind, port=port, workers=STORAGE_WORKERS)

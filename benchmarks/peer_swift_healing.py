@@ -16,22 +16,14 @@ from hashlib import md5
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.peer_swift_cluster import PeerFailedError
+from benchmarks.peer_swift_cluster import PART_POWER, SWIFT_CONF, PeerFailedError
 from benchmarks.peers import swift_python
 from benchmarks.ports import free_ports
 
-PART_POWER: Final = 10
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 _PASSES: Final = 3
 _START_S: Final = 20.0
 
-_SWIFT_CONF: Final = """
-[swift-hash]
-swift_hash_path_suffix = benchmark
-[storage-policy:0]
-name = standard
-default = yes
-"""
 _OBJECT_CONF: Final = """
 [DEFAULT]
 bind_ip = 127.0.0.1
@@ -57,7 +49,7 @@ def measure(home: Path, count: int) -> dict[str, Any]:
     """Fill two devices alike, let the replicator make passes over both, and return what each costs."""
     bin_directory = swift_python().parent
     (port,) = free_ports(1)
-    (home / "swift.conf").write_text(_SWIFT_CONF)
+    (home / "swift.conf").write_text(SWIFT_CONF)
     user = os.environ.get("USER") or "root"
     (home / "object.conf").write_text(_OBJECT_CONF.format(home=home, port=port, user=user))
     for name in ("d1", "d2"):
