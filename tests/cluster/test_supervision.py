@@ -19,6 +19,8 @@ SAY = "print('ready here', flush=True)"
 WAIT = "import signal; signal.pause()"
 SERVE = f"{SAY}; {WAIT}"
 """A child that serves until SIGTERM."""
+DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SERVE}"
+"""One that serves until it is killed."""
 
 
 def never(refusals: Sequence[str]) -> None:
@@ -112,9 +114,8 @@ async def test_a_child_that_does_not_end_in_time_is_killed(
     jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervision, "KILL_AFTER_S", 0.0)
-    deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + SERVE
     async with Children(never) as children:
-        children.adopt("one", jobs.job("one", deaf, replace(PATIENCE, drain_s=0.1)))
+        children.adopt("one", jobs.job("one", DEAF, replace(PATIENCE, drain_s=0.1)))
         await children.wait_attempted()
     with pytest.raises(ProcessLookupError):
         os.kill(jobs.pids("one")[-1], 0)
@@ -124,9 +125,8 @@ async def test_a_child_that_lingers_is_killed_so_that_another_may_take_its_job(
     jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervision, "KILL_AFTER_S", 0.0)
-    deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + SERVE
     async with Children(never) as children:
-        children.adopt("one", jobs.job("one", deaf, replace(PATIENCE, drain_s=0.1)))
+        children.adopt("one", jobs.job("one", DEAF, replace(PATIENCE, drain_s=0.1)))
         await children.wait_attempted()
         children.reassign("one", jobs.job("one", SERVE, replace(PATIENCE, drain_s=0.1)), restart=True)
         await wait_until(starts(jobs, "one", 2))
