@@ -55,6 +55,11 @@ async def upload(endpoint: Endpoint, number: int, sent_bytes: int) -> asyncio.St
     return writer
 
 
+def vanish(writer: asyncio.StreamWriter) -> None:
+    """Cut a client off. Whoever means to has to keep the writer: one that nobody holds closes by itself."""
+    writer.transport.abort()
+
+
 async def stall(
     endpoint: Endpoint, worker: int, data: Path, uploads: int, sent_bytes: int
 ) -> tuple[int, int]:
@@ -73,7 +78,7 @@ async def stall(
     async with AsyncExitStack() as held, asyncio.TaskGroup() as group:
         watching = group.create_task(watch())
         for writer in await asyncio.gather(*(upload(endpoint, at, sent_bytes) for at in range(uploads))):
-            held.callback(writer.transport.abort)
+            held.callback(vanish, writer)
         for _ in range(STAGED_S):
             if staged() >= STAGED_SHARE * uploads * sent_bytes * REPLICAS:
                 break
