@@ -32,7 +32,7 @@ class ServeFailedError(Exception):
 def our_cluster(home: Path, workers: int = WORKERS) -> Iterator[Endpoint]:
     """Run a cluster below `home`, an empty directory on the disk that is to be measured."""
     (port,) = free_ports(1)
-    command = [sys.executable, "-m", "tools.swiftlike", "serve", "--json", "--data", str(home / "data")]
+    command = [sys.executable, "-m", "tools.start", "serve", "--json", "--data", str(home / "data")]
     command += ["--devices", str(DEVICES), "--replicas", str(REPLICAS)]
     command += ["--port", str(port), "--workers", str(workers)]
     with (home / "serve.log").open("wb") as log:

@@ -16,6 +16,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
+from swiftlike import signals
 from swiftlike.config import ConfigError, HostConfig, ProxyConfig, load_cluster, load_host
 from swiftlike.supervision import DRAINED_CODE, REFUSED_CODE, Children, Job, Patience
 
@@ -132,6 +133,7 @@ class Supervisor:
         with held_port(self._proxy.bind_host, self._proxy.port):
             async with self._children:
                 loop.add_signal_handler(signal.SIGHUP, self._reload)
+                signals.hear()
                 self._children.start()
                 await self._stopping.wait()
         return self._exit

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from storage_node.exits import Exit
+from swiftlike import signals
 from swiftlike.config import ConfigError, DeviceConfig, HostConfig, StorageConfig, load_cluster, load_host
 from swiftlike.supervision import DRAINED_CODE, REFUSED_CODE, Children, Job, Patience, cause
 from swiftlike.tls import server_context
@@ -128,6 +129,7 @@ class Supervisor:
             loop.add_signal_handler(number, self._stopping.set)
         async with self._children:
             loop.add_signal_handler(signal.SIGHUP, self._reload)
+            signals.hear()
             self._children.start()
             await self._stopping.wait()
         return self._exit

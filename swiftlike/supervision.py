@@ -201,6 +201,8 @@ class _Child:
         self._retired = asyncio.Event()
         self._ending = asyncio.Event()
         """The present process was told to end: for good, or for another to take its place."""
+        self._unsent: list[signal.Signals] = []
+        """What a process is to be sent that is just being made."""
         self._at_once = asyncio.Event()
         """What it waits for before the next start need not be waited for any more."""
 
@@ -218,6 +220,8 @@ class _Child:
                 wait_s = patience.restart_min_s
             if code == REFUSED_CODE:
                 wait_s = patience.restart_max_s
+            if code == -signal.SIGTERM and self._ending.is_set():
+                continue  # it was told to end before it could hear of it, which is no reason to wait either
             if code != DRAINED_CODE:  # it drained by itself to take up what a restart can: no reason to wait
                 log.error("%s: %s; started again in %g s", self.job.title, self.job.cause(code), wait_s)
                 await self._wait(wait_s)
@@ -240,6 +244,8 @@ class _Child:
 
     async def _run_once(self) -> int:
         """Run the process until it ends, and see to it that it does so in time."""
+        self._ending.clear()
+        self._unsent.clear()
         with _signals_held():
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -250,10 +256,9 @@ class _Child:
                 limit=STATUS_BYTES_MAX,
             )
         self._process = process
-        self._ending.clear()
         log.info("%s: process %d", self.job.title, process.pid)
-        if self._retired.is_set():
-            self._end()
+        for number in self._unsent:
+            self._signal(number)
         try:
             async with asyncio.TaskGroup() as group:
                 killer = group.create_task(self._kill_when_late(process))
@@ -299,7 +304,9 @@ class _Child:
         self._signal(signal.SIGTERM)
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None and self._process.returncode is None:
+        if self._process is None:
+            self._unsent.append(number)
+        elif self._process.returncode is None:
             self._process.send_signal(number)
 
 

@@ -66,7 +66,3 @@ def proxy(path: Path) -> None:
     except (ConfigError, PortTaken) as error:
         click.echo(f"swiftlike proxy: {error}", err=True)
         sys.exit(proxy_supervisor.SupervisorExit.REFUSED)
-
-
-if __name__ == "__main__":
-    main()

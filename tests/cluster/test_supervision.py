@@ -1,11 +1,13 @@
 """Child processes kept alive: what a parent does when one dies, lingers, is refused, or is given another job."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -168,6 +170,29 @@ async def test_a_child_takes_another_job_in_another_process_or_is_only_told(
         assert len(jobs.pids("one")) == 1
         children.reassign("one", jobs.job("one", SERVE), restart=True)
         await wait_until(starts(jobs, "one", 2))
+
+
+async def test_a_child_that_is_told_to_end_as_it_starts_is_followed_at_once(jobs: Jobs) -> None:
+    patient = replace(PATIENCE, restart_min_s=3600.0, restart_max_s=3600.0)
+    async with Children(never) as children:
+        children.adopt("one", jobs.job("one", WAIT, patient))
+        await wait_until(starts(jobs, "one", 1))
+        children.reassign("one", jobs.job("one", SERVE, patient), restart=True)
+        assert await children.wait_attempted() == []
+        assert len(jobs.pids("one")) == 2
+
+
+async def test_a_child_that_is_told_to_end_while_it_is_being_made_does(jobs: Jobs) -> None:
+    async with Children(never) as children, asyncio.timeout(20):
+        first, second = jobs.job("one", WAIT), jobs.job("one", SERVE)
+
+        def arguments(last_code: int | None) -> Sequence[str]:
+            # The next turn of the loop comes before the process is known.
+            asyncio.get_running_loop().call_soon(partial(children.reassign, "one", second, restart=True))
+            return first.arguments(last_code)
+
+        children.adopt("one", replace(first, arguments=arguments))
+        assert await children.wait_attempted() == []
 
 
 async def test_a_hangup_that_comes_while_a_child_starts_waits_until_it_hears_them(

@@ -15,7 +15,7 @@ from typing import Any, Final
 import click
 
 from proxy.supervisor import PortTaken, held_port
-from swiftlike import logs
+from swiftlike import logs, signals
 from swiftlike.config import ConfigError, ProxyConfig
 from tools.serve.layout import ServeRefused
 from tools.serve.opening import Asked, Opened, host_file, opened, wait_for_predecessor
@@ -77,6 +77,7 @@ def serve(host: str, wants_json: bool, **options: Any) -> None:
 
     Exit codes: 0 it ended when told to, 2 it was refused.
     """
+    signals.hear()  # making a cluster may take a while, and ends at once with the terminal
     asked = Asked(bind_host=host, **options)
     logs.set_up(asked.log_level, "serve")
     try:

@@ -186,7 +186,7 @@ class Running:
 
 def start_supervisor(host: Host) -> Running:
     """Run `swiftlike storage` on a host."""
-    command = [sys.executable, "-c", "from tools.swiftlike import main; main()"]
+    command = [sys.executable, "-c", "from tools.start import main; main()"]
     return Running([*command, "storage", "--config", str(host.config)], host.root / "supervisor.log")
 
 

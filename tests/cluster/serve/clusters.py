@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,13 +24,15 @@ from storage_node.formatting import format_device
 from swiftlike.node_calls import ring_name, tables
 from tests.cluster.device.hosts import free_ports
 
-COMMAND = [sys.executable, "-m", "tools.swiftlike"]
+COMMAND = [sys.executable, "-m", "tools.start"]
 READY_S = 30.0
 """For a cluster to come up on a machine that does other things as well."""
 END_S = 40.0
 POWER = 4
 ACCOUNT, USER, KEY = "acme", "alice", "wonderland"
 ACCESS_KEY, SECRET_KEY = "ALICEKEY", "looking-glass"
+OFTEN: Mapping[str, float] = {"compared_every_s": 1.0}
+"""Jobs of devices, for who waits until a pass of the replicator has seen something: each second instead of each half minute."""
 
 
 class Process(NamedTuple):

@@ -4,13 +4,24 @@ import http.client
 import os
 import signal
 import socket
+import sys
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 
 from tests.cluster.device.hosts import free_ports
-from tests.cluster.serve.clusters import ACCOUNT, KEY, USER, HandMade, HandMadeHost, processes_of, wait_for
+from tests.cluster.serve.clusters import (
+    ACCOUNT,
+    KEY,
+    READY_S,
+    USER,
+    HandMade,
+    HandMadeHost,
+    Program,
+    processes_of,
+    wait_for,
+)
 from tests.cluster.serve.swift_client import Swift
 
 NAME = f"{ACCOUNT}:{USER}"
@@ -119,8 +130,44 @@ def test_a_hangup_takes_up_users_and_the_number_of_workers(cluster: HandMade) ->
 
 
 def cmdlines(group: int) -> list[str]:
-
     return [one.command for one in processes_of(group)]
+
+
+SIGNALLED_AS_IT_LOADS = """
+import os, runpy, sys
+class Early:
+    def find_spec(self, name, path=None, target=None):
+        if name == "tools.swiftlike":
+            os.kill(os.getpid(), {number})
+sys.meta_path.insert(0, Early())
+sys.argv[:4] = [sys.argv[3]]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+"""Runs the module of a command line `python -m MODULE …` that is sent a signal before it has loaded what it is made of."""
+
+
+def signalled_as_it_loads(cluster: HandMade, name: str, number: signal.Signals) -> Program:
+    (host,) = cluster.hosts
+    code = SIGNALLED_AS_IT_LOADS.format(number=int(number))
+    log = cluster.root / f"{name}.log"
+    return Program([name, "--config", str(host.config)], log, prefix=[sys.executable, "-c", code])
+
+
+@pytest.mark.parametrize(("name", "title"), [("storage", "device h1d1"), ("proxy", "worker 1")])
+def test_a_hangup_that_comes_while_a_program_loads_is_heeded_once_it_has(
+    cluster: HandMade, name: str, title: str
+) -> None:
+    with signalled_as_it_loads(cluster, name, signal.SIGHUP) as program:
+        wait_for(lambda: "| reloaded: 1 " in program.log(), "it has read its files again")
+        wait_for(lambda: program.serving(title), "its child serves", READY_S)
+        os.kill(program.pid, signal.SIGHUP)
+        wait_for(lambda: program.log().count("| reloaded: 1 ") == 2, "it hears the next one too")
+
+
+@pytest.mark.parametrize("name", ["storage", "proxy"])
+def test_a_program_that_is_told_to_end_while_it_loads_ends_cleanly(cluster: HandMade, name: str) -> None:
+    with signalled_as_it_loads(cluster, name, signal.SIGTERM) as program:
+        assert program.process.wait(READY_S) == 0, program.log()
 
 
 def test_a_file_that_became_bad_is_told_at_a_hangup_and_the_old_settings_stay(cluster: HandMade) -> None:
