@@ -162,9 +162,13 @@ def _region_header(ask: Ask) -> Headers:
 
 
 async def look(ask: Ask) -> Response:
-    """HEAD of a bucket, which is how clients ask whether it is there: so what was seen before does not do."""
+    """HEAD of a bucket, which is how clients ask whether it is there: so what was seen before does not do.
+
+    Where it is, is told to those too who may not look into it, since clients find out by this whom to ask next.
+    """
     bucket = await ask.bucket(max_age_s=0.0)
-    ask.require(Action.READ_CONTAINER, bucket)
+    if not ask.may(Action.READ_CONTAINER, bucket):
+        raise S3Error("AccessDenied", headers=_region_header(ask))
     return Response(200, [*_region_header(ask), ("Content-Type", XML_TYPE)])
 
 

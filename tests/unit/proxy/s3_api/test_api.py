@@ -293,6 +293,16 @@ async def test_outside_of_us_east_1_a_bucket_of_ones_own_is_not_made_again() -> 
         assert (await s3.ask("HEAD", "/box")).headers["x-amz-bucket-region"] == "eu-north-9"
 
 
+async def test_where_a_bucket_is_told_to_those_too_who_may_not_look_into_it() -> None:
+    async with serve_s3(region="eu-north-9") as s3:
+        assert (await s3.ask("PUT", "/box")).status == 200
+        for who in ("other", ""):
+            answer = await s3.ask("HEAD", "/box", who=who)
+            assert (answer.status, answer.headers.get("x-amz-bucket-region")) == (403, "eu-north-9"), who
+        absent = await s3.ask("HEAD", "/nobodys", who="other")
+        assert (absent.status, absent.headers.get("x-amz-bucket-region")) == (404, None)
+
+
 async def test_who_signs_for_another_region_is_told_the_right_one_in_the_head_too() -> None:
     async with serve_s3(region="eu-north-9") as s3:
         abroad = s3._replace(region="us-east-1")
