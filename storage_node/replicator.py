@@ -30,13 +30,11 @@ from storage_node.sharing import Shares, shares_of
 from storage_node.soundness import Soundness
 from storage_node.store import Store
 from storage_node.taking import Rates, Settling, Source, Taken, Taker
-from swiftlike.limits import HINTS_MAX, ITEMS_MAX, PARTITIONS_AT_ONCE, PEERS_AT_ONCE
+from swiftlike.limits import COMPARED_EVERY_S, HINTS_MAX, ITEMS_MAX, PARTITIONS_AT_ONCE, PEERS_AT_ONCE
 from swiftlike.node_calls import CaughtUp, Degraded, PartitionDigests
 from swiftlike.node_client import NodeClient, NodeFailed
 from swiftlike.rpc.transport import Address, Transport
 
-PASS_S: Final = 30.0
-"""Between two passes: a message to each peer, when all is well."""
 PROBE_S: Final = 2.0
 """Between two questions to a device that did not answer, or that there are hints for."""
 CALL_S: Final = 10.0
@@ -68,11 +66,13 @@ class Replicator:
         rates: Rates = Rates(),  # noqa: B008  # a value
         read_us: Callable[[], int] = lambda: 0,
         is_paused: Callable[[], bool] = lambda: False,
+        every_s: float = COMPARED_EVERY_S,
     ) -> None:
         """Take the device, its rings, the way to its peers, who settles, and what jitter is drawn from.
 
         `on_thread` reads a ring's whole table where that keeps nobody waiting. `read_us` tells the time in microseconds since 1970,
         by which it says since when what is degraded. While it `is_paused` it compares, and takes nothing.
+        Between two passes it rests `every_s`, more or less.
         """
         self._store: Final = store
         self._uuid: Final = uuid
@@ -85,6 +85,7 @@ class Replicator:
         self.taker: Final = Taker(store, rings, settling, sleep, rates, is_paused)
         self._read_us: Final = read_us
         self._is_paused: Final = is_paused
+        self._every_s: Final = every_s
         self._catching: Final = CatchingUp(store, rings, self.taker)
         self._returning: Final = Returning(store, self.taker)
         self._shares: dict[bytes, Shares] = {}
@@ -164,7 +165,7 @@ class Replicator:
                     raise
                 except (StorageError, OSError) as error:
                     log.error("%s; the next pass tries it again", error)
-                await self._rest(self._awake, PASS_S * self._random.uniform(0.7, 1.3))
+                await self._rest(self._awake, self._every_s * self._random.uniform(0.7, 1.3))
 
     async def _follow_hints(self) -> NoReturn:
         while True:

@@ -171,6 +171,7 @@ class Workforce:
                 rates=TakingRates(settings.healed_per_s, settings.healed_bytes_per_s),
                 read_us=self._read_us,
                 is_paused=self.pause.is_on,
+                every_s=settings.compared_every_s,
             )
             self.jobs["replicator"] = self.replicator
             await self.replicator.run()

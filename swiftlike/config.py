@@ -16,6 +16,7 @@ from typing import Annotated, Final
 from swiftlike.limits import (
     AUDITED_BODIES_PER_S,
     AUDITED_BYTES_PER_S,
+    COMPARED_EVERY_S,
     EXPIRED_PER_S,
     HEALED_BYTES_PER_S,
     HEALED_PER_S,
@@ -160,6 +161,9 @@ class JobsConfig:
     """From the beginning of one full pass of the auditor to that of the next, at least; a large device takes longer. A day."""
     reaped_per_s: Annotated[float, Between(0.1, 100_000)] = REAPED_PER_S
     """Objects of deleted accounts that are removed a second. 100: eight million a day, by one of the account's owners."""
+    compared_every_s: Annotated[float, Between(1, 300)] = COMPARED_EVERY_S
+    """From the end of one comparison with all other owners to the next, some 30 % more or less. 30 s: what is missed and hinted at by
+    nobody is found within a minute, for one message to each peer when all is well."""
     healed_per_s: Annotated[float, Between(1, 1_000_000)] = HEALED_PER_S
     """Entries and rows that are taken from other owners a second, for whatever reason: a device that was away, a new disk, a ring
     that changed. 4,000: a million small objects in four minutes."""

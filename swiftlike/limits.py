@@ -165,6 +165,10 @@ FLOORS_PER_S: Final = 20
 RECLAIMED_PER_S: Final = 2_000
 """Tombstones, promises and rows that it forgets: a hundred million in fourteen hours."""
 
+COMPARED_EVERY_S: Final = 30.0
+"""From the end of one comparison of a device with all of its peers to the next, unless the host's file says otherwise: a message to
+each peer, when all is well."""
+
 HEALED_PER_S: Final = 4_000
 """Entries and rows that a device takes from its peers, at most: whoever puts and gets has the right of way."""
 

@@ -13,15 +13,15 @@ from typing import Any, Final
 from uuid import UUID
 
 from storage_node.keys import Key as StoredKey
-from storage_node.replicator import PASS_S
 from swiftlike.entries import Entry
+from swiftlike.limits import COMPARED_EVERY_S
 from tests.simulation.plans import DEVICES, FAULTS_END_S, NAMES, OTHERS, Fault, Order, Task, Trouble
 from tests.simulation.quorum_cluster import Cluster, next_ring, ring_fields
 from tests.simulation.store_cluster import named
 from tests.simulation.syncing_store import SYNC_S
 from tests.simulation.world_processes import BODIES, WorldDevice, WorldProxy
 
-AGREE_WITHIN_S: Final = FAULTS_END_S + 20 * PASS_S
+AGREE_WITHIN_S: Final = FAULTS_END_S + 20 * COMPARED_EVERY_S
 """For owners to hold the same: a settle that was cut short is tried again, debts are paid before copies go back."""
 PATIENCE_S: Final = 30.0
 """Of an operator who wants to replace a disk while the others are not well; then the disk stays."""

@@ -20,7 +20,7 @@ SKEW_S: Final = 5.0
 LATE_S: Final = 60.0
 """By which a due object may stay."""
 PASS_S: Final = 600.0
-"""Within which a replicator ends a pass: it begins one each half minute, and one that heals much takes longer."""
+"""Within which a replicator ends a pass: it rests for half a minute between two (five at the most), and one that heals much takes longer."""
 MICROS: Final = 1_000_000
 
 LAST_PASS: Final = {

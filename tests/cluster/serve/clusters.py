@@ -284,14 +284,16 @@ class HandMade:
         replicas: int = 3,
         power: int = POWER,
         address_of: Callable[[int], str] = "127.0.0.{}".format,
+        jobs: Mapping[str, float] | None = None,
     ) -> "HandMade":
-        """Format devices, and write rings and files; hosts count from 1."""
+        """Format devices, and write rings and files; hosts count from 1. `jobs` are settings of every host's devices."""
         ports = free_ports(hosts * (devices + 1))
         cluster = cls(root, [], replicas, power)
         for number in range(1, hosts + 1):
             names = [f"h{number}d{at}" for at in range(1, devices + 1)]
             home = root / f"h{number}"
             host = HandMadeHost(address_of(number), home, {name: ports.pop() for name in names}, ports.pop())
+            host.storage["jobs"] = dict(jobs or {})
             for name in names:
                 (home / "devices" / name).mkdir(parents=True)
                 host.uuids[name] = format_device(home / "devices" / name)

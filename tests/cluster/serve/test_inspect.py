@@ -18,7 +18,7 @@ from swiftlike.rpc.client import Client
 from swiftlike.rpc.network import SocketNetwork
 from swiftlike.rpc.transport import TcpAddress
 from swiftlike.timestamps import Ballot, Timestamp, WriteId
-from tests.cluster.serve.clusters import KEY, USER, HandMade, HandMadeHost, wait_for
+from tests.cluster.serve.clusters import KEY, OFTEN, USER, HandMade, HandMadeHost, wait_for
 from tests.cluster.serve.swift_client import Swift
 from tools.dispersion import main as dispersion
 from tools.inspection import main as inspect
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.timeout(300)
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HandMade]:
     """Four hosts of one device each, three of which own any partition, with some objects; tests leave it whole."""
-    made = HandMade.make(tmp_path_factory.mktemp("inspect"), hosts=4, devices=1)
+    made = HandMade.make(tmp_path_factory.mktemp("inspect"), hosts=4, devices=1, jobs=OFTEN)
     with made.running():
         with signed_in(made) as swift:
             assert put(swift, "", b"") in (201, 202)

@@ -13,7 +13,7 @@ import pytest
 
 from ring.builder.file import save_builder
 from tests.cluster.device.hosts import free_ports
-from tests.cluster.serve.clusters import HandMade, HandMadeHost, wait_for
+from tests.cluster.serve.clusters import OFTEN, HandMade, HandMadeHost, wait_for
 from tests.cluster.serve.test_healing import fill
 from tests.cluster.serve.test_page import install
 
@@ -111,7 +111,7 @@ def lose_index(directory: Path) -> None:
 def test_a_disk_that_lost_something_is_whole_again_by_the_guide(
     tmp_path: Path, title: str, fault: Callable[[Path], None]
 ) -> None:
-    cluster = HandMade.make(tmp_path, hosts=3, devices=1)
+    cluster = HandMade.make(tmp_path, hosts=3, devices=1, jobs=OFTEN)
     third = cluster.hosts[2]
     ((name, port),) = third.device_ports.items()
     directory = third.root / "devices" / name
@@ -139,7 +139,7 @@ def test_a_disk_that_lost_something_is_whole_again_by_the_guide(
 
 
 def test_a_cluster_grows_by_a_disk_by_the_guide(tmp_path: Path) -> None:
-    cluster = HandMade.make(tmp_path, hosts=3, devices=1)
+    cluster = HandMade.make(tmp_path, hosts=3, devices=1, jobs=OFTEN)
     third = cluster.hosts[2]
     directory = third.root / "devices" / "h3d2"
     directory.mkdir()
@@ -169,7 +169,7 @@ def test_a_cluster_grows_by_a_disk_by_the_guide(tmp_path: Path) -> None:
 
 
 def test_a_host_with_another_secret_is_told_what_is_wrong(tmp_path: Path) -> None:
-    cluster = HandMade.make(tmp_path, hosts=3, devices=1)
+    cluster = HandMade.make(tmp_path, hosts=3, devices=1, jobs=OFTEN)
     operator = Operator(cluster, cluster.hosts[0], {})
     with cluster.running():
         (cluster.root / "secret").write_text("another secret than the cluster's")

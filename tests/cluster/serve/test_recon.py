@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from storage_node.housekeeping import ROUND_S
-from tests.cluster.serve.clusters import HandMade, wait_for
+from tests.cluster.serve.clusters import OFTEN, HandMade, wait_for
 from tools.recon import main as recon
 
 HEALED_S = 60.0
@@ -37,7 +37,7 @@ class Recon:
 
 
 def test_a_cluster_is_well_until_a_device_dies_and_again_when_it_is_back(tmp_path: Path) -> None:
-    cluster = HandMade.make(tmp_path, hosts=3, devices=1)
+    cluster = HandMade.make(tmp_path, hosts=3, devices=1, jobs=OFTEN)
     tool, last = Recon(cluster), cluster.hosts[2]
     with cluster.running():
         wait_for(tool.is_well, "all is well", HEALED_S)
@@ -75,7 +75,7 @@ def test_a_cluster_is_well_until_a_device_dies_and_again_when_it_is_back(tmp_pat
 
 
 def test_a_ring_change_is_paused_resumed_and_seen_through(tmp_path: Path) -> None:
-    cluster = HandMade.make(tmp_path, hosts=3, devices=2)
+    cluster = HandMade.make(tmp_path, hosts=3, devices=2, jobs=OFTEN)
     tool, first = Recon(cluster), cluster.hosts[0]
     with cluster.running():
         code, document = tool.json("ring")
