@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final, NamedTuple
 
-from storage_node import keys
+from storage_node import keys, partition_digests
 from storage_node.errors import IndexDamaged
-from storage_node.keys import HEAD_KEY_BYTES, Key, Listing
+from storage_node.keys import HEAD_KEY_BYTES, Key, Layout, Listing
 from storage_node.keyvalues import Reading
 from storage_node.tables import REGISTER_TABLES, Held, decode_head, decode_held
 from storage_node.tallies import Sums
@@ -56,6 +56,15 @@ class AuditedListings(NamedTuple):
     """What is tallied otherwise than its rows, or its ranges, add up to."""
     start: bytes | None
     """Where the next slice begins; None: this was the last."""
+
+
+class AuditedPartitions(NamedTuple):
+    """Some partitions of a table of registers, or of the rows under one."""
+
+    entries: int
+    """How much they hold."""
+    drifted: tuple[int, ...]
+    """Those whose digest is not what it is added up from."""
 
 
 def audit_values(view: Reading, after: bytes, limit: int) -> AuditedValues:
@@ -143,6 +152,17 @@ def next_range(view: Reading, listing_prefix: bytes, first: bytes) -> bytes | No
     for key, _ in view.scan_sound(lead + first + b"\0", keys.after(lead)):
         return key[len(lead) :]
     return None
+
+
+def audit_partitions(view: Reading, layout: Layout, kind: bytes, first: int, stop: int) -> AuditedPartitions:
+    """Check the digests of partitions against what they are added up from; where that cannot be read, nothing is judged."""
+    try:
+        counted = partition_digests.count(view, layout, kind, first, stop)
+        stored = partition_digests.read_many(view, layout, kind, range(first, stop))
+    except IndexDamaged:
+        return AuditedPartitions(0, ())  # told as a damaged value
+    drifted = tuple(number for number, digest in stored.items() if digest != counted.get(number, EMPTY))
+    return AuditedPartitions(sum(digest.entries for digest in counted.values()), drifted)
 
 
 def _registers_and_heads(view: Reading, start: bytes) -> Iterator[tuple[bytes, bytes | None]]:

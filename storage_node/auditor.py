@@ -8,6 +8,7 @@ that does not follow from its entries is said loudly and counted anew, since two
     a pass:  values      every value of the index against its checksum
              buckets     every bucket's digest against its entries, every body, block by block, and what stands beside it
              listings    every tally against its ranges and rows
+             partitions  every partition's digests against those of its buckets, and the tallies of its listings
              (then a rest, until it is time for the next)
 
 The position is written into the index once a minute and where a part of the pass ends; a restart reads at most a minute's
@@ -30,6 +31,7 @@ from storage_node.errors import BodyDamaged, BodyGone
 from storage_node.jobs import Figure, repeat
 from storage_node.keys import HEAD_KEY_BYTES, Key
 from storage_node.pace import Pace
+from storage_node.partition_digests import kinds
 from storage_node.store import Store
 from storage_node.tables import Held
 from swiftlike.limits import (
@@ -47,6 +49,8 @@ REMEMBER_S: Final = 60.0
 VALUES_SLICE: Final = 2_000
 REGISTERS_SLICE: Final = 200
 ROWS_SLICE: Final = 2_000
+PARTITIONS_SLICES: Final = 4_096
+"""Slices into which a table of partitions is cut, at most."""
 MICROS: Final = 1_000_000
 
 log = logging.getLogger(__name__)
@@ -58,6 +62,7 @@ class Part(IntEnum):
     VALUES = 0
     BUCKETS = 1
     LISTINGS = 2
+    PARTITIONS = 3
 
 
 class Position(NamedTuple):
@@ -163,10 +168,12 @@ class Auditor:
                 following = await self._audit_buckets(at)
             case Part.LISTINGS:
                 following = await self._audit_listings(at)
+            case Part.PARTITIONS:
+                following = await self._audit_partitions(at)
         if following is not None:
             self.position = self.position._replace(at=following)
             return
-        if self.position.part is not Part.LISTINGS:
+        if self.position.part is not Part.PARTITIONS:
             self.position = self.position._replace(part=Part(self.position.part + 1), at=b"")
         else:
             self.position = Position(last_began_us=self.position.began_us, last_ended_us=self._read_us())
@@ -210,6 +217,31 @@ class Auditor:
             await self._recount(drifted)
         await self._values.spend(found.rows)
         return found.start
+
+    async def _audit_partitions(self, at: bytes) -> bytes | None:
+        """Check some partitions of one table; `at` is that table and, in four bytes, the first of them."""
+        layout = self._store.layout
+        tables = kinds(layout)
+        kind, first = at[:2] or tables[0], int.from_bytes(at[2:], "big")
+        if kind not in tables:
+            return None  # of a policy that is gone; the next pass has the others
+        count = 1 << keys.power_of(layout, kind)
+        stop = min(count, first + max(1, count // PARTITIONS_SLICES))
+        found = await self._store.scan(self._store.audit_partitions, kind, first, stop)
+        for partition in found.drifted:
+            await self._store.recount_partition(kind, partition)
+            self.audited.digests_drifted += 1
+            log.error(
+                "partition %d of table %r: its digest was not that of its entries, so replicas may have been taken for "
+                "equal that were not; it is counted anew, and what differs will be repaired. Look at the disk and the memory",
+                partition,
+                kind,
+            )
+        await self._values.spend(found.entries)
+        if stop < count:
+            return kind + stop.to_bytes(4, "big")
+        behind = tables[tables.index(kind) + 1 :]
+        return behind[0] + bytes(4) if behind else None
 
     async def _recount(self, drifted: RangeOf) -> None:
         if await self._store.recount_range(drifted):
@@ -284,7 +316,11 @@ class Auditor:
             Figure(
                 "last_pass_s", "How long it took", (position.last_ended_us - position.last_began_us) / MICROS
             ),
-            Figure("part", "Part of the pass: 0 values, 1 buckets and bodies, 2 listings", position.part),
+            Figure(
+                "part",
+                "Part of the pass: 0 values, 1 buckets and bodies, 2 listings, 3 partitions",
+                position.part,
+            ),
             Figure(
                 "share", "How much of the objects of a policy is done, in the second part", _share(position)
             ),

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from storage_node import identity, keys, tables
+from storage_node import identity, keys, partition_digests, tables
 from storage_node.blocks import Extent, chunks_of, seed_of
 from storage_node.described import verify_description
 from storage_node.disk import Disk
@@ -106,6 +106,7 @@ def _check_all(closed: ClosedDevice, view: Reading, report: Report) -> None:
                 lacking.add(key)
     _check_listings(view, report, expected_due)
     _check_derived(view, report, live, expected_due, lacking)
+    _check_partitions(view, report)
     _list_leftovers(closed, report, ends, referenced)
 
 
@@ -205,6 +206,21 @@ def _check_derived(
         )
     if {key[len(keys.MISSING) :] for key, _ in _under(view, keys.MISSING)} != lacking:
         report.damage.append("the list of missing bodies does not match the entries; run rebuild-index")
+
+
+def _check_partitions(view: Reading, report: Report) -> None:
+    """Compare the digests of partitions, but where a part power above that of buckets takes the seed to tell."""
+    for mark, _ in _under(view, keys.DIGESTS_COUNTED):
+        kind, power = mark[2:4], mark[4]
+        if power <= keys.BUCKET_BITS:
+            stored = {
+                keys.partition_in(key): raw for key, raw in _under(view, keys.DIGESTS + kind + mark[4:])
+            }
+            counted = partition_digests.count_by_bucket(view, kind, power, keys.buckets_of(0, 0, 1))
+            if stored != {number: digest.encode() for number, digest in counted.items()}:
+                report.damage.append(
+                    f"digests of partitions of table {kind!r} are not those of their entries; run rebuild-index"
+                )
 
 
 def _due_of(key: bytes, held: Held) -> set[bytes]:

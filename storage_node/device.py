@@ -34,8 +34,7 @@ from storage_node.errors import (
     StorageError,
 )
 from storage_node.files import Files, StagedFile
-from storage_node.followed import FollowedDigests
-from storage_node.index import Index, IndexView
+from storage_node.index import Index
 from storage_node.index_place import check_owner, elsewhere, place_to_serve
 from storage_node.keys import Key, Layout
 from storage_node.keyvalues import Reading
@@ -43,6 +42,7 @@ from storage_node.locations import FileId, InFile, InVolume, Location, VolumeId
 from storage_node.maintenance import RemoveVolume
 from storage_node.open_body import OpenBody
 from storage_node.operations import Content, Disown, Fill, Operation, Relocate
+from storage_node.partition_digests import count_where_missing
 from storage_node.powers import carry_standings
 from storage_node.staged_body import StagedBody
 from storage_node.store import Body, Offered, P, Staged, T
@@ -50,7 +50,6 @@ from storage_node.table_store import TableStore, check_size
 from storage_node.tables import Change, Held
 from storage_node.volumes import Volumes
 from storage_node.warmth import Warmth
-from swiftlike.digests import Digest
 from swiftlike.entries import Entry
 from swiftlike.limits import (
     BODY_BYTES_MAX,
@@ -136,7 +135,6 @@ class Device(TableStore):
         self._places = (root,) if index is None else (root, self.index_directory)
         self.files = Files(root / "files", root / "staging", device.stamp, self.disk)
         self._writer = GroupCommit(self, on_failure)
-        self._digests = FollowedDigests()
         self.on_missing: Callable[[Key], None] = lambda key: None
         """Told, on the loop, of a body that is wanted from another owner from then on: whoever repairs sets this."""
         self.bad_bodies: Final = BadBodies(self)
@@ -283,13 +281,12 @@ class Device(TableStore):
             raise
         try:
             self.volumes.sync()
-            transaction = view.transaction
             view.commit()
         except BaseException:
             view.abort()
             raise
         try:
-            self._follow(change, transaction)
+            self._follow(change)
         except (
             Exception
         ) as error:  # what is on disk must not be replayed: a second offer would free its own body
@@ -300,10 +297,8 @@ class Device(TableStore):
         self.counters.operations += len(operations)
         return answers
 
-    def _follow(self, change: Change, transaction: int) -> None:
+    def _follow(self, change: Change) -> None:
         """Let what is kept in memory follow a commit, and give back what it freed."""
-        moves = {partition: Digest(*moved) for partition, moved in change.digests_moved.items()}
-        self._digests.follow(transaction, moves)
         self._standings.update(change.standings_changed)
         self.files.settle(change.adopted)
         for file in change.freed:
@@ -408,14 +403,6 @@ class Device(TableStore):
         """Call one of the plain reads on a thread, where it may wait for the disk."""
         call = partial(read, *arguments, **options)
         return await asyncio.get_running_loop().run_in_executor(self._scanners, call)
-
-    def partition_digest(self, table: bytes, partition: int) -> Digest:
-        """Return the digest of a partition's registers, or of all rows under them: kept since it was first asked for."""
-
-        def read(view: IndexView) -> Digest:
-            return self._read_partition_digest(view, table, partition)
-
-        return self._digests.digest((table, partition), self._index.reading, read)
 
     async def open_object(self, key: Key, size_max: int = BODY_BYTES_MAX) -> tuple[Entry, OpenBody] | None:
         """Return the entry of a key and its body, held open; None unless both are here and it is no larger than that."""
@@ -531,6 +518,10 @@ class Device(TableStore):
             )
         if carried := carry_standings(self._index, self.layout):
             _log.info("device %s: %d partitions were divided as a part power was raised", self.name, carried)
+        if counted := count_where_missing(self._index, self.layout):
+            _log.info(
+                "device %s: the digests of the partitions of %d tables were counted", self.name, counted
+            )
         with self._index.reading() as view:
             self._standings = tables.read_standings(view, self.layout)
 

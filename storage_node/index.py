@@ -160,11 +160,6 @@ class IndexView:
         self._transaction = transaction
         self._get = transaction.get
 
-    @property
-    def transaction(self) -> int:
-        """The number of the last transaction that this view shows; of one that writes, its own."""
-        return self._transaction.id()
-
     def get(self, key: bytes) -> bytes | None:
         """Return the value at a key. Raises IndexDamaged."""
         try:

@@ -19,6 +19,8 @@ Owns the names of the tables and the order of keys within them. Never reads or w
     f 0                      table(2) part power(1) partition(4)      voting and floor
     f 1                                                               set by format: first votes may still be granted
     f 2                      table(2)                                 epoch of the ring that standings were last held against
+    p 0                      table(2) part power(1) partition(4)      digest of a partition's registers, or of the rows under them
+    p 1                      table(2) part power(1)                   set where those of a table stand there, all of them
     j                        job                                      how far a job has come; format and meaning are the job's
     # 0                                                               identity of the index
 
@@ -50,6 +52,8 @@ VOLUMES: Final = b"v\0"
 STANDINGS: Final = b"f\0"
 FORMATTED: Final = b"f\1"
 EPOCHS: Final = b"f\2"
+DIGESTS: Final = b"p\0"
+DIGESTS_COUNTED: Final = b"p\1"
 ROWS_OF: Final = {CONTAINERS: b"r\0", ACCOUNTS: b"r\1"}
 """The rows that stand under the registers of a table, and are placed by its ring."""
 RING_OF: Final = {rows: table for table, rows in ROWS_OF.items()}
@@ -130,6 +134,11 @@ def _cut(bits: int, first: int, stop: int, cells_bits: int) -> range:
     if bits <= cells_bits:
         return range(first << (cells_bits - bits), stop << (cells_bits - bits))
     return range(first >> (bits - cells_bits), ((stop - 1) >> (bits - cells_bits)) + 1)
+
+
+def partitions_of(bits: int, bucket: int) -> range:
+    """Return the partitions, numbered by so many bits, whose path hashes lie in a bucket or share one with it."""
+    return _cut(BUCKET_BITS, bucket, bucket + 1, bits)
 
 
 def bucket_key(table: bytes, bucket: int) -> bytes:
@@ -251,6 +260,26 @@ def standings_prefix(table: bytes, part_power: int) -> bytes:
 def standing_of(raw: bytes) -> tuple[bytes, int, int]:
     """Return the table, the part power and the partition that the key of a standing was made of."""
     return raw[2:4], raw[4], _NUMBER.unpack_from(raw, 5)[0]
+
+
+def power_of(layout: Layout, kind: bytes) -> int:
+    """Return the part power that numbers the partitions of a table of registers, or of the rows under one."""
+    return layout.part_powers[RING_OF.get(kind, kind)]
+
+
+def digest_key(kind: bytes, part_power: int, partition: int) -> bytes:
+    """Return where the digest of a partition's registers stands, or of the rows under them."""
+    return DIGESTS + kind + part_power.to_bytes(1, "big") + _NUMBER.pack(partition)
+
+
+def partition_in(raw: bytes) -> int:
+    """Return the partition that the key of a digest was made of."""
+    return int(_NUMBER.unpack_from(raw, 5)[0])
+
+
+def digests_mark(kind: bytes, part_power: int) -> bytes:
+    """Return what is set where the digests of a table's partitions stand under a part power."""
+    return DIGESTS_COUNTED + kind + part_power.to_bytes(1, "big")
 
 
 def after(prefix: bytes) -> bytes:

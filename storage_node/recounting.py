@@ -4,8 +4,9 @@ Owns the operations that put a digest or a tally right. Entries and rows are wha
 """
 
 from dataclasses import dataclass
+from functools import partial
 
-from storage_node import auditing, keys
+from storage_node import auditing, keys, partition_digests
 from storage_node.keys import Listing
 from storage_node.operations import Bodies
 from storage_node.tables import Change
@@ -22,7 +23,31 @@ class RecountBucket:
 
     def apply(self, change: Change, bodies: Bodies) -> bool:
         """Put it right; say whether it was wrong, seen from within the transaction."""
-        return change.set_head(self.head_key, auditing.count_bucket(change.view, self.head_key))
+        was_wrong = change.set_head(self.head_key, auditing.count_bucket(change.view, self.head_key))
+        table = self.head_key[:2]
+        if table in change.layout.part_powers:
+            # Which of head and partition drifted, nobody knows: the one is counted from the other.
+            bits, bucket = change.layout.part_powers[table], keys.bucket_in(self.head_key)
+            for partition in keys.partitions_of(bits, bucket):
+                RecountPartition(table, partition).apply(change, bodies)
+        return was_wrong
+
+
+@dataclass(slots=True)
+class RecountPartition:
+    """Count the digest of a partition's registers anew, or that of all rows under them."""
+
+    kind: bytes
+    partition: int
+    body_bytes: int = 0
+    spends_reserve: bool = True
+
+    def apply(self, change: Change, bodies: Bodies) -> None:
+        """Have it counted when all that changes with it is written."""
+        count = partial(
+            partition_digests.count_one, layout=change.layout, kind=self.kind, partition=self.partition
+        )
+        change.recount_partition(self.kind, self.partition, count)
 
 
 @dataclass(slots=True)
@@ -53,10 +78,10 @@ class RecountRange:
         for key, raw in change.view.scan(lead, keys.after(lead)):
             whole.include(change.tallies.get(key) or Sums.decode(raw))
         tally_key = keys.tally_key(prefix)
-        stood = change.tally(tally_key).digest
-        change.move_rows_digest(
-            prefix[:2], hashed, stood.xor ^ whole.xor, whole.rows_and_tombstones - stood.entries
-        )
+        parent = self.listing.parent
+        if parent.table in change.layout.part_powers:
+            partition = change.layout.partition(parent.table, hashed)
+            RecountPartition(prefix[:2], partition).apply(change, bodies)
         return change.set_tally(tally_key, whole) or was_wrong
 
 

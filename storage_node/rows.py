@@ -141,21 +141,18 @@ def scan_listings(
     if after is not None:
         hashed = layout.hashed(after.parent.path)
         start = max(start, keys.tally_key(keys.rows_prefix(after, hashed)) + b"\0")
-    for key, raw in view.scan(start, keys.bucket_key(lead, buckets.stop)):
+    for key, digest in scan_listing_digests(view, start, keys.bucket_key(lead, buckets.stop)):
         listing, _ = keys.split_row_key(b"r" + key[1:])
-        if layout.partition(ring, layout.hashed(listing.parent.path)) != partition:
-            continue
-        digest = Sums.decode(raw).digest
-        if digest != EMPTY and view.get(keys.sweep_key(key)) is None:
+        if layout.partition(ring, layout.hashed(listing.parent.path)) == partition:
             yield ListingHeld(listing, digest)
 
 
-def read_rows_digest(view: Reading, layout: Layout, ring: bytes, partition: int) -> Digest:
-    """Return the digest of all rows under the registers of a partition."""
-    whole = EMPTY
-    for held in scan_listings(view, layout, ring, partition):
-        whole = whole.joined(held.digest)
-    return whole
+def scan_listing_digests(view: Reading, start: bytes, stop: bytes) -> Iterator[tuple[bytes, Digest]]:
+    """Yield the keys of tallies in `[start, stop)` and the digests of their rows; what waits to be swept is passed over."""
+    for key, raw in view.scan(start, stop):
+        digest = Sums.decode(raw).digest
+        if digest != EMPTY and view.get(keys.sweep_key(key)) is None:
+            yield key, digest
 
 
 def read_ranges(

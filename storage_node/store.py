@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, ParamSpec, Protocol, TypeVar
 
-from storage_node.auditing import AuditedBuckets, AuditedListings, AuditedValues, RangeOf
+from storage_node.auditing import AuditedBuckets, AuditedListings, AuditedPartitions, AuditedValues, RangeOf
 from storage_node.keys import ACCOUNTS, Due, DueDelete, Key, Layout, Listing
 from storage_node.rows import ListingHeld
 from storage_node.tables import Held
@@ -262,7 +262,7 @@ class Store(Protocol):
         """Return the digest of a partition's registers, or of all rows under them (`keys.ROWS_OF`)."""
 
     def partition_digests(self, table: bytes, partitions: Sequence[int]) -> dict[int, Digest]:
-        """Return that of many."""
+        """Return that of many, all as of one moment: a few kilobytes are read, whatever they hold."""
 
     def held_partitions(self, table: bytes, passed_over: Container[int]) -> list[int]:
         """Return the partitions of a table of registers of which anything is held, rows too, but for those `passed_over`."""
@@ -320,6 +320,12 @@ class Store(Protocol):
 
     async def recount_bucket(self, head_key: bytes) -> bool:
         """Count the digest of a bucket anew; say whether it was wrong."""
+
+    def audit_partitions(self, table: bytes, first: int, stop: int) -> AuditedPartitions:
+        """Check the digests of the partitions `[first, stop)` against the heads of buckets, or the tallies of listings."""
+
+    async def recount_partition(self, table: bytes, partition: int) -> None:
+        """Count the digest of a partition anew, of registers or of rows."""
 
     async def recount_range(self, drifted: RangeOf) -> bool:
         """Count the tallies of a range and of its listing anew; say whether one was wrong."""

@@ -10,13 +10,13 @@ from contextlib import AbstractContextManager
 from itertools import islice, pairwise
 from typing import Any, TypeVar
 
-from storage_node import auditing, keys, maintenance, operations, rows, tables
-from storage_node.auditing import AuditedBuckets, AuditedListings, AuditedValues, RangeOf
+from storage_node import auditing, keys, maintenance, operations, partition_digests, rows, tables
+from storage_node.auditing import AuditedBuckets, AuditedListings, AuditedPartitions, AuditedValues, RangeOf
 from storage_node.errors import BallotRefused, RingChanged, StorageError
 from storage_node.keys import Due, DueDelete, Key, Layout, Listing
 from storage_node.keyvalues import Reading
 from storage_node.operations import Content, Operation
-from storage_node.recounting import RecountBucket, RecountRange, Remember
+from storage_node.recounting import RecountBucket, RecountPartition, RecountRange, Remember
 from storage_node.store import Offered, Reclaimed, RowHeld, RowOffer
 from storage_node.tables import Held, PartitionKey
 from swiftlike.digests import Digest
@@ -215,18 +215,12 @@ class TableStore(ABC):
 
     def partition_digest(self, table: bytes, partition: int) -> Digest:
         """Return the digest of a partition's registers, or of all rows under them."""
-        with self._view() as view:
-            return self._read_partition_digest(view, table, partition)
-
-    def _read_partition_digest(self, view: Reading, table: bytes, partition: int) -> Digest:
-        if (ring := keys.RING_OF.get(table)) is not None:
-            return rows.read_rows_digest(view, self.layout, ring, partition)
-        power = self.layout.part_powers[table]
-        return tables.read_digests(view, self.layout, table, power, partition, partition + 1)[0]
+        return self.partition_digests(table, (partition,))[partition]
 
     def partition_digests(self, table: bytes, partitions: Sequence[int]) -> dict[int, Digest]:
-        """Return that of many."""
-        return {partition: self.partition_digest(table, partition) for partition in partitions}
+        """Return that of many, all as of one moment."""
+        with self._view() as view:
+            return partition_digests.read_many(view, self.layout, table, partitions) if partitions else {}
 
     def held_partitions(self, table: bytes, passed_over: Container[int]) -> list[int]:
         """Return the partitions of a table of registers of which anything is held, but for those `passed_over`."""
@@ -320,6 +314,15 @@ class TableStore(ABC):
         """Count the digest of a bucket anew; say whether it was wrong."""
         answer: bool = await self._submit(RecountBucket(head_key))
         return answer
+
+    def audit_partitions(self, table: bytes, first: int, stop: int) -> AuditedPartitions:
+        """Check the digests of the partitions `[first, stop)` against the heads of buckets, or the tallies of listings."""
+        with self._view() as view:
+            return auditing.audit_partitions(view, self.layout, table, first, stop)
+
+    async def recount_partition(self, table: bytes, partition: int) -> None:
+        """Count the digest of a partition anew."""
+        await self._submit(RecountPartition(table, partition))
 
     async def recount_range(self, drifted: RangeOf) -> bool:
         """Count the tallies of a range and of its listing anew; say whether one was wrong."""

@@ -4,7 +4,7 @@ Owns how digests, due times, live bytes and missing bodies follow each change of
 forgotten. Never decides whether a change is allowed (the acceptor does) and never commits.
 """
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from itertools import islice
 from struct import Struct
 from typing import Final, NamedTuple
@@ -305,8 +305,9 @@ class Change:
         """Files that an entry points at once this is committed."""
         self.tallies: dict[bytes, Sums] = {}
         """Tallies read so far, by their key; all are written back."""
-        self.digests_moved: dict[PartitionKey, list[int]] = {}
+        self._digests_moved: dict[PartitionKey, list[int]] = {}
         """By how much the digest of each partition changes: an XOR, and a difference of counts."""
+        self._recounts: dict[PartitionKey, Callable[[Reading], Digest]] = {}
         self._standings = standings
         self._heads: dict[bytes, list[int]] = {}
         self._live: dict[VolumeId, int] = {}
@@ -437,17 +438,12 @@ class Change:
         """Put the digest of a bucket right; say whether it was wrong."""
         raw = self.view.get(head_key)
         stood = self._heads.get(head_key) or ([0, 0] if raw is None else list(decode_head(head_key, raw)))
-        xor, entries = counted.xor ^ stood[0], counted.entries - stood[1]
-        self._heads[head_key] = [counted.xor, counted.entries]
-        power = self.layout.part_powers.get(head_key[:2])
-        if (
-            power is not None and power <= keys.BUCKET_BITS
-        ):  # above, digests of partitions are not made of these
-            partition = (head_key[:2], keys.bucket_in(head_key) >> (keys.BUCKET_BITS - power))
-            moved = self.digests_moved.setdefault(partition, [0, 0])
-            moved[0] ^= xor
-            moved[1] += entries
-        return bool(xor or entries)
+        self._heads[head_key] = list(counted)
+        return stood != list(counted)
+
+    def recount_partition(self, kind: bytes, partition: int, count: Callable[[Reading], Digest]) -> None:
+        """Have the digest of a partition counted anew, once all else that this transaction changes is written."""
+        self._recounts[kind, partition] = count
 
     def set_tally(self, key: bytes, counted: Sums) -> bool:
         """Put a tally right; say whether it was wrong."""
@@ -459,16 +455,32 @@ class Change:
         """Write what was collected; the transaction is then ready to commit."""
         put = self.view.put
         for key, (xor, entries) in self._heads.items():
-            if xor or entries:
-                put(key, Digest(xor, entries).encode())
-            else:
-                self.view.delete(key)  # so that what holds nothing any more is passed over
+            self._put_digest(key, Digest(xor, entries))
         for key, tally in self.tallies.items():
             put(key, tally.encode())
         for volume, change in self._live.items():
             key = keys.volume_key(volume)
             raw = self.view.get(key)
             put(key, _COUNT.pack((0 if raw is None else _COUNT.unpack(raw)[0]) + change))
+        self._flush_partitions()
+
+    def _flush_partitions(self) -> None:
+        """Let the digests of partitions follow; those that are to be counted are, from all that is written by now."""
+        for (kind, partition), moved in self._digests_moved.items():
+            if (moved[0] or moved[1]) and (kind, partition) not in self._recounts:
+                key = keys.digest_key(kind, keys.power_of(self.layout, kind), partition)
+                raw = self.view.get(key)
+                stood = EMPTY if raw is None else decode_head(key, raw)
+                self._put_digest(key, stood.joined(Digest(*moved)))
+        for (kind, partition), count in self._recounts.items():
+            key = keys.digest_key(kind, keys.power_of(self.layout, kind), partition)
+            self._put_digest(key, count(self.view))
+
+    def _put_digest(self, key: bytes, digest: Digest) -> None:
+        if digest == EMPTY:
+            self.view.delete(key)  # so that what holds nothing any more is passed over
+        else:
+            self.view.put(key, digest.encode())
 
     def forget_volume(self, volume: VolumeId) -> None:
         """Remove the count of a volume that is about to be removed."""
@@ -497,7 +509,7 @@ class Change:
             self._move_partition(kind, self.layout.partition(ring, hashed), xor, entries)
 
     def _move_partition(self, table: bytes, partition: int, xor: int, entries: int) -> None:
-        moved = self.digests_moved.setdefault((table, partition), [0, 0])
+        moved = self._digests_moved.setdefault((table, partition), [0, 0])
         moved[0] ^= xor
         moved[1] += entries
 
@@ -541,7 +553,9 @@ def decode_standing(raw: bytes) -> Standing:
 
 
 def decode_head(key: bytes, raw: bytes) -> Digest:
-    """Read the digest at the head of a bucket. Raises IndexDamaged."""
+    """Read the digest at the head of a bucket, or of a partition. Raises IndexDamaged."""
     if len(raw) != DIGEST_BYTES:
-        raise IndexDamaged(f"the digest of bucket {key.hex()} has {len(raw)} bytes; run rebuild-index")
+        raise IndexDamaged(
+            f"the digest of bucket or partition {key.hex()} has {len(raw)} bytes; run rebuild-index"
+        )
     return Digest.decode(raw)

@@ -105,9 +105,6 @@ SWEPT_ROWS_MAX: Final = 1_000
 STANDINGS_MOVED_MAX: Final = 10_000
 """Standings of partitions written in one commit when a part power was raised, before the device serves."""
 
-FOLLOWED_PARTITIONS_MAX: Final = 65_536
-"""Partitions whose digest a device keeps in memory, about 300 bytes each: more than any device should own."""
-
 WRITEBACK_BYTES: Final = 8 * 1024**2
 """Bytes of a streamed body after which the disk begins to write them, beside the arrival of the next."""
 

@@ -16,7 +16,7 @@ from storage_node.keys import Key
 from storage_node.locations import InFile, InVolume
 from storage_node.rebuilding import rebuild_index
 from storage_node.store import RowOffer, Store
-from swiftlike.digests import Digest
+from swiftlike.digests import EMPTY, Digest
 from swiftlike.node_calls import Query
 from tests.engine.conftest import SETTINGS, opened, vote_everywhere
 from tests.engine.samples import (
@@ -270,7 +270,7 @@ async def test_a_digest_that_drifted_is_told_and_counted_anew_from_its_entries(
         sound = device.partition_digest(OBJECTS, partition)
         raw_value(device, head_of(object_key("7")), Digest(12345, 9).encode())
     async with opened(root) as device:
-        assert device.partition_digest(OBJECTS, partition) != sound, "it would lie to a replicator"
+        assert device.digests(OBJECTS, 4, partition, partition + 1) != [sound], "it would lie to a replicator"
         job = auditor(device)
         await job.walk()
         assert job.audited.digests_drifted == 1
@@ -285,6 +285,26 @@ async def test_a_digest_that_drifted_is_told_and_counted_anew_from_its_entries(
             device.partition_digest(OBJECTS, partition)
             == device.digests(OBJECTS, 4, partition, partition + 1)[0]
         )
+
+
+@pytest.mark.parametrize("kind", [OBJECTS, b"r\0"], ids=["registers", "rows"])
+async def test_a_digest_of_a_partition_that_drifted_is_told_and_counted_anew(
+    device: Device, kind: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    await vote_everywhere(device)
+    await fill_device(device)
+    sound = device.partition_digests(kind, range(16))
+    partition = next(number for number, digest in sound.items() if digest != EMPTY)
+    raw_value(device, keys.digest_key(kind, 4, partition), Digest(12345, 9).encode())
+    assert device.partition_digest(kind, partition) == Digest(12345, 9), "it would lie to a replicator"
+    job = auditor(device)
+    await job.walk()
+    assert (job.audited.digests_drifted, job.audited.tallies_drifted) == (1, 0)
+    assert f"partition {partition} of table {kind!r}: its digest was not that of its entries" in caplog.text
+    assert device.partition_digests(kind, range(16)) == sound
+    job = auditor(device)
+    await job.walk()
+    assert job.audited.digests_drifted == 0
 
 
 @pytest.mark.parametrize("which", ["listing", "range"])

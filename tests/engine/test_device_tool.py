@@ -113,16 +113,26 @@ async def test_a_missing_file_fails_the_check(root: Path) -> None:
     assert "its body is not there" in result.stdout
 
 
-async def test_a_digest_that_lies_fails_the_check(root: Path) -> None:
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        (b"o", "its digest is not that of its entries"),
+        (b"p\0o\0", "digests of partitions of table b'o\\x00' are not those of their entries"),
+        (b"p\0r\0", "digests of partitions of table b'r\\x00' are not those of their entries"),
+    ],
+    ids=["bucket", "partition of registers", "partition of rows"],
+)
+async def test_a_digest_that_lies_fails_the_check(root: Path, table: bytes, told: str) -> None:
     await fill_device(root)
     async with opened(root) as device:
         view = device._index.begin()
-        key = next(key for key, _ in view.scan(b"o", b"p") if len(key) == HEAD_KEY_BYTES)
+        scanned = view.scan(table, after(table))
+        key = next(key for key, _ in scanned if len(key) == HEAD_KEY_BYTES or table[:1] == b"p")
         view.put(key, bytes(24))
         view.commit()
     result = run("check", root)
     assert result.exit_code == 1
-    assert "its digest is not that of its entries" in result.stdout
+    assert told in result.stdout
 
 
 @pytest.mark.parametrize("table", [b"o\0", b"r\0", b"s\0"])

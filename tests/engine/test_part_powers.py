@@ -65,6 +65,16 @@ def assert_covers(device: Device, bits: int, held: dict[bytes, Entry]) -> None:
     ]
 
 
+def assert_partitions(device: Device, power: int, held: dict[bytes, Entry]) -> None:
+    """Hold the digests that are kept for partitions against what was put in, each asked for by itself and all at once."""
+    inside: dict[int, dict[bytes, Entry]] = {}
+    for path, entry in held.items():
+        inside.setdefault(LAYOUT.hashed(path) >> (128 - power), {})[path] = entry
+    expected = {number: digest_of(entries.items()) for number, entries in inside.items()}
+    assert device.partition_digests(OBJECTS, list(expected)) == expected
+    assert {number: device.partition_digest(OBJECTS, number) for number in expected} == expected
+
+
 @settings(max_examples=20, deadline=None)
 @given(
     first=st.integers(0, BUCKET_BITS + 2),
@@ -95,6 +105,7 @@ def test_digests_and_enumerations_stay_those_of_the_entries_while_the_part_power
                 accept(device, key, held[key.path])
             for bits in {power, BUCKET_BITS, other_bits}:
                 assert_covers(device, bits, held)
+            assert_partitions(device, power, held)
             device.close_now()
 
 
@@ -147,6 +158,30 @@ def test_a_conversion_that_was_interrupted_goes_on_at_the_next_start(
     device.close_now()
 
 
+def test_digests_of_partitions_that_an_older_release_did_not_keep_are_counted_once(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    device = opened_at(root, 4)
+    held = {object_key(str(number)).path: put(number) for number in range(40)}
+    set_standings(device, {partition: Standing(votes=True) for partition in range(16)})
+    for path, entry in held.items():
+        accept(device, Key(OBJECTS, path), entry)
+    view = device._index.begin()
+    for key, _ in list(view.scan(b"p", b"q")):
+        view.delete(key)
+    view.commit()
+    device.close_now()
+    with caplog.at_level(logging.INFO):
+        device = opened_at(root, 4)
+    assert "the digests of the partitions of 3 tables were counted" in caplog.text
+    assert_partitions(device, 4, held)
+    device.close_now()
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        opened_at(root, 4).close_now()
+    assert not caplog.text
+
+
 def test_a_part_power_that_sank_is_refused_and_nothing_is_changed(root: Path) -> None:
     device = opened_at(root, 5)
     set_standings(device, {3: CHILD_OF_THREE})
@@ -168,6 +203,6 @@ def test_a_digest_that_is_not_one_of_a_bucket_is_refused_by_name(root: Path) -> 
     head_key = OBJECTS + bucket_of(LAYOUT.hashed(key.path))
     view.put(head_key, 2 * digest_of([(key.path, entry)]).encode())
     view.commit()
-    with pytest.raises(IndexDamaged, match=f"bucket {head_key.hex()} has 48 bytes; run rebuild-index"):
-        device.partition_digest(OBJECTS, partition)
+    with pytest.raises(IndexDamaged, match=f"partition {head_key.hex()} has 48 bytes; run rebuild-index"):
+        device.digests(OBJECTS, 4, partition, partition + 1)
     device.close_now()
