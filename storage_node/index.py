@@ -9,11 +9,12 @@ synchronous; one thread writes; a read transaction never spans an `await`. What 
 """
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from operator import concat
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 from uuid import UUID
 
 import lmdb
@@ -31,6 +32,7 @@ _LIB_VERSION: Final = 1
 _CHECKSUM_BYTES: Final = 8
 _PIECE_ITEMS: Final = 32
 """Of what is taken at once, at first; then four times as many."""
+_joined: Final = cast("Callable[[bytes, bytes], bytes]", concat)
 _FULL: Final = (lmdb.MapFullError, lmdb.TxnFullError)
 _DAMAGED: Final = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.BadChecksumError)
 
@@ -172,8 +174,7 @@ class IndexView:
         """Yield the items in `[start, stop)` in order of their keys, or from the last to the first."""
         with self._cursor() as cursor:
             if reverse:
-                # The last key below `stop` is the one before the first at or above it, or the very last.
-                there = cursor.prev() if cursor.set_range(stop) else cursor.last()
+                there = _seek(cursor, start, stop, reverse=True)
                 for key, raw in cursor.iterprev() if there else ():
                     if key < start:
                         return
@@ -195,25 +196,27 @@ class IndexView:
 
     def take(
         self, start: bytes, stop: bytes, limit: int, *, reverse: bool = False
-    ) -> list[tuple[bytes, bytes]]:
-        """Return the first `limit` items that a scan would yield: for many items the cheaper way."""
-        found: list[tuple[bytes, bytes]] = []
-        with self._cursor() as cursor:
-            if reverse:
-                there = cursor.prev() if cursor.set_range(stop) else cursor.last()
-            else:
-                there = cursor.set_range(start)
+    ) -> tuple[list[bytes], list[bytes]]:
+        """Return keys and values of the first `limit` items that a scan would yield: for many items the cheaper way."""
+        keys: list[bytes] = []
+        # Keys and values of two cursors: pairs would have to be made, and taken apart again.
+        with self._cursor() as walking, self._cursor() as reading:
+            there = _seek(walking, start, stop, reverse=reverse) and _seek(
+                reading, start, stop, reverse=reverse
+            )
+            coming = walking.iterprev(values=False) if reverse else walking.iternext(values=False)
             # Pieces, since what lies behind the span is read in vain.
-            items, piece = cursor.iterprev() if reverse else cursor.iternext(), _PIECE_ITEMS
-            while there and len(found) < limit:
-                some = list(islice(items, min(piece, limit - len(found))))
+            piece = _PIECE_ITEMS
+            while there and len(keys) < limit:
+                some = list(islice(coming, min(piece, limit - len(keys))))
                 there = len(some) == piece
-                if some and (some[-1][0] < start if reverse else some[-1][0] >= stop):
+                if some and (some[-1] < start if reverse else some[-1] >= stop):
                     there = False
-                    some = [(key, raw) for key, raw in some if start <= key < stop]
-                found += [(key, _opened(key, raw)) for key, raw in some]
+                    some = [key for key in some if start <= key < stop]
+                keys += some
                 piece *= 4
-        return found
+            raws = reading.iterprev(keys=False) if reverse else reading.iternext(keys=False)
+            return keys, _all_opened(keys, list(islice(raws, len(keys))))
 
     def floor(self, key: bytes, start: bytes) -> tuple[bytes, bytes] | None:
         """Return the last item in `[start, key]`."""
@@ -279,11 +282,28 @@ class IndexChange(IndexView):
         self._transaction.abort()
 
 
+def _seek(cursor: "lmdb.Cursor[bytes]", start: bytes, stop: bytes, *, reverse: bool) -> bool:
+    """Stand where a scan of `[start, stop)` begins, which may lie outside; say whether there is anything."""
+    if not reverse:
+        return cursor.set_range(start)
+    # The last key below `stop` is the one before the first at or above it, or the very last.
+    return cursor.prev() if cursor.set_range(stop) else cursor.last()
+
+
 def _opened(key: bytes, raw: bytes) -> bytes:
     value = raw[:-_CHECKSUM_BYTES]
     if xxh3_64_digest(key + value) != raw[-_CHECKSUM_BYTES:]:
         raise IndexDamaged(f"index key {key[:80]!r}: checksum mismatch; run check, then rebuild-index")
     return value
+
+
+def _all_opened(keys: Sequence[bytes], raws: Sequence[bytes]) -> list[bytes]:
+    """Open many values without a step of ours for each, which costs more than its checksum."""
+    values = [raw[:-_CHECKSUM_BYTES] for raw in raws]
+    sums = list(map(xxh3_64_digest, map(_joined, keys, values)))
+    if sums != [raw[-_CHECKSUM_BYTES:] for raw in raws]:
+        return list(map(_opened, keys, raws))  # which names the one that is damaged
+    return values
 
 
 def _value_of(key: bytes, raw: bytes) -> bytes | None:

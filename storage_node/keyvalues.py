@@ -24,8 +24,8 @@ class Reading(Protocol):
 
     def take(
         self, start: bytes, stop: bytes, limit: int, *, reverse: bool = False
-    ) -> list[tuple[bytes, bytes]]:
-        """Return the first `limit` items that a scan would yield: for many items the cheaper way."""
+    ) -> tuple[list[bytes], list[bytes]]:
+        """Return keys and values of the first `limit` items that a scan would yield: for many items the cheaper way."""
 
     def floor(self, key: bytes, start: bytes) -> tuple[bytes, bytes] | None:
         """Return the last item in `[start, key]`."""
@@ -67,9 +67,10 @@ class MemoryKeyValues:
 
     def take(
         self, start: bytes, stop: bytes, limit: int, *, reverse: bool = False
-    ) -> list[tuple[bytes, bytes]]:
-        """Return the first `limit` items that a scan would yield."""
-        return list(islice(self.scan(start, stop, reverse=reverse), limit))
+    ) -> tuple[list[bytes], list[bytes]]:
+        """Return keys and values of the first `limit` items that a scan would yield."""
+        found = list(islice(self.scan(start, stop, reverse=reverse), limit))
+        return [key for key, _ in found], [value for _, value in found]
 
     def floor(self, key: bytes, start: bytes) -> tuple[bytes, bytes] | None:
         """Return the last item in `[start, key]`."""

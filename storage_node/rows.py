@@ -8,8 +8,8 @@ first range of a listing begins at the empty name. It comes with the first row a
 other range goes with its last row.
 """
 
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from itertools import compress, islice
 from typing import Final, NamedTuple
 
 from storage_node import keys
@@ -19,9 +19,9 @@ from storage_node.keyvalues import Reading
 from storage_node.tables import Change
 from storage_node.tallies import Sums
 from swiftlike.digests import EMPTY, Digest, digest_of, fingerprint
-from swiftlike.entries import Entry, EntryDamaged, decode, encode, is_hidden, merge
+from swiftlike.entries import Entry, EntryDamaged, decode, encode, is_hidden, merge, which_shown
 from swiftlike.limits import LISTING_ROWS_MAX, LISTING_SCANNED_MAX, RANGE_ROWS_MAX
-from swiftlike.node_calls import Page, Query, Row, Tally, as_row
+from swiftlike.node_calls import NamedRows, Page, Query, Row, Tally, as_row
 from swiftlike.timestamps import NO_INCARNATION
 
 EVERY_INCARNATION: Final = b"\xff" * (len(NO_INCARNATION) + 1)
@@ -239,32 +239,35 @@ def read_page(view: Reading, listing: Listing, hashed: int, query: Query) -> Pag
 
 def _read_plain_page(
     view: Reading, prefix: bytes, start: bytes, stop: bytes, limit: int, query: Query
-) -> tuple[tuple[Row, ...], bytes | None]:
+) -> tuple[Sequence[Row], bytes | None]:
     """Return the rows of a page on which nothing is rolled up, and the marker of the next one."""
-    rows: list[Row] = []
-    scanned, lead, now_us, reverse = 0, len(prefix), query.now_us, query.reverse
+    names: list[bytes] = []
+    raws: list[bytes] = []
+    more: bytes | None = None
+    scanned, lead = 0, len(prefix)
     while limit > 0 and start < stop:
         # One more than wanted tells whether there is another page.
-        wanted = min(limit + 1 - len(rows), LISTING_SCANNED_MAX + 1 - scanned)
-        items = view.take(start, stop, wanted, reverse=reverse)
-        if query.tombstones:
-            rows += map(as_row, [(key[lead:], raw) for key, raw in items])
-        else:
-            rows += map(
-                as_row,
-                [(key[lead:], raw) for key, raw in items if not is_hidden(raw, now_us)],
-            )
-        scanned += len(items)
-        if len(rows) > limit:
-            del rows[limit:]
-            return tuple(rows), rows[-1].name
-        if len(items) < wanted:
+        wanted = min(limit + 1 - len(names), LISTING_SCANNED_MAX + 1 - scanned)
+        found, values = view.take(start, stop, wanted, reverse=query.reverse)
+        shown = None if query.tombstones else which_shown(values, query.now_us)
+        some = [key[lead:] for key in found]
+        names += some if shown is None else compress(some, shown)
+        if not query.names_only:
+            raws += values if shown is None else compress(values, shown)
+        scanned += len(found)
+        if len(names) > limit:
+            del names[limit:], raws[limit:]
+            more = names[-1]
             break
-        last = items[-1][0]
+        if len(found) < wanted:
+            break
         if scanned > LISTING_SCANNED_MAX:
-            return tuple(rows), last[lead:]
-        start, stop = (start, last) if reverse else (last + b"\0", stop)
-    return tuple(rows), None
+            more = some[-1]
+            break
+        start, stop = (start, found[-1]) if query.reverse else (found[-1] + b"\0", stop)
+    if query.names_only:
+        return NamedRows(names), more
+    return tuple(map(as_row, zip(names, raws, strict=True))), more
 
 
 def _bounds(query: Query) -> tuple[bytes, bytes]:

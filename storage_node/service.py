@@ -37,6 +37,7 @@ from swiftlike.node_calls import (
     Code,
     DueKind,
     Method,
+    NamedRows,
     Page,
     Query,
     RowRefused,
@@ -333,7 +334,7 @@ class DeviceService:
 
     def _names_of(self, listing: Listing, page: Page) -> Reply:
         """Answer with the names of a page; those that do not fit are of the next."""
-        names = [row.name for row in page.rows]
+        names = page.rows.names if isinstance(page.rows, NamedRows) else [row.name for row in page.rows]
         fitting = names[: count_fitting_names(names)]
         more = page.more if len(fitting) == len(names) else fitting[-1]
         header = {"more": more, "digest": page.digest.encode(), "votes": self._votes(listing.parent)}

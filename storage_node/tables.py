@@ -412,10 +412,10 @@ class Change:
         group, end = groups.start, keys.reclaim_due_key(table, groups.stop, 0)
         while group < groups.stop:
             # Most groups are empty: the next that is not is a seek away, however many lie between.
-            ahead = self.view.take(keys.reclaim_due_key(table, group, 0), end, 1)
+            ahead, _ = self.view.take(keys.reclaim_due_key(table, group, 0), end, 1)
             if not ahead:
                 break
-            group = keys.reclaim_group_of(ahead[0][0])
+            group = keys.reclaim_group_of(ahead[0])
             start, stop = (keys.reclaim_due_key(table, group, micros) for micros in (0, floor_us))
             for due, _ in self.view.scan(start, stop):
                 if len(found) >= limit:

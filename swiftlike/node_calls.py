@@ -11,9 +11,8 @@ their own checksums; lists travel as one msgpack array in the body. Every call a
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache, partial
-from itertools import repeat
 from struct import Struct
-from typing import Any, Final, NamedTuple, TypeAlias, cast
+from typing import Any, Final, NamedTuple, TypeAlias, cast, overload
 
 import msgpack
 
@@ -311,10 +310,34 @@ as_row: Final = cast("Callable[[tuple[bytes, bytes | None]], Row]", partial(tupl
 """Makes a row of its two values in half of the time that `Row` takes: a page has a thousand of them."""
 
 
+class NamedRows(Sequence[Row]):
+    """Rows without their entries: names, of which a row is made when it is looked at. Most pages only hand them on."""
+
+    __slots__ = ("names",)
+
+    def __init__(self, names: Sequence[bytes]) -> None:
+        """Take the names, in their order."""
+        self.names: Final = names
+
+    def __len__(self) -> int:
+        """Count them."""
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, at: int) -> Row: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> "NamedRows": ...
+
+    def __getitem__(self, at: "int | slice") -> "Row | NamedRows":
+        """Return one of them, or some."""
+        return NamedRows(self.names[at]) if isinstance(at, slice) else Row(self.names[at], NO_ENTRY)
+
+
 class Page(NamedTuple):
     """Part of a listing, in the order asked for. It may be shorter than asked for."""
 
-    rows: tuple[Row, ...]
+    rows: Sequence[Row]
     more: bytes | None
     """The marker of the next page; None when this is the last."""
     digest: Digest
@@ -527,12 +550,12 @@ def unpack_list(raw: Body) -> tuple[Any, ...]:
     return found
 
 
-def unpack_names(raw: Body) -> tuple[Row, ...]:
+def unpack_names(raw: Body) -> NamedRows:
     """Decode the names of a page, as rows without their entries. Raises ValueError when they are none."""
     found = unpack_list(raw)
     if set(map(type, found)) - {bytes}:
         raise ValueError("an item of a page is not a name")
-    return tuple(map(as_row, zip(found, repeat(NO_ENTRY))))
+    return NamedRows(found)
 
 
 def unpack_rows(raw: Body) -> tuple[Row, ...]:

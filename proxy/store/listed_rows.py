@@ -4,12 +4,12 @@ Owns what of a row a listing shows. Most pages are read for their names only, an
 does. Never asks anybody.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, overload
 
 from proxy.store.values import ListedObject, ListedPrefix
-from swiftlike.entries import EntryDamaged, decode_trusted, unpack_metadata
-from swiftlike.node_calls import Row
+from swiftlike.entries import EntryDamaged, described_of
+from swiftlike.node_calls import NamedRows, Row
 
 
 class ListedRows(Sequence[ListedObject | ListedPrefix]):
@@ -24,11 +24,16 @@ class ListedRows(Sequence[ListedObject | ListedPrefix]):
     @property
     def names(self) -> list[bytes]:
         """Names and common prefixes."""
-        return [row[0] for row in self._rows]
+        rows = self._rows
+        return list(rows.names) if isinstance(rows, NamedRows) else [row[0] for row in rows]
 
     def __len__(self) -> int:
         """Count them."""
         return len(self._rows)
+
+    def __iter__(self) -> Iterator[ListedObject | ListedPrefix]:
+        """Look at each."""
+        return map(_listed, self._rows)
 
     @overload
     def __getitem__(self, at: int) -> ListedObject | ListedPrefix: ...
@@ -42,12 +47,12 @@ class ListedRows(Sequence[ListedObject | ListedPrefix]):
 
 
 def _listed(row: Row) -> ListedObject | ListedPrefix:
-    if row.raw is None:
-        return ListedPrefix(row.name)
+    name, raw = row
+    if raw is None:
+        return ListedPrefix(name)
     # The frame that brought it had a checksum, and the device's index another one.
-    entry = decode_trusted(row.raw)
-    shown = unpack_metadata(entry.metadata)
+    modified, size, shown = described_of(raw)
     etag, content_type = shown.get("etag", ""), shown.get("type", "application/octet-stream")
     if not isinstance(etag, str) or not isinstance(content_type, str):
         raise EntryDamaged("the etag and the type of a row are texts")
-    return ListedObject(row.name, entry.size, etag, content_type, entry.modified)
+    return ListedObject(name, size, etag, content_type, modified)

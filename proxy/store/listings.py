@@ -6,7 +6,7 @@ page's own names are compared, and only where those differ too are the rows of s
 page costs what it holds, and not what the container holds.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from random import Random
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -55,7 +55,7 @@ class Listing(NamedTuple):
 class Rows(NamedTuple):
     """A page of rows that is proved, or merged."""
 
-    rows: tuple[Row, ...]
+    rows: Sequence[Row]
     more: bytes | None
     tally: Tally | None = None
     """What the whole listing adds up to, where the proof of the page told it."""
@@ -136,8 +136,13 @@ class Listings:
             # One row more than wanted tells whether there is another page.
             asked = asked._replace(limit=min(query.limit + 1 - len(found), ITEMS_MAX))
             piece = await self._piece(listing, asked, deadline)
-            found += piece.rows
             tally = tally or piece.tally
+            if not found:  # which nearly always is all, and is handed on as it came
+                if len(piece.rows) > query.limit:
+                    return Rows(piece.rows[: query.limit], piece.rows[query.limit - 1].name, tally)
+                if piece.more is None:
+                    return Rows(piece.rows, None, tally)
+            found += piece.rows
             if len(found) > query.limit:
                 return Rows(tuple(found[: query.limit]), found[query.limit - 1].name, tally)
             if piece.more is None:

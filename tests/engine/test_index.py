@@ -120,8 +120,9 @@ def test_what_is_taken_is_the_beginning_of_what_is_scanned(path: Path, reverse: 
         ):
             scanned = list(view.scan(start, stop, reverse=reverse))
             for limit in (1, 31, 32, 33, 160, 161, 1000):
-                assert view.take(start, stop, limit, reverse=reverse) == scanned[:limit]
-        assert view.take(b"0", b"1", 0) == []
+                keys, values = view.take(start, stop, limit, reverse=reverse)
+                assert list(zip(keys, values, strict=True)) == scanned[:limit]
+        assert view.take(b"0", b"1", 0) == ([], [])
     index.close()
 
 

@@ -602,6 +602,30 @@ async def test_pages_follow_each_other_without_gap_or_repetition(
     assert paged == [listed.name for listed in whole]
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("names_only", [False, True])
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
+async def test_pages_pass_over_what_is_hidden(
+    store: Store, reverse: bool, names_only: bool, limit: int
+) -> None:
+    hidden = (row(2, tombstone=True), row(1, delete_at=NOW_US + 5))
+    kinds = (*hidden, row(1), row(1, delete_at=NOW_US + 6))
+    here = {b"%03d" % n: kinds[(n * n // 7) % 4] for n in range(60)}
+    await rows(store, *here.items())
+    shown = sorted((name for name, entry in here.items() if entry not in hidden), reverse=reverse)
+    paged: list[bytes] = []
+    marker: bytes | None = b""
+    while marker is not None:
+        query = Query(marker=marker, reverse=reverse, limit=limit, names_only=names_only, now_us=NOW_US + 5)
+        page = store.list_rows(ROWS, query)
+        assert len(page.rows) <= limit
+        paged += [listed.name for listed in page.rows]
+        if not names_only:
+            assert all(listed.entry == here[listed.name] for listed in page.rows)
+        marker = page.more
+    assert paged == shown
+
+
 async def test_tombstones_and_due_rows_are_listed_only_on_request(store: Store) -> None:
     gone, due = row(2, tombstone=True), row(1, delete_at=NOW_US + 5)
     await rows(store, (b"dir/gone", gone), (b"due", due), (b"here", row(1)))

@@ -12,10 +12,12 @@ from swiftlike.entries import (
     EntryDamaged,
     Version,
     decode,
+    described_of,
     encode,
     merge,
     pack_metadata,
     unpack_metadata,
+    which_shown,
 )
 from swiftlike.limits import METADATA_BYTES_MAX
 from swiftlike.registers import Register, Replaced, decode_register, encode_register, never_accepted
@@ -62,6 +64,33 @@ def test_an_entry_is_read_back_as_it_was_written(entry: Entry) -> None:
 @given(registers)
 def test_a_register_is_read_back_as_it_was_written(register: Register) -> None:
     assert decode_register(encode_register(register)) == register
+
+
+@given(entries, st.dictionaries(st.sampled_from(["etag", "type", "x"]), st.text(max_size=5) | wide))
+def test_what_a_listing_shows_of_an_entry_is_what_the_entry_says(
+    entry: Entry, metadata: dict[str, str | int]
+) -> None:
+    entry = entry._replace(metadata=pack_metadata(metadata))
+    assert described_of(encode(entry)) == (entry.modified, entry.size, metadata)
+
+
+@given(entries, st.data())
+def test_nothing_is_shown_of_bytes_that_are_no_entry(entry: Entry, data: st.DataObject) -> None:
+    raw = encode(entry._replace(metadata=pack_metadata({"etag": "e"})))
+    newer = bytes([2]) + raw[1:]
+    for wrong in (raw[: data.draw(st.integers(0, len(raw) - 1))], raw + b"\0", newer):
+        with pytest.raises(EntryDamaged):
+            described_of(wrong)
+
+
+moments = st.sampled_from([0, 1, 4, 5, 6, 2**40, 2**63])
+
+
+@given(st.lists(st.builds(Entry._replace, entries, delete_at=moments)), moments)
+def test_which_of_many_are_shown_is_what_each_of_them_says(many: list[Entry], now_us: int) -> None:
+    raws = [encode(entry) for entry in many]
+    shown = [not entry.tombstone and not 0 < entry.delete_at <= now_us for entry in many]
+    assert (which_shown(raws, now_us) or [True] * len(many)) == shown
 
 
 @given(entries, st.data())
