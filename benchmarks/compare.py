@@ -51,7 +51,9 @@ class Load(NamedTuple):
     @property
     def name(self) -> str:
         """What the table calls it."""
-        what = "listing, 1,000 names" if self.kind == "LIST" else f"4 KiB {self.kind}"
+        what = {"LIST": "listing, 1,000 names", "JSON": "listing of 1,000 in JSON"}.get(
+            self.kind, f"4 KiB {self.kind}"
+        )
         return f"{what}, {self.connections} connection{'s' if self.connections > 1 else ''}"
 
 

@@ -6,7 +6,7 @@ which syncs its volume (where it has bodies) and its index. With `--spy DIRECTOR
 stacks are sampled into files there, and the CPU of workers and devices is split by stage in proportion to the samples: the
 innermost function that names a stage takes the sample, and those that wait are left out. Sampling slows what it samples.
 
-    python -m benchmarks.stages [PUT GET DELETE LIST] [--connections 32] [--seconds 4] [--spy DIR] [--directory DIR]
+    python -m benchmarks.stages [PUT GET DELETE LIST JSON] [--connections 32] [--seconds 4] [--spy DIR] [--directory DIR]
 """
 
 import argparse
@@ -34,7 +34,7 @@ from swiftlike.rpc.network import SocketNetwork
 from swiftlike.rpc.transport import UnixAddress
 
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
-_KINDS: Final = ("PUT", "GET", "DELETE", "LIST")
+_KINDS: Final = ("PUT", "GET", "DELETE", "LIST", "JSON")
 
 
 _SWITCHES: Final = re.compile(r"ctxt_switches:\s+(\d+)")

@@ -1,4 +1,4 @@
--- One kind of request, endlessly. Arguments: method, account path, token, container, objects (of GET and LIST), run.
+-- One kind of request, endlessly. Arguments: method, account path, token, container, objects (of GET, LIST and JSON), run.
 local threads = 0
 
 function setup(thread)
@@ -21,9 +21,10 @@ end
 
 function request()
   made = made + 1
-  if kind == "LIST" then
+  if kind == "LIST" or kind == "JSON" then
     local marker = string.format("o%08d", math.random(0, objects - 1001))
-    return wrk.format("GET", account .. "/" .. container .. "?limit=1000&marker=" .. marker, headers)
+    local query = "?limit=1000&marker=" .. marker .. (kind == "JSON" and "&format=json" or "")
+    return wrk.format("GET", account .. "/" .. container .. query, headers)
   end
   local name
   if kind == "GET" then

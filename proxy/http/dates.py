@@ -36,7 +36,8 @@ def _iso_day(day: int) -> str:
 
 
 @lru_cache(16_384)
-def _iso_second(seconds: int) -> str:
+def format_iso_second(seconds: int) -> str:
+    """Write a whole second as `1994-11-06T08:49:37`, in UTC."""
     # A page of a listing may have thousands of seconds that were never met: only its days are worth a datetime.
     day, second = divmod(seconds, _DAY_S)
     minute, second = divmod(second, 60)
@@ -46,7 +47,7 @@ def _iso_second(seconds: int) -> str:
 def format_iso(micros: int) -> str:
     """Write a time as `1994-11-06T08:49:37.000001`, in UTC, as listings of the Swift API do."""
     seconds, fraction = divmod(micros, _MICROS)
-    return f"{_iso_second(seconds)}.{fraction:06d}"
+    return f"{format_iso_second(seconds)}.{fraction:06d}"
 
 
 def parse_date(text: str) -> int | None:

@@ -4,27 +4,26 @@ Owns their parameters, where a page goes on, and how they are written. A page of
 pages are fetched until this one is full; one item more than asked for says that there are more.
 """
 
+import re
 from typing import Final, NamedTuple
 from urllib.parse import quote_from_bytes
 
 from proxy.auth.decisions import Action
-from proxy.http.dates import format_iso, seconds_up
+from proxy.http.dates import format_iso_second, seconds_up
 from proxy.http.response import Response
 from proxy.s3_api.asks import Ask
-from proxy.s3_api.descriptions import quoted
 from proxy.s3_api.errors import invalid_argument
 from proxy.s3_api.grants import owner_element
 from proxy.s3_api.later import STANDARD
 from proxy.s3_api.tokens import TokenRefused, read_token, write_token
 from proxy.s3_api.versions import NULL_VERSION
-from proxy.s3_api.xml import XML_TYPE, Element, write_document
+from proxy.s3_api.xml import XML_TYPE, Element, Written, escape, write_document, write_element
 from proxy.store.names import ContainerName
 from proxy.store.values import ListedObject, ListedPrefix
 from swiftlike.node_calls import Query
 
 KEYS_MAX: Final = 1000
 _NUMBER_MAX: Final = 2**31 - 1
-_MICROS: Final = 1_000_000
 
 
 class Wanted(NamedTuple):
@@ -41,7 +40,7 @@ class Wanted(NamedTuple):
     def name(self, name: bytes) -> str:
         """Return a name as this listing writes it."""
         if self.is_url:
-            return quote_from_bytes(name, safe="/-._~*")
+            return quote_from_bytes(name, safe="/-._~*") if _find_unsafe(name) else name.decode("ascii")
         return name.decode("utf-8", "replace")
 
     def echo(self) -> list[Element]:
@@ -61,6 +60,7 @@ class Wanted(NamedTuple):
         return Element("CommonPrefixes", (Element("Prefix", self.name(item.prefix)),))
 
 
+_find_unsafe: Final = re.compile(rb"[^A-Za-z0-9/._~*-]").search
 _ECHOED: Final = {"max-keys": "MaxKeys", "max-uploads": "MaxUploads"}
 
 
@@ -136,7 +136,7 @@ async def list_objects(ask: Ask) -> Response:
 async def _list_v1(ask: Ask, name: ContainerName, wanted: Wanted) -> Response:
     marker = ask.text("marker").encode()
     page = await _fetch(ask, name, wanted, marker)
-    elements = [
+    elements: list[Element | Written] = [
         Element("Name", name.container.decode()),
         Element("Marker", wanted.name(marker)),
         *wanted.echo(),
@@ -159,7 +159,7 @@ async def _list_v2(ask: Ask, name: ContainerName, wanted: Wanted) -> Response:
                 "The continuation token provided is incorrect", "continuation-token", token
             ) from None
     page = await _fetch(ask, name, wanted, after)
-    elements = [
+    elements: list[Element | Written] = [
         Element("Name", name.container.decode()),
         *wanted.echo(),
         Element("KeyCount", str(len(page.items))),
@@ -186,7 +186,7 @@ async def list_versions(ask: Ask) -> Response:
             "A version-id marker cannot be specified without a key marker.", "version-id-marker", version
         )
     page = await _fetch(ask, bucket.name, wanted, marker)
-    elements = [
+    elements: list[Element | Written] = [
         Element("Name", bucket.name.container.decode()),
         Element("KeyMarker", wanted.name(marker)),
         Element("VersionIdMarker", version),
@@ -197,17 +197,18 @@ async def list_versions(ask: Ask) -> Response:
         elements.append(Element("NextKeyMarker", wanted.name(page.last)))
         if not isinstance(page.items[-1], ListedPrefix):
             elements.append(Element("NextVersionIdMarker", NULL_VERSION))
-    for item in page.items:
-        if isinstance(item, ListedPrefix):
-            elements.append(wanted.rolled(item))
-        else:
-            facts = (Element("VersionId", NULL_VERSION), Element("IsLatest", "true"))
-            owner = owner_element(bucket.name.account)
-            elements.append(Element("Version", (*_facts(wanted, item), *facts, owner)))
+    owner = write_element(owner_element(bucket.name.account))
+    rest = f"<VersionId>{NULL_VERSION}</VersionId><IsLatest>true</IsLatest>{owner}</Version>"
+    elements += [
+        wanted.rolled(item)
+        if isinstance(item, ListedPrefix)
+        else Written(f"<Version>{_facts(wanted, item)}{rest}")
+        for item in page.items
+    ]
     return _answer("ListVersionsResult", elements)
 
 
-def _answer(root: str, elements: list[Element]) -> Response:
+def _answer(root: str, elements: list[Element | Written]) -> Response:
     return Response(200, [("Content-Type", XML_TYPE)], write_document(root, elements))
 
 
@@ -215,26 +216,24 @@ def _truncated(page: Page) -> Element:
     return Element("IsTruncated", "true" if page.is_truncated else "false")
 
 
-def _objects(name: ContainerName, wanted: Wanted, page: Page, has_owner: bool) -> list[Element]:
-    owner = (owner_element(name.account),) if has_owner else ()
-    objects = [
-        Element("Contents", (*_facts(wanted, item), *owner))
+def _objects(name: ContainerName, wanted: Wanted, page: Page, has_owner: bool) -> list[Element | Written]:
+    owner = write_element(owner_element(name.account)) if has_owner else ""
+    objects = "".join(
+        f"<Contents>{_facts(wanted, item)}{owner}</Contents>"
         for item in page.items
         if not isinstance(item, ListedPrefix)
-    ]
-    return objects + [wanted.rolled(item) for item in page.items if isinstance(item, ListedPrefix)]
+    )
+    return [Written(objects)] + [wanted.rolled(item) for item in page.items if isinstance(item, ListedPrefix)]
 
 
-def _facts(wanted: Wanted, item: ListedObject) -> tuple[Element, ...]:
+def _facts(wanted: Wanted, item: ListedObject) -> str:
+    name, size, etag, _, modified_us = item
     return (
-        Element("Key", wanted.name(item.name)),
-        Element("LastModified", iso(item.modified_us)),
-        Element("ETag", quoted(item.etag)),
-        Element("Size", str(item.size)),
-        Element("StorageClass", STANDARD),
+        f"<Key>{escape(wanted.name(name))}</Key><LastModified>{iso(modified_us)}</LastModified>"
+        f"<ETag>&quot;{escape(etag)}&quot;</ETag><Size>{size}</Size><StorageClass>{STANDARD}</StorageClass>"
     )
 
 
 def iso(micros: int) -> str:
     """Write a time as documents do: whole seconds, the same as Last-Modified."""
-    return format_iso(seconds_up(micros) * _MICROS).partition(".")[0] + ".000Z"
+    return f"{format_iso_second(seconds_up(micros))}.000Z"

@@ -182,7 +182,7 @@ def write_objects(format_: Format, container: bytes, items: Sequence[ListedObjec
             return f"[{', '.join(map(_json_object, items))}]".encode("ascii")
         case Format.XML:
             rows = "".join(map(_xml_object, items))
-            return f'{_XML}<container name="{_xml(container)}">{rows}</container>'.encode()
+            return f'{_XML}<container name="{_xml(container.decode())}">{rows}</container>'.encode()
 
 
 def write_containers(
@@ -196,7 +196,7 @@ def write_containers(
             return f"[{', '.join(map(_json_container, items))}]".encode("ascii")
         case Format.XML:
             rows = "".join(map(_xml_container, items))
-            return f'{_XML}<account name="{_xml(account)}">{rows}</account>'.encode()
+            return f'{_XML}<account name="{_xml(account.decode())}">{rows}</account>'.encode()
 
 
 def _plain(items: Sequence[ListedObject | ListedContainer | ListedPrefix]) -> bytes:
@@ -210,9 +210,10 @@ def _plain(items: Sequence[ListedObject | ListedContainer | ListedPrefix]) -> by
 def _json_object(item: ListedObject | ListedPrefix) -> str:
     if isinstance(item, ListedPrefix):
         return f'{{"subdir": {quote_json(item.prefix.decode())}}}'
+    name, size, etag, content_type, modified_us = item
     return (
-        f'{{"name": {quote_json(item.name.decode())}, "hash": {quote_json(item.etag)}, "bytes": {item.size}, '
-        f'"content_type": {quote_json(item.content_type)}, "last_modified": "{format_iso(item.modified_us)}"}}'
+        f'{{"name": {quote_json(name.decode())}, "hash": {quote_json(etag)}, "bytes": {size}, '
+        f'"content_type": {quote_json(content_type)}, "last_modified": "{format_iso(modified_us)}"}}'
     )
 
 
@@ -235,21 +236,21 @@ _XML_ESCAPES: Final = {code: f"&#{code};" for code in range(32)} | {
     ord('"'): "&quot;",
 }
 
-_XML_ODD: Final = re.compile(r'[&<>"\x00-\x1f]')
+_find_odd: Final = re.compile(r'[&<>"\x00-\x1f]').search
 
 
-def _xml(name: bytes | str) -> str:
-    text = name.decode() if isinstance(name, bytes) else name
-    return text.translate(_XML_ESCAPES) if _XML_ODD.search(text) else text
+def _xml(text: str) -> str:
+    return text.translate(_XML_ESCAPES) if _find_odd(text) else text
 
 
 def _xml_object(item: ListedObject | ListedPrefix) -> str:
     if isinstance(item, ListedPrefix):
         return _xml_prefix(item)
+    name, size, etag, content_type, modified_us = item
     return (
-        f"<object><name>{_xml(item.name)}</name><hash>{_xml(item.etag)}</hash><bytes>{item.size}</bytes>"
-        f"<content_type>{_xml(item.content_type)}</content_type>"
-        f"<last_modified>{format_iso(item.modified_us)}</last_modified></object>"
+        f"<object><name>{_xml(name.decode())}</name><hash>{_xml(etag)}</hash><bytes>{size}</bytes>"
+        f"<content_type>{_xml(content_type)}</content_type>"
+        f"<last_modified>{format_iso(modified_us)}</last_modified></object>"
     )
 
 
@@ -257,11 +258,11 @@ def _xml_container(item: ListedContainer | ListedPrefix) -> str:
     if isinstance(item, ListedPrefix):
         return _xml_prefix(item)
     return (
-        f"<container><name>{_xml(item.name)}</name><count>{item.objects}</count><bytes>{item.bytes}</bytes>"
+        f"<container><name>{_xml(item.name.decode())}</name><count>{item.objects}</count><bytes>{item.bytes}</bytes>"
         f"<last_modified>{format_iso(item.modified_us)}</last_modified></container>"
     )
 
 
 def _xml_prefix(item: ListedPrefix) -> str:
-    name = _xml(item.prefix)
+    name = _xml(item.prefix.decode())
     return f'<subdir name="{name}"><name>{name}</name></subdir>'

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import re
 from pathlib import Path
+from urllib.parse import quote_from_bytes
 
 import pytest
 from hypothesis import given
@@ -16,9 +17,19 @@ from proxy.s3_api.checksums import Algorithm, Coverage, PartChecksums, Summing, 
 from proxy.s3_api.descriptions import decode_words, encode_words, read_metadata, without_chunked
 from proxy.s3_api.errors import CODES, S3Error
 from proxy.s3_api.grants import read_grants, write_grants
+from proxy.s3_api.listings import Wanted
 from proxy.s3_api.resources import Resource, bucket_of_host, parse_resource
 from proxy.s3_api.tokens import TokenRefused, read_token, write_token
-from proxy.s3_api.xml import DEPTH_MAX, ELEMENTS_MAX, Element, XmlRefused, read_document, write_document
+from proxy.s3_api.xml import (
+    DEPTH_MAX,
+    ELEMENTS_MAX,
+    Element,
+    Written,
+    XmlRefused,
+    read_document,
+    write_document,
+    write_element,
+)
 from proxy.store.buckets import is_bucket_name
 
 # --- documents ----------------------------------------------------------------------------------------------------
@@ -29,6 +40,23 @@ def test_any_text_that_xml_can_hold_survives_a_document(text: str) -> None:
     raw = write_document("Root", [Element("Key", text)])
     wanted = re.sub("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]", "\ufffd", text)
     assert read_document(raw, "Root").value("Key") == wanted
+
+
+def test_what_is_written_already_stands_in_its_place() -> None:
+    key = Element("Key", "a&b")
+    elements: list[Element | Written] = [
+        Element("One", "1"),
+        Written(write_element(key) * 2),
+        Element("Two", (key,)),
+    ]
+    assert write_document("Root", elements, namespace="").endswith(
+        b"<Root><One>1</One><Key>a&amp;b</Key><Key>a&amp;b</Key><Two><Key>a&amp;b</Key></Two></Root>"
+    )
+
+
+@given(st.binary(max_size=12) | st.text(max_size=12).map(lambda text: text.encode("utf-8", "replace")))
+def test_a_name_in_a_listing_is_quoted_as_a_url_is(name: bytes) -> None:
+    assert Wanted(b"", b"", 1, True).name(name) == quote_from_bytes(name, safe="/-._~*")
 
 
 @pytest.mark.parametrize(
