@@ -55,6 +55,10 @@ class RingFiles:
         """Return the ring in use. Raises KeyError for one that is not followed."""
         return self._watchers[name].ring
 
+    def watcher(self, name: str) -> RingWatcher:
+        """Return what holds the ring in use, for whoever asks for it all the time. Raises KeyError as `ring` does."""
+        return self._watchers[name]
+
     def look(self, name: str) -> None:
         """Look at a ring's file at once. Raises KeyError for one that is not followed."""
         self._watchers[name].poke()

@@ -45,7 +45,7 @@ from storage_node.operations import Content, Disown, Fill, Operation, Relocate
 from storage_node.partition_digests import count_where_missing
 from storage_node.powers import carry_standings
 from storage_node.staged_body import StagedBody
-from storage_node.store import Body, Offered, P, Staged, T
+from storage_node.store import Body, Glance, Offered, P, Staged, T
 from storage_node.table_store import TableStore, check_size
 from storage_node.tables import Change, Held
 from storage_node.volumes import Volumes
@@ -371,6 +371,23 @@ class Device(TableStore):
     def _view(self) -> AbstractContextManager[Reading]:
         return self._index.reading()
 
+    def _get(self, raw_key: bytes) -> bytes | None:
+        return self._index.get(raw_key)
+
+    def _warm_body(self, place: InVolume, size: int, seed: int) -> memoryview | None:
+        body = self.volumes.read_warm(place, size, seed)
+        if body is not None:
+            self.counters.warm_reads += 1
+        return body
+
+    def glance(self, key: Key, hashed: int, size_max: int) -> Glance | None:
+        """Return what a read shows of a key, if index and body are warm; None: `find` it."""
+        if not self.warmth.warm:
+            return None
+        seen = super().glance(key, hashed, size_max)
+        self._note_warm_lookup()
+        return seen
+
     async def look_up(self, key: Key) -> Held | None:
         """Return what stands at a key: at once while the index is warm, else from a reader's thread."""
         return await self.look(self.read, key)
@@ -383,13 +400,17 @@ class Device(TableStore):
             self._note_faults(1, faults)
             return found
         found = read(*arguments, **options)
+        self._note_warm_lookup()
+        return found
+
+    def _note_warm_lookup(self) -> None:
+        """Count a look-up on the loop, and ask the kernel now and then how many pages it had to wait for."""
         self._unsampled += 1
         if self._unsampled == INDEX_LOOKUPS_SAMPLED:
             # All faults of this thread count: nothing else that it does touches a mapped file after the first minutes.
             seen, self._faults_seen = self._faults_seen, major_faults()
             self._note_faults(self._unsampled, self._faults_seen - seen)
             self._unsampled = 0
-        return found
 
     def _note_faults(self, lookups: int, faults: int) -> None:
         self.counters.index_faults += faults

@@ -118,14 +118,12 @@ class Index:
             transaction.abort()
 
     def get(self, key: bytes) -> bytes | None:
-        """Read one value: the shortest of views."""
-        transaction = self._begin()
+        """Read one value: the shortest of views. Raises IndexDamaged."""
         try:
-            raw = transaction.get(key)
+            with self._env.begin() as transaction:
+                raw = transaction.get(key)
         except lmdb.Error as error:
             raise _told(error) from error
-        finally:
-            transaction.abort()
         return None if raw is None else _opened(key, raw)
 
     def begin(self) -> "IndexChange":

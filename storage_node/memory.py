@@ -91,6 +91,12 @@ class MemoryStore(TableStore):
         """Call a read: there is no disk to wait for."""
         return read(*arguments, **options)
 
+    def _get(self, raw_key: bytes) -> bytes | None:
+        return self._table.get(raw_key)
+
+    def _warm_body(self, place: InVolume, size: int, seed: int) -> Octets | None:
+        return self._bodies.at(place)
+
     @contextmanager
     def _view(self) -> Iterator[Reading]:
         yield self._table

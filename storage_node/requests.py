@@ -11,7 +11,7 @@ from ring.hashing import PART_POWER_MAX
 from storage_node.keys import ACCOUNTS, CONTAINERS, Key, Listing
 from storage_node.store import RowOffer
 from swiftlike.entries import Entry, EntryDamaged, Version, decode
-from swiftlike.limits import ITEMS_MAX, PAGE_ITEMS_MAX, PATH_BYTES_MAX
+from swiftlike.limits import ITEMS_MAX, PAGE_ITEMS_MAX, PATH_BYTES_MAX, RPC_BODY_BYTES_MAX
 from swiftlike.names import CONTAINER_BYTES_MAX, OBJECT_BYTES_MAX
 from swiftlike.node_calls import OFFERS, VERSION_BYTES, Code, Query, decode_version, unpack_list
 from swiftlike.rpc.errors import CallFailed
@@ -21,6 +21,7 @@ from swiftlike.timestamps import Ballot, Offer, Timestamp, WriteId
 NAME_BYTES_MAX: Final = OBJECT_BYTES_MAX + 64
 """The longest name of a row: an object's, and what a hidden one adds."""
 
+EPOCH_MAX: Final = 2**32 - 1
 MICROS_MAX: Final = 2**63 - 1
 ROW_SIZE_MAX: Final = 2**56
 ROW_OBJECTS_MAX: Final = 2**44
@@ -186,6 +187,34 @@ class Fields:
                 self.refuse(f"item {at} is no path of table {table!r} with a version")
             debts.append((Key(table, path), decode_version(version)))
         return debts
+
+
+def parse_get(call: Call) -> tuple[bytes, int, bytes, int] | None:
+    """Return table, epoch, path and inline_bytes of a `get`, each as `Fields` would, all in one pass.
+
+    None: some field is absent or not as it must be, and `Fields` says which; half of all calls are of this method.
+    """
+    header = call.header
+    try:
+        table, epoch, path, inline_bytes = (
+            header["table"],
+            header["epoch"],
+            header["path"],
+            header["inline_bytes"],
+        )
+    except KeyError:
+        return None
+    if (
+        len(header) == 4
+        and type(table) is type(path) is bytes
+        and type(epoch) is type(inline_bytes) is int
+        and len(table) == 2
+        and 1 <= epoch <= EPOCH_MAX
+        and 0 <= inline_bytes <= RPC_BODY_BYTES_MAX
+        and is_path(table, path)
+    ):
+        return table, epoch, path, inline_bytes
+    return None
 
 
 def is_path(table: bytes, path: bytes) -> bool:

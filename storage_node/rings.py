@@ -40,6 +40,7 @@ class RingSet:
             self._files = RingFiles.load(directory, self._tables, cluster.hash_seed, self._changed)
         except RingError as error:
             raise DeviceRefused(f"{error}; a device serves no table without its ring") from None
+        self._watchers = {table: self._files.watcher(name) for name, table in self._tables.items()}
         self.layout: Final = Layout(
             cluster.hash_seed, {table: self._ring(table).part_power for table in self._tables.values()}
         )
@@ -50,7 +51,8 @@ class RingSet:
 
     def epoch(self, table: bytes) -> int | None:
         """Return the epoch of the ring that places a table; None when there is none."""
-        return self._ring(table).epoch if table in self.layout.part_powers else None
+        watcher = self._watchers.get(table)
+        return None if watcher is None else watcher.ring.epoch
 
     def epochs(self) -> dict[str, int]:
         """Return the epochs by the names of the rings."""
@@ -98,7 +100,7 @@ class RingSet:
             log.warning("no ring names the uuid %s of this device: it keeps copies and does not vote", uuid)
 
     def _ring(self, table: bytes) -> Ring:
-        return self._files.ring(ring_name(table))
+        return self._watchers[table].ring
 
     def _rings(self) -> Iterable[Ring]:
         return map(self._files.ring, self._tables)

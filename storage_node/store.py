@@ -115,6 +115,17 @@ class RowHeld(NamedTuple):
     ballot: Ballot
 
 
+class Glance(NamedTuple):
+    """What a read shows of a key, as far as that can be told without waiting."""
+
+    raw: bytes | None
+    """The entry as it is encoded; None: there is none."""
+    whole: bool
+    """Its body is here, or it needs none."""
+    body: Octets | None
+    """None: not wanted, or not here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reclaimed:
     """What a slice of reclaim did."""
@@ -206,6 +217,13 @@ class Store(Protocol):
 
     async def sweep(self, rows_max: int) -> int:
         """Remove rows of an incarnation that is gone; return zero when nothing is left to do, else about how many."""
+
+    def glance(self, key: Key, hashed: int, size_max: int) -> Glance | None:
+        """Return what a read shows of a key, with its body where that is here and no larger than `size_max` (0: never).
+
+        None: for that something has to be waited for, or something is wrong; `find` does, and says what. `hashed` is the
+        path's.
+        """
 
     async def look_up(self, key: Key) -> Held | None:
         """Return what stands at a key: at once while the index is warm, else from a reader's thread."""

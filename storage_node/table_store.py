@@ -8,19 +8,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice, pairwise
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from storage_node import auditing, keys, maintenance, operations, partition_digests, rows, tables
 from storage_node.auditing import AuditedBuckets, AuditedListings, AuditedPartitions, AuditedValues, RangeOf
+from storage_node.blocks import seed_of
 from storage_node.errors import BallotRefused, RingChanged, StorageError
 from storage_node.keys import Due, DueDelete, Key, Layout, Listing
 from storage_node.keyvalues import Reading
+from storage_node.locations import LOCATION_BYTES, InVolume, Nowhere, decode_location
 from storage_node.operations import Content, Operation
 from storage_node.recounting import RecountBucket, RecountPartition, RecountRange, Remember
-from storage_node.store import Offered, Reclaimed, RowHeld, RowOffer
+from storage_node.store import Glance, Offered, Reclaimed, RowHeld, RowOffer
 from storage_node.tables import Held, PartitionKey
 from swiftlike.digests import Digest
-from swiftlike.entries import Entry, Version
+from swiftlike.entries import Entry, EntryDamaged, Version, body_in
 from swiftlike.limits import (
     BODY_BYTES_MAX,
     CLOCK_AHEAD_PASSING_US,
@@ -29,9 +31,14 @@ from swiftlike.limits import (
     VERSIONS_SCANNED_MAX,
 )
 from swiftlike.node_calls import HeldVersion, Page, Promise, Query, RowRefused, Standing, Tally
+from swiftlike.registers import entry_in
+from swiftlike.rpc.transport import Body as Octets
 from swiftlike.timestamps import Ballot, Offer, refuse_ballot
 
 T = TypeVar("T")
+
+_NO_STANDING: Final = Standing()
+_NOTHING: Final = Glance(None, whole=True, body=None)
 
 
 class TableStore(ABC):
@@ -50,6 +57,14 @@ class TableStore(ABC):
     @abstractmethod
     def _view(self) -> AbstractContextManager[Reading]:
         """Hold a consistent view, briefly."""
+
+    @abstractmethod
+    def _get(self, raw_key: bytes) -> bytes | None:
+        """Return the value at a key: the shortest of views."""
+
+    @abstractmethod
+    def _warm_body(self, place: InVolume, size: int, seed: int) -> Octets | None:
+        """Return a whole and sound body without waiting; None: not so."""
 
     @abstractmethod
     async def _submit(self, operation: Operation) -> Any:
@@ -179,12 +194,33 @@ class TableStore(ABC):
 
     def read(self, key: Key) -> Held | None:
         """Return what stands at a key."""
-        with self._view() as view:
-            return tables.read_held(view, keys.register_key(key, self.layout.hashed(key.path)))
+        raw_key = keys.register_key(key, self.layout.hashed(key.path))
+        raw = self._get(raw_key)
+        return None if raw is None else tables.decode_held(raw_key, raw)
+
+    def glance(self, key: Key, hashed: int, size_max: int) -> Glance | None:
+        """Return what a read shows of a key, with a body of at most `size_max`; None: `find` it, that takes waiting.
+
+        Most of what stands there is neither decoded nor encoded again: it leaves as it lies.
+        """
+        try:
+            raw = self._get(keys.register_key(key, hashed))
+            if raw is None:
+                return _NOTHING
+            place, entry_raw, body = decode_location(raw), entry_in(raw, LOCATION_BYTES), None
+            if size_max and entry_raw is not None:
+                body_id, size = body_in(entry_raw)
+                if size <= size_max and not isinstance(place, Nowhere):
+                    body = self._warm_body(place, size, seed_of(body_id)) if type(place) is InVolume else None
+                    if body is None:
+                        return None
+        except (EntryDamaged, ValueError, StorageError):
+            return None
+        return Glance(entry_raw, place.held, body)
 
     def standing(self, table: bytes, partition: int) -> Standing:
         """Return the voting and the floor of a partition."""
-        return self._standings.get((table, partition), Standing())
+        return self._standings.get((table, partition), _NO_STANDING)
 
     def list_rows(self, listing: Listing, query: Query) -> Page:
         """Return a page of a listing."""

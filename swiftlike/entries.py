@@ -157,7 +157,7 @@ def decode_trusted(raw: bytes) -> Entry:
         delete_at,
     ) = _FIXED.unpack_from(raw)
     if format_version != _VERSION:
-        raise EntryDamaged(f"entry version {format_version} is not known to this release; upgrade it")
+        raise _unknown_version(format_version)
     at, base, incarnation = _FIXED.size, None, NO_INCARNATION
     if flags & _BASE:
         base = Version(WriteId(raw[at : at + 16]), Ballot(raw[at + 16 : at + 48]))
@@ -240,6 +240,23 @@ def described_of(raw: bytes) -> tuple[int, int, dict[str, str | bytes | int]]:
 _EXTRA_BYTES: Final = {_BASE: 48, _INCARNATION: 16, _BASE | _INCARNATION: 64}
 _DESCRIBED: Final = Struct(">BB2xI64xQQ")
 assert _DESCRIBED.size == 88, "the table and the code must agree"
+_BODY: Final = Struct(">B55x16s8xQ")
+assert _BODY.size == 88, "the table and the code must agree"
+
+
+def body_in(raw: bytes) -> tuple[WriteId, int]:
+    """Return which body an encoded entry, which a checksum around it covers, has, and its size.
+
+    Raises EntryDamaged for an unknown version; nothing else of the entry is looked at.
+    """
+    format_version, body_id, size = _BODY.unpack_from(raw)
+    if format_version != _VERSION:
+        raise _unknown_version(format_version)
+    return WriteId(body_id), size
+
+
+def _unknown_version(found: int) -> EntryDamaged:
+    return EntryDamaged(f"entry version {found} is not known to this release; upgrade it")
 
 
 def pack_metadata(metadata: Mapping[str, str | bytes | int]) -> bytes:

@@ -27,6 +27,7 @@ _FIXED: Final = Struct(">BBBxIQ")
 _REPLACED: Final = Struct(">B16s32s16s32s")
 assert (_FIXED.size, _REPLACED.size) == (16, 97), "the table and the code must agree"
 _VERSION: Final = 1
+_PROMISED_BYTES: Final = len(ZERO_BALLOT)
 _ENTRY, _PROMISE, _CLOSING, _SINCE = 1, 2, 4, 8
 _LIVE, _WHOLE, _BASE = 1, 2, 4
 
@@ -115,11 +116,11 @@ def decode_register(raw: bytes) -> Register:
     """
     format_version, flags, replaced_count, entry_bytes, since_us = _FIXED.unpack_from(raw)
     if format_version != _VERSION:
-        raise EntryDamaged(f"register version {format_version} is not known to this release; upgrade it")
+        raise _unknown_version(format_version)
     at, promised = _FIXED.size, ZERO_BALLOT
     if flags & _PROMISE:
-        promised = Ballot(raw[at : at + 32])
-        at += 32
+        promised = Ballot(raw[at : at + _PROMISED_BYTES])
+        at += _PROMISED_BYTES
     entry_at = at + replaced_count * _REPLACED.size
     if len(raw) != entry_at + entry_bytes:
         raise EntryDamaged("register lengths do not add up")
@@ -131,6 +132,25 @@ def decode_register(raw: bytes) -> Register:
         promised,
         bool(flags & _CLOSING),
     )
+
+
+def entry_in(raw: bytes, start: int = 0) -> bytes | None:
+    """Return the entry, as it is encoded, of an encoded register that begins at `start`; None: it holds none.
+
+    What is remembered beside it is not read. Raises EntryDamaged as `decode_register` does.
+    """
+    format_version, flags, replaced_count, entry_bytes, _ = _FIXED.unpack_from(raw, start)
+    if format_version != _VERSION:
+        raise _unknown_version(format_version)
+    entry_at = start + _FIXED.size + (_PROMISED_BYTES if flags & _PROMISE else 0)
+    entry_at += replaced_count * _REPLACED.size
+    if len(raw) != entry_at + entry_bytes:
+        raise EntryDamaged("register lengths do not add up")
+    return raw[entry_at:] if flags & _ENTRY else None
+
+
+def _unknown_version(found: int) -> EntryDamaged:
+    return EntryDamaged(f"register version {found} is not known to this release; upgrade it")
 
 
 def _encode_replaced(old: Replaced) -> bytes:

@@ -158,6 +158,8 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Handle the frames that are complete now, and answer them all with one write."""
         self.received_at = self.loop.time()
+        # What is sent meanwhile leaves at the end of this, and needs no turn of its own.
+        was_scheduled, self._flush_scheduled = self._flush_scheduled, True
         try:
             if self._strange_bytes is not None:
                 self._strange_bytes += nbytes
@@ -172,6 +174,8 @@ class Connection(asyncio.BufferedProtocol):
         except WireError as error:
             self.on_broken(error)
             return
+        finally:
+            self._flush_scheduled = was_scheduled
         self.flush()
 
     def on_broken(self, error: WireError) -> None:

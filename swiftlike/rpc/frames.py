@@ -17,10 +17,11 @@ first, then the lengths against their limits, and only then is memory set aside;
 header is parsed. It finds damage and does not stop a forger: that is what the handshake and TLS are for.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import IntEnum
+from functools import partial
 from struct import Struct
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import msgpack
 import xxhash
@@ -82,8 +83,11 @@ class Frame(NamedTuple):
     """The header's size on the wire, which counts against a stream's credit."""
 
 
-_packer: Final = msgpack.Packer(use_bin_type=True)
+# Every call of every device passes here four times: names of this module, and frames made as the tuples that they are.
+_pack: Final = msgpack.Packer(use_bin_type=True).pack
+_unpack: Final = partial(msgpack.unpackb, use_list=False, raw=False, strict_map_key=True)
 _digest: Final = xxhash.xxh3_64_intdigest
+_as_frame: Final = cast("Callable[[tuple[Kind, int, Any, Body, int]], Frame]", partial(tuple.__new__, Frame))
 
 
 def checksum_of(kind: int, call_id: int, header: Body, body: Body) -> int:
@@ -99,13 +103,14 @@ def encode(kind: Kind, call_id: int, header: object, body: Body = b"") -> bytes:
 
     Raises FrameTooLarge, and TypeError or ValueError when msgpack has no form for the header.
     """
-    packed: bytes = _packer.pack(header)
-    if len(packed) > RPC_HEADER_BYTES_MAX:
-        raise FrameTooLarge("header", len(packed), RPC_HEADER_BYTES_MAX)
-    if len(body) > RPC_BODY_BYTES_MAX:
-        raise FrameTooLarge("body", len(body), RPC_BODY_BYTES_MAX)
-    checksum = checksum_of(kind, call_id, packed, body)
-    return FIXED.pack(MAGIC, VERSION, kind, call_id, len(packed), len(body), checksum) + packed
+    packed: bytes = _pack(header)
+    header_bytes, body_bytes = len(packed), len(body)
+    if header_bytes > RPC_HEADER_BYTES_MAX:
+        raise FrameTooLarge("header", header_bytes, RPC_HEADER_BYTES_MAX)
+    if body_bytes > RPC_BODY_BYTES_MAX:
+        raise FrameTooLarge("body", body_bytes, RPC_BODY_BYTES_MAX)
+    checksum = _digest(body, _digest(packed, call_id << 32 | kind << 24 | header_bytes))  # see `checksum_of`
+    return FIXED.pack(MAGIC, VERSION, kind, call_id, header_bytes, body_bytes, checksum) + packed
 
 
 # A body of which this much or more has not arrived yet is read straight into memory of its own, without a copy.
@@ -179,9 +184,9 @@ class FrameDecoder:
         self._stop += received_bytes
         full = self._stop == len(self._buffer)
         self._quiet_reads = self._quiet_reads + 1 if received_bytes < _BUFFER_BYTES_MIN else 0
-        while self._stop - self._start >= FIXED_BYTES:
+        while self._stop - (start := self._start) >= FIXED_BYTES:
             magic, version, number, call_id, header_bytes, body_bytes, checksum = FIXED.unpack_from(
-                self._buffer, self._start
+                self._buffer, start
             )
             kind = _KINDS.get(number)
             if magic != MAGIC or version != VERSION or kind is None:
@@ -190,7 +195,7 @@ class FrameDecoder:
                 raise FrameTooLarge("header", header_bytes, self._header_bytes_max)
             if body_bytes > self._body_bytes_max:
                 raise FrameTooLarge("body", body_bytes, self._body_bytes_max)
-            header_start = self._start + FIXED_BYTES
+            header_start = start + FIXED_BYTES
             body_start = header_start + header_bytes
             body_stop = body_start + body_bytes
             if body_start > self._stop:
@@ -200,11 +205,11 @@ class FrameDecoder:
                 if body_stop - self._stop >= _DIRECT_BYTES:
                     self._begin_direct(kind, call_id, checksum, header_start, body_start, body_bytes)
                 else:
-                    self._make_room(body_stop - self._start, full)
+                    self._make_room(body_stop - start, full)
                 return
-            header = self._view[header_start:body_start]
-            body = bytes(self._view[body_start:body_stop]) if body_bytes else b""
-            frame = _checked(kind, call_id, header, body, checksum)
+            view = self._view
+            body = bytes(view[body_start:body_stop]) if body_bytes else b""
+            frame = _checked(kind, call_id, view[header_start:body_start], body, checksum)
             self._start = body_stop
             yield frame
         if self._stop - self._start >= 4:
@@ -273,13 +278,14 @@ class FrameDecoder:
 
 
 def _checked(kind: Kind, call_id: int, header: Body, body: Body, checksum: int) -> Frame:
-    if checksum_of(kind, call_id, header, body) != checksum:
+    header_bytes = len(header)
+    if _digest(body, _digest(header, call_id << 32 | kind << 24 | header_bytes)) != checksum:
         raise FrameDamaged(
             f"the checksum of a {kind.name} frame does not match its bytes; it was damaged on the way"
         )
     try:
         # Lengths inside the header are bounded by its own: msgpack takes no array longer than its input.
-        unpacked = msgpack.unpackb(header, use_list=False, raw=False, strict_map_key=True)
+        unpacked = _unpack(header)
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise FrameDamaged(f"the header of a {kind.name} frame is not msgpack of ours: {error}") from None
-    return Frame(kind, call_id, unpacked, body, len(header))
+    return _as_frame((kind, call_id, unpacked, body, header_bytes))

@@ -22,7 +22,7 @@ from swiftlike.rpc.errors import (
     WireError,
     WrongSecret,
 )
-from swiftlike.rpc.frames import Frame, Kind
+from swiftlike.rpc.frames import Frame, Kind, encode
 from swiftlike.rpc.handshake import (
     FULL,
     NONCE_BYTES,
@@ -185,18 +185,19 @@ class _Calls:
         except (TypeError, ValueError):
             raise ProtocolBroken("the header of a CALL frame has not three fields") from None
         _check_opening(method, deadline_ms, header)
+        connection, body = self._connection, frame.body
         # The time that the frame waited in this batch counts: the batch was received at received_at.
-        deadline = self._connection.received_at + deadline_ms / 1000
-        refusal = self._refusal(method, len(frame.body), deadline)
+        deadline = connection.received_at + deadline_ms / 1000
+        refusal = self._refusal(method, len(body), deadline)
         if refusal is not None:
-            _refuse(self._connection, call_id, *refusal)
+            _refuse(connection, call_id, *refusal)
             return
         self._admission.counters.calls += 1
-        call = Call(method, header, frame.body, deadline, self._caller)
+        call = Call(method, header, body, deadline, self._caller)
         plain = self._service.plain.get(method)
         result = self._run_plain(plain, call) if plain is not None else self._start_task(call)
         if type(result) is Reply:
-            _answer(self._connection, call_id, result, self._admission)
+            _answer(connection, call_id, result, self._admission)
         else:
             assert isinstance(result, asyncio.Future), (
                 f"{method} returned neither a reply nor a future of one"
@@ -405,7 +406,8 @@ def _answer(connection: Connection, call_id: int, reply: Reply, admission: Admis
     try:
         match reply.outcome:
             case Outcome.OK:
-                connection.send(Kind.REPLY, call_id, reply.header, reply.body)
+                body = reply.body
+                connection.send_encoded(encode(Kind.REPLY, call_id, reply.header, body), body)
             case Outcome.ERROR:
                 connection.send(Kind.FAILED, call_id, (reply.code, reply.reason, reply.header))
             case Outcome.BUSY | Outcome.REFUSED | Outcome.NOT_SENT:

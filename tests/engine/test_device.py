@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from storage_node import compaction, identity, leftovers
+from storage_node.blocks import Cold
 from storage_node.device import Device, Settings
 from storage_node.disk import Disk
 from storage_node.errors import (
@@ -215,6 +216,41 @@ async def test_a_damaged_value_in_the_index_is_told_and_not_believed(device: Dev
     view.commit()
     with pytest.raises(IndexDamaged, match="rebuild-index"):
         device.read(KEY)
+
+
+async def test_a_glance_at_what_is_cold_or_wrong_shows_nothing(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = os.urandom(4096)
+    await offer(device, KEY, put(1, body), body)
+    hashed = LAYOUT.hashed(KEY.path)
+    seen = device.glance(KEY, hashed, 4096)
+    assert seen is not None
+    assert seen.body == body
+
+    def refuse(fd: int, wanted: int, offset: int) -> memoryview:
+        raise Cold
+
+    with monkeypatch.context() as cold:
+        cold.setattr("storage_node.volumes.pread_warm", refuse)
+        assert device.glance(KEY, hashed, 4096) is None
+    with monkeypatch.context() as cold:
+        cold.setattr(device.warmth, "warm", False)
+        assert device.glance(KEY, hashed, 4096) is None
+    large = os.urandom(LARGE)
+    await offer(device, object_key("large"), put(2, large), large)
+    assert device.glance(object_key("large"), LAYOUT.hashed(object_key("large").path), LARGE) is None
+    flip(device.volumes.path(device.volumes.ids()[0]), body[-64:])
+    assert device.glance(KEY, hashed, 4096) is None, "who finds the damage is told of it, and mends it"
+    with pytest.raises(BodyDamaged):
+        await body_of(device)
+    after = device.glance(KEY, hashed, 4096)
+    assert after is not None
+    assert (after.whole, after.body) == (False, None)
+    view = device._index.begin()
+    view._put(register_key(KEY, hashed), b"not what was written")
+    view.commit()
+    assert device.glance(KEY, hashed, 4096) is None
 
 
 # ---- readers ---------------------------------------------------------------------------------------------------

@@ -6,9 +6,9 @@ import pytest
 
 from storage_node.errors import BallotRefused, StorageError
 from storage_node.keys import BUCKET_BITS, CONTAINERS, Due, DueDelete, Key, Listing, objects
-from storage_node.store import Offered, RowOffer, Store
+from storage_node.store import Glance, Offered, RowOffer, Store
 from swiftlike.digests import EMPTY, Digest, digest_of
-from swiftlike.entries import Entry
+from swiftlike.entries import Entry, encode
 from swiftlike.limits import CLOCK_AHEAD_PASSING_US
 from swiftlike.node_calls import Acceptance, Query, RowRefused, Standing
 from swiftlike.timestamps import ZERO_BALLOT, Ballot, Offer, Timestamp
@@ -703,6 +703,43 @@ async def test_what_is_awaited_is_what_is_read_at_once(store: Store) -> None:
     assert await store.scan(store.due, Due.DEBT, NOW_US + DAY_US, limit=9) == store.due(
         Due.DEBT, NOW_US + DAY_US, 9
     )
+
+
+async def test_a_glance_shows_what_a_read_finds(store: Store) -> None:
+    names = ("small", "bodiless", "empty", "promised", "deleted", "absent")
+    small, bodiless, empty, promised, deleted, absent = map(object_key, names)
+    await offer(store, small, put(1, b"body"), b"body")
+    await offer(store, bodiless, put(2, b"elsewhere"))
+    await offer(store, empty, put(3, b""), b"")
+    await store.prepare(small, ballot(8))
+    await store.prepare(promised, ballot(9))
+    await offer(store, deleted, put(4, b"old"), b"old")
+    await offer(store, deleted, delete(5))
+    shown = {}
+    for key in (small, bodiless, empty, promised, deleted, absent):
+        held, body = await store.find(key, 4)
+        entry = None if held is None else held.register.entry
+        content = None if body is None else bytes(await body.read(0, body.size))
+        if body is not None:
+            body.release()
+        whole = held is None or held.location.held
+        seen = store.glance(key, LAYOUT.hashed(key.path), 4)
+        assert seen is not None, key
+        assert seen.raw == (None if entry is None else encode(entry)), key
+        assert (seen.whole, None if seen.body is None else bytes(seen.body)) == (whole, content), key
+        shown[key] = content
+    assert shown[small] == b"body"
+    assert store.glance(small, LAYOUT.hashed(small.path), 3) == Glance(
+        encode(put_of(store, small)), whole=True, body=None
+    )
+
+
+def put_of(store: Store, key: Key) -> Entry:
+    """Return the entry that stands at a key."""
+    held = store.read(key)
+    assert held is not None
+    assert held.register.entry is not None
+    return held.register.entry
 
 
 async def test_what_a_scan_raises_comes_to_its_caller(store: Store) -> None:

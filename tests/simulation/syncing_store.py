@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from storage_node.errors import BodyDamaged, InsufficientStorage
 from storage_node.keys import Key, Layout
 from storage_node.keyvalues import MemoryKeyValues
-from storage_node.locations import Location
+from storage_node.locations import InVolume, Location
 from storage_node.maintenance import Sweep
 from storage_node.memory import MemoryBody, MemoryStore
 from storage_node.operations import Accept, Disown, Operation
@@ -20,6 +20,7 @@ from storage_node.tables import Held, PartitionKey
 from swiftlike.entries import Entry
 from swiftlike.limits import RECLAIM_AGE_US
 from swiftlike.node_calls import Acceptance, Standing
+from swiftlike.rpc.transport import Body
 
 SYNC_S = 0.004
 """What a batch takes on average."""
@@ -99,6 +100,9 @@ class SyncingStore(MemoryStore):
         if held is not None and body is not None and held.location in self._rotten:
             return held, _RottenBody(self, key, held.location, body)
         return held, body
+
+    def _warm_body(self, place: InVolume, size: int, seed: int) -> Body | None:
+        return None if place in self._rotten else super()._warm_body(place, size, seed)
 
     async def disown(self, key: Key, place: Location) -> None:
         """Count a body as missing, as a device does that finds it damaged."""

@@ -11,6 +11,7 @@ from swiftlike.entries import (
     Entry,
     EntryDamaged,
     Version,
+    body_in,
     decode,
     described_of,
     encode,
@@ -20,7 +21,14 @@ from swiftlike.entries import (
     which_shown,
 )
 from swiftlike.limits import METADATA_BYTES_MAX
-from swiftlike.registers import Register, Replaced, decode_register, encode_register, never_accepted
+from swiftlike.registers import (
+    Register,
+    Replaced,
+    decode_register,
+    encode_register,
+    entry_in,
+    never_accepted,
+)
 from swiftlike.timestamps import ZERO_BALLOT, Ballot, Timestamp, WriteId
 
 # Few values, so that equal ballots and equal write ids meet often.
@@ -54,6 +62,34 @@ registers = st.builds(
     ballots,
     st.just(value=False),
 )
+
+
+@given(registers, st.binary(max_size=20))
+def test_what_is_told_of_what_is_encoded_is_what_it_decodes_to(register: Register, lead: bytes) -> None:
+    raw = entry_in(lead + encode_register(register), len(lead))
+    if register.entry is None:
+        assert raw is None
+    else:
+        assert raw == encode(register.entry)
+        assert body_in(raw) == (register.entry.body_id, register.entry.size)
+
+
+@given(registers, st.data())
+def test_an_entry_is_told_of_no_register_that_would_not_be_decoded(
+    register: Register, data: st.DataObject
+) -> None:
+    raw = bytearray(encode_register(register))
+    at = data.draw(st.integers(0, 15))
+    raw[at] ^= data.draw(st.integers(1, 255))
+    cut = bytes(raw[: data.draw(st.integers(16, len(raw)))])
+    try:
+        told = entry_in(cut)
+    except EntryDamaged:
+        with pytest.raises(EntryDamaged):
+            decode_register(cut)
+        return
+    if told is not None and len(told) >= 112 and told[0] == 1:
+        body_in(told)
 
 
 @given(entries)

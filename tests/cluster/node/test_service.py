@@ -23,7 +23,7 @@ from storage_node.errors import (
     StorageError,
 )
 from storage_node.files import StagedFile
-from storage_node.keys import Key
+from storage_node.keys import Key, key_of
 from storage_node.service import reply_to
 from storage_node.tables import Held
 from swiftlike.entries import Entry, EntryDamaged, pack_metadata
@@ -101,13 +101,15 @@ async def test_a_get_looks_its_key_up_once(node: Node, monkeypatch: pytest.Monke
     await node.client.offer(OBJECTS, path("there"), put(1, b"x"), b"x")
     await node.client.offer(OBJECTS, path("larger"), put(1, bytes(100)), bytes(100))
     looked_up: list[Key] = []
-    read = node.store.read
+    store: Any = node.store
+    get = store._get
 
-    def count(key: Key) -> Held | None:
-        looked_up.append(key)
-        return read(key)
+    def count(raw_key: bytes) -> bytes | None:
+        looked_up.append(key_of(raw_key))
+        found: bytes | None = get(raw_key)
+        return found
 
-    monkeypatch.setattr(node.store, "read", count)
+    monkeypatch.setattr(store, "_get", count)
     for name in ("there", "larger", "absent"):
         await node.client.get(OBJECTS, path(name), 10)
     assert [key.path for key in looked_up] == [path("there"), path("larger"), path("absent")]
