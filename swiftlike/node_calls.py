@@ -96,6 +96,7 @@ CONTAINERS: Final = b"c\0"
 ACCOUNTS: Final = b"a\0"
 
 
+@lru_cache(256)
 def objects(policy: int) -> bytes:
     """Return the table of objects of a policy."""
     return b"o" + policy.to_bytes(1, "big")
@@ -203,11 +204,11 @@ class Found(NamedTuple):
     """None: not asked for, not there, or too large for an answer; stream it."""
 
     @classmethod
-    def of(cls, header: Header, body: Body) -> "Found":
-        """Read it."""
+    def of(cls, header: Header, body: Body, read_entry: Callable[[bytes], Entry] = decode) -> "Found":
+        """Read it; `read_entry` for whoever has read the same bytes already."""
         raw = header.get("entry")
         return cls(
-            None if raw is None else decode(raw),
+            None if raw is None else read_entry(raw),
             header["whole"],
             header["votes"],
             body if header.get("inline") else None,

@@ -7,7 +7,8 @@ outcome: whatever is not OK is raised as NodeFailed, which carries the reply.
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Generic, NamedTuple, TypeVar
+from functools import partial
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from swiftlike.digests import Digest
 from swiftlike.entries import Entry, EntryDamaged, Version, decode, encode
@@ -48,6 +49,8 @@ from swiftlike.rpc.transport import Address, Body, Header, Outcome, Reply, Strea
 from swiftlike.timestamps import NO_INCARNATION, Ballot, Offer, Timestamp, WriteId
 
 T = TypeVar("T")
+
+_OK: Final = Outcome.OK
 
 
 class NodeFailed(Exception):
@@ -147,12 +150,8 @@ class NodeClient:
 
     def ask_get(self, table: bytes, path: bytes, inline_bytes: int) -> Asked[Found]:
         """Make that call."""
-        header = {"table": table, "epoch": self.epoch_of(table), "path": path, "inline_bytes": inline_bytes}
-        return Asked(self._ask(Method.GET, header), self._read_found)
-
-    def _read_found(self, reply: Reply) -> Found:
-        self._ok(Method.GET, reply)
-        return self._parse(Method.GET, reply, lambda: Found.of(reply.header, reply.body))
+        header = self._at(table, path) | {"inline_bytes": inline_bytes}
+        return Asked(self._ask(Method.GET, header), partial(read_found, self.peer))
 
     # --- streamed bodies ----------------------------------------------------------------------------------------
 
@@ -449,8 +448,7 @@ class NodeClient:
         try:
             return parse()
         except EntryDamaged as error:
-            unknown = Reply(Outcome.UNKNOWN, reason=f"its answer is damaged: {error}")
-            raise NodeFailed(self.peer, method, unknown) from error
+            raise NodeFailed(self.peer, method, _damaged(error)) from error
 
     @asynccontextmanager
     async def _stream(self, method: Method, header: Header) -> AsyncIterator[Stream]:
@@ -521,6 +519,21 @@ class PutStream:
 
     def _failed(self, reply: Reply) -> NodeFailed:
         return NodeFailed(self._client.peer, Method.OFFER_STREAM, reply)
+
+
+def read_found(peer: Address, reply: Reply, read_entry: Callable[[bytes], Entry] = decode) -> Found:
+    """Read the answer to a `get`. Raises NodeFailed."""
+    if reply.outcome is not _OK:
+        raise NodeFailed(peer, Method.GET, reply)
+    try:
+        return Found.of(reply.header, reply.body, read_entry)
+    except EntryDamaged as error:
+        raise NodeFailed(peer, Method.GET, _damaged(error)) from error
+
+
+def _damaged(error: EntryDamaged) -> Reply:
+    """Return what a damaged answer is worth: it tells nothing about the work."""
+    return Reply(Outcome.UNKNOWN, reason=f"its answer is damaged: {error}")
 
 
 async def send_body(stream: Stream, chunk: Body) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeAlias
 
-from proxy.cluster.quorum import Answer, Need, Owners, Verdict, judge
+from proxy.cluster.quorum import Answer, Need, Owners, Verdict, is_majority, judge
 from ring.device import DeviceId
 from swiftlike.entries import Entry, Version
 from swiftlike.node_calls import Found, Promise
@@ -194,21 +194,29 @@ def is_never_accepted(owners: Owners, evidence: Mapping[DeviceId, Promise], firs
 
 def newest_found(answers: Mapping[DeviceId, Found]) -> Entry | None:
     """Return the newest entry among the answers of owners that vote."""
-    entries = [found.entry for found in answers.values() if found.votes and found.entry is not None]
-    return max(entries, key=lambda entry: entry.ballot, default=None)
+    newest: Entry | None = None
+    for entry, _, votes, _ in answers.values():
+        if votes and entry is not None and (newest is None or entry.ballot > newest.ballot):
+            newest = entry
+    return newest
 
 
 def is_agreed(owners: Owners, answers: Mapping[DeviceId, Found], newest: Entry | None) -> bool:
     """Say whether a majority holds the newest entry, with its body: then no later read can see an older one."""
-    version = None if newest is None else newest.version
-    agreeing = {
-        owner: _worth(
-            found.votes,
-            yes=found.whole and (None if found.entry is None else found.entry.version) == version,
-        )
-        for owner, found in answers.items()
-    }
-    return judge(owners, Need.READ, agreeing) is Verdict.REACHED
+    # Counted, not judged as answers that may still come: every read asks this, and only of what is there.
+    agreeing = 0
+    for owner in owners.voting:
+        found = answers.get(owner)
+        if found is not None and found.votes and found.whole and _is_same(found.entry, newest):
+            agreeing += 1
+    return is_majority(owners, agreeing)
+
+
+def _is_same(one: Entry | None, other: Entry | None) -> bool:
+    """Say whether two entries are of one version."""
+    if one is other:
+        return True
+    return one is not None and other is not None and one.version == other.version
 
 
 def is_present(entry: Entry | None, now_us: int) -> bool:

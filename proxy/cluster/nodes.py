@@ -34,13 +34,11 @@ class Nodes:
         self, transport: Transport, rings: Rings, address_of: Callable[[Device], Address] = tcp_address
     ) -> None:
         self.transport: Final = transport
+        self.now: Final = transport.now
+        """Returns the time on the clock that deadlines refer to."""
         self._rings = rings
-        self._address_of = address_of
+        self.address_of: Final = address_of
         self._placed: dict[bytes, PlacedRing] = {}
-
-    def now(self) -> float:
-        """Return the time on the clock that deadlines refer to."""
-        return self.transport.now()
 
     def place(self, key: Key) -> Placement:
         """Return the owners of a key under the newest epoch known here."""
@@ -54,7 +52,7 @@ class Nodes:
         """Return a way to call a device under a placement's epoch, with what is left until the deadline."""
         left_s = max(0.0, deadline - self.now())
         return NodeClient(
-            self.transport, self._address_of(device), lambda table: placement.epoch, timeout_s=left_s
+            self.transport, self.address_of(device), lambda table: placement.epoch, timeout_s=left_s
         )
 
     def heed(self, placement: Placement, failure: NodeFailed) -> None:

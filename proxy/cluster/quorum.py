@@ -84,6 +84,11 @@ def judge(owners: Owners, need: Need, answers: Mapping[DeviceId, Answer]) -> Ver
     return verdict
 
 
+def is_majority(owners: Owners, votes: int) -> bool:
+    """Say whether so many votes of owners whose majority counts are enough for a read."""
+    return votes >= quorum(len(owners.voting))
+
+
 def judge_joining(owners: Owners, answers: Mapping[DeviceId, Answer]) -> Verdict:
     """Say whether the answers so far are a majority of the new owners of a partition that moves, whatever these hold."""
     return _judge_set(owners.joining, _TAKEN, answers) if owners.joining else _REACHED

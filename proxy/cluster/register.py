@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import inf
 from random import Random
 from types import TracebackType
-from typing import Final, Self, TypeAlias, assert_never
+from typing import Final, NamedTuple, Self, TypeAlias, assert_never
 
 from proxy.cluster import decisions
 from proxy.cluster.bodies import Bodies
@@ -28,6 +28,7 @@ from proxy.cluster.decisions import (
     Undecidable,
 )
 from proxy.cluster.hints import Hints
+from proxy.cluster.looks import Look, Waits
 from proxy.cluster.nodes import Nodes
 from proxy.cluster.offers import Content, OfferEnd, Offers
 from proxy.cluster.placement import Key, Placement, Rings, tcp_address
@@ -40,7 +41,7 @@ from swiftlike.entries import Entry
 from swiftlike.limits import RPC_BODY_BYTES_MAX
 from swiftlike.node_calls import Found, Promise
 from swiftlike.node_client import NodeFailed
-from swiftlike.rpc.transport import Address, Body, Reply, Transport
+from swiftlike.rpc.transport import Address, Body, Transport
 from swiftlike.timestamps import ZERO_BALLOT, Ballot, Clock, ClockAhead, Offer, WriteId
 
 Inspect: TypeAlias = Callable[[Placement, tuple[DeviceId, ...]], Awaitable[bool]]
@@ -64,9 +65,8 @@ class Written:
     """Not done: because of owners that have only their reserve of space left."""
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
-    """What stands at a key."""
+class Read(NamedTuple):
+    """What stands at a key. A NamedTuple, since every read makes one."""
 
     placement: Placement
     is_known: bool
@@ -75,7 +75,7 @@ class Read:
     body: Body | None = None
     """The whole body, where it is small enough for what the caller asked, and came."""
     holders: tuple[DeviceId, ...] = ()
-    """Owners that hold that body, to stream it from."""
+    """Owners to stream that body from: first those that are known to hold it, unless it came along."""
 
 
 class Registers:
@@ -104,6 +104,7 @@ class Registers:
         self._stragglers = Stragglers(self.patience.stragglers_max)
         self.hints: Final = Hints(self.nodes, self._stragglers, is_on=leaves_hints)
         self._pace: Final = Pace(self.patience.hedge_s)
+        self._waits: Final = Waits(asyncio.get_running_loop())
         self._witnesses = Witnesses(self.nodes, self._stragglers, self.patience)
         self._offers = Offers(self.nodes, self.bodies, self._stragglers, self.patience, self.hints)
 
@@ -289,9 +290,10 @@ class Registers:
         """
         placement = self.nodes.place(key)
         for attempt in range(self.patience.read_attempts_max):
-            if attempt and not await self._back_off(attempt, deadline):
-                break
-            placement = self.nodes.place(key)
+            if attempt:
+                if not await self._back_off(attempt, deadline):
+                    break
+                placement = self.nodes.place(key)
             found, is_agreed = await self._ask_what_stands(placement, inline_bytes, deadline)
             if not is_agreed and judge(placement.owners, Need.READ, _votes_of(found)) is not Verdict.REACHED:
                 continue
@@ -331,22 +333,12 @@ class Registers:
         Return what they said, and whether a majority holds the newest of it.
         """
         owners = placement.owners
-        order = self._random.sample(owners.voting, len(owners.voting))
+        voting = owners.voting
+        # Any of them first and whoever follows it: each owner has its share, of the bodies and of the rest.
+        first = int(self._random.random() * len(voting))
+        order = voting[first:] + voting[:first]
         needed = quorum(len(order))
         round_deadline = self._round_deadline(deadline)
-
-        def get(owner: DeviceId, wanted_bytes: int) -> None:
-            client = self.nodes.client(placement, placement.devices[owner], round_deadline)
-            called = client.ask_get(placement.key.table, placement.key.path, wanted_bytes)
-
-            def read(reply: Reply) -> Found:
-                try:
-                    return called.read(reply)
-                except NodeFailed as failure:
-                    self.nodes.heed(placement, failure)
-                    return Found(None, whole=False, votes=False)
-
-            asked.call(owner, called.reply, read)
 
         def has_quorum(found: Mapping[DeviceId, Found]) -> bool:
             return judge(owners, Need.READ, _votes_of(found)) is not Verdict.UNDECIDED
@@ -354,20 +346,22 @@ class Registers:
         def is_agreed(found: Mapping[DeviceId, Found]) -> bool:
             return decisions.is_agreed(owners, found, decisions.newest_found(found))
 
-        async with Round[Found](self._stragglers, self._pace) as asked:
-            for at, owner in enumerate(order[:needed]):
-                get(owner, 0 if at else inline_bytes)
-            await asked.until(
-                lambda found: any(not one.votes for one in found.values()), patience_s=self._pace.hedge_s
-            )
-            if is_agreed(asked.answers):
-                return asked.answers, True
+        look = Look(self.nodes, placement, self._pace, self._waits)
+        try:
+            wanted_bytes = inline_bytes
+            for owner in order[:needed]:
+                look.ask(owner, wanted_bytes, round_deadline)
+                wanted_bytes = 0
+            await look.until(look.has_abstention, patience_s=self._pace.hedge_s)
+            if is_agreed(look.found):
+                return look.found, True
             for owner in order[needed:]:
-                get(owner, inline_bytes)
-            await asked.until(has_quorum)
-            await asked.until(is_agreed, patience_s=self.patience.hedge_s)
-            answers = dict(asked.answers)
-            return answers, is_agreed(answers)
+                look.ask(owner, inline_bytes, round_deadline)
+            await look.until(has_quorum)
+            await look.until(is_agreed, patience_s=self.patience.hedge_s)
+            return look.found, is_agreed(look.found)
+        finally:
+            look.stop()
 
     async def _with_body(
         self,
@@ -380,14 +374,17 @@ class Registers:
         """Return an entry with its body, from whoever sent it along or else holds it."""
         if entry is None or not entry.has_body:
             return Read(placement, is_known=True, entry=entry)
+        for one in found.values():
+            if one.body is not None and one.entry is not None and one.entry.body_id == entry.body_id:
+                return Read(placement, True, entry, one.body, placement.owners.everyone)
         same = {
             owner: one
             for owner, one in found.items()
             if one.entry and one.entry.body_id == entry.body_id and one.whole
         }
         holders = (*same, *(owner for owner in placement.owners.everyone if owner not in same))
-        body = next((one.body for one in same.values() if one.body is not None), None)
-        if body is None and 0 < inline_bytes >= entry.size:
+        body: Body | None = None
+        if 0 < inline_bytes >= entry.size:
             body = await self.bodies.fetch(placement, entry, holders, self._round_deadline(deadline))
         return Read(placement, is_known=True, entry=entry, body=body, holders=holders)
 

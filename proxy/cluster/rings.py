@@ -16,12 +16,13 @@ class FollowedRings:
 
     def __init__(self, directory: Path, cluster: Cluster) -> None:
         """Read the rings of a cluster's tables. Raises RingFileError when one is missing or no ring."""
-        names = map(ring_name, tables(policy.index for policy in cluster.policies))
+        names = {ring_name(table): table for table in tables(policy.index for policy in cluster.policies)}
         self._files = RingFiles.load(directory, names, cluster.hash_seed)
+        self._watchers = {table: self._files.watcher(name) for name, table in names.items()}
 
     def ring(self, table: bytes) -> Ring:
         """Return the ring that places a table. Raises KeyError for a table that the cluster did not have at the start."""
-        return self._files.ring(ring_name(table))
+        return self._watchers[table].ring
 
     def look_for_newer(self, table: bytes) -> None:
         """Look at the file of a table's ring at once."""

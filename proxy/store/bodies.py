@@ -5,8 +5,7 @@ Owns for how long a stream may stand still. Never decides which version is read:
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from proxy.cluster.bodies import Bodies, BodyUnavailable
 from proxy.cluster.register import Read
@@ -18,9 +17,8 @@ STALL_S: Final = 30.0
 """The longest time without a byte, of which a stall of the reader itself is part."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredBody:
-    """The body of an object that was read."""
+class StoredBody(NamedTuple):
+    """The body of an object that was read. A NamedTuple, since every read makes one."""
 
     bodies: Bodies
     now: Callable[[], float]

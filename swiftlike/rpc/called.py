@@ -5,8 +5,9 @@ the books that `Owner` names.
 """
 
 import asyncio
+from collections.abc import Callable
 from math import ceil
-from typing import Protocol
+from typing import Final, Protocol
 
 from swiftlike.limits import RPC_DEADLINE_MS_MAX, RpcLimits
 from swiftlike.rpc.connection import Connection
@@ -15,7 +16,7 @@ from swiftlike.rpc.errors import ConnectionFailed, ProtocolBroken, StreamEnded, 
 from swiftlike.rpc.frames import CALL_ID_MAX, Frame, Kind, encode
 from swiftlike.rpc.handshake import Channel, ClientHandshake
 from swiftlike.rpc.stream import CalledStream
-from swiftlike.rpc.transport import EMPTY, Address, Body, Header, Outcome, Reply
+from swiftlike.rpc.transport import EMPTY, Address, Body, Header, Outcome, Reply, Told
 
 
 class Owner(Protocol):
@@ -158,6 +159,31 @@ class _Asked(asyncio.Future[Reply]):
             self.set_result(reply)
 
 
+class _Told:
+    """A call whose reply is handed over at once."""
+
+    __slots__ = ("_connection", "_hear", "call_id")
+
+    def __init__(
+        self, connection: "CallsConnection", call_id: int, hear: Callable[[Reply], object] | None
+    ) -> None:
+        self._connection = connection
+        self._hear = hear
+        self.call_id = call_id
+
+    def cancel(self) -> None:
+        """Give it up."""
+        if self._hear is not None:
+            self._hear = None
+            self._connection.give_up(self)
+
+    def end(self, reply: Reply) -> None:
+        """Say how the call ended."""
+        hear, self._hear = self._hear, None
+        if hear is not None:
+            hear(reply)
+
+
 class CallsConnection(CallerConnection):
     """The one connection to a peer on which calls are multiplexed."""
 
@@ -167,7 +193,7 @@ class CallsConnection(CallerConnection):
         super().__init__(owner, peer)
         self._last_id = 0
         self._flushed_id = 0  # calls up to this one have left, or may have
-        self._pending: dict[int, _Asked] = {}
+        self._pending: dict[int, _Asked | _Told] = {}
         self._deadlines = Deadlines(self.loop, self._pending, self._expire)
 
     def is_unused(self) -> bool:
@@ -176,22 +202,37 @@ class CallsConnection(CallerConnection):
 
     def ask(self, method: str, header: Header, body: Body, deadline: float) -> "asyncio.Future[Reply]":
         """Send one call, and return what will be how it ends. Cancelled, it tells the peer to stop."""
-        loop = self.loop
-        self.used_at = now = loop.time()
+        sent = self._send_call(method, header, body, deadline)
+        if isinstance(sent, Reply):
+            return answered_at_once(self.loop, sent)
+        asked = self._pending[sent] = _Asked(self, sent)
+        self._deadlines.add(sent, deadline)
+        return asked
+
+    def tell(self, method: str, header: Header, hear: Callable[[Reply], object], deadline: float) -> Told:
+        """Send one call, and have `hear` called with how it ends. What is returned gives it up."""
+        sent = self._send_call(method, header, b"", deadline)
+        if isinstance(sent, Reply):
+            return self.loop.call_soon(hear, sent)
+        told = self._pending[sent] = _Told(self, sent, hear)
+        self._deadlines.add(sent, deadline)
+        return told
+
+    def _send_call(self, method: str, header: Header, body: Body, deadline: float) -> int | Reply:
+        """Send one call and return its id, or how it ends without being sent. Somebody has to wait for it from now on."""
+        self.used_at = now = self.loop.time()
         # Rounded up: the caller's own clock is the one that counts.
         left_ms = ceil(min((deadline - now) * 1000, RPC_DEADLINE_MS_MAX))
         refusal = self._refusal(left_ms)
         if refusal is not None:
-            return answered_at_once(loop, refusal)
+            return refusal
         call_id = self._last_id + 1
-        self.send(Kind.CALL, call_id, (method, left_ms, header), body)
+        self.send_encoded(encode(Kind.CALL, call_id, (method, left_ms, header), body), body)
         self._last_id = call_id
         if call_id == CALL_ID_MAX:
             self.retired = True
             self._owner.retire(self)
-        asked = self._pending[call_id] = _Asked(self, call_id)
-        self._deadlines.add(call_id, deadline)
-        return asked
+        return call_id
 
     def _refusal(self, left_ms: int) -> Reply | None:
         """Return how a call ends that is not sent at all, or None."""
@@ -243,7 +284,7 @@ class CallsConnection(CallerConnection):
         if not self._pending:
             self._now_unused()
 
-    def give_up(self, asked: _Asked) -> None:
+    def give_up(self, asked: _Asked | _Told) -> None:
         """Tell the peer that the caller has gone."""
         call_id = asked.call_id
         if self._pending.pop(call_id, None) is None or self.closed is not None:
@@ -340,11 +381,15 @@ def not_sent(code: str, reason: str) -> Reply:
     return Reply(Outcome.NOT_SENT, code=code, reason=reason)
 
 
+_REPLY: Final = Kind.REPLY
+_OK: Final = Outcome.OK
+
+
 def _reply(frame: Frame) -> Reply:
     """Translate an answering frame; raises ProtocolBroken when it is none, or not whole."""
+    if frame.kind is _REPLY and type(frame.header) is dict:
+        return Reply(_OK, frame.header, frame.body)
     match frame.kind, frame.header:
-        case Kind.REPLY, dict(header):
-            return Reply(Outcome.OK, header, frame.body)
         case Kind.FAILED, (str(code), str(reason), dict(header)):
             return Reply(Outcome.ERROR, header, b"", code, reason)
         case Kind.REFUSED, (str(code), str(reason)):

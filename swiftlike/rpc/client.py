@@ -26,7 +26,7 @@ from swiftlike.rpc.connection import Connection
 from swiftlike.rpc.errors import ConnectionFailed, StreamEnded, WireError
 from swiftlike.rpc.handshake import NONCE_BYTES, check_secret
 from swiftlike.rpc.network import Network
-from swiftlike.rpc.transport import EMPTY, Address, Body, Header, Reply, Stream
+from swiftlike.rpc.transport import EMPTY, Address, Body, Header, Reply, Stream, Told
 
 CallerConnectionT = TypeVar("CallerConnectionT", bound=CallerConnection)
 
@@ -115,6 +115,17 @@ class Client:
             self._answer(answered, self.call(peer, method, header, body, deadline=deadline))
         )
         answered.add_done_callback(lambda _: task.cancel())
+        return answered
+
+    def tell(
+        self, peer: Address, method: str, header: Header, hear: Callable[[Reply], object], *, deadline: float
+    ) -> Told:
+        """See `transport.Transport.tell`."""
+        connection = self._calls.get(peer)
+        if connection is not None:
+            return connection.tell(method, header, hear, deadline)
+        answered = self.ask(peer, method, header, deadline=deadline)
+        answered.add_done_callback(lambda done: done.cancelled() or hear(_ended(done)))
         return answered
 
     async def _answer(self, answered: "asyncio.Future[Reply]", call: Coroutine[Any, Any, Reply]) -> None:
@@ -324,3 +335,9 @@ class Client:
             if connection.is_unused() and connection.used_at <= idle_since:
                 connection.close(ConnectionFailed(f"it was not used for {self.limits.idle_s:g} s"))
         self._sweep = self._loop.call_later(self.limits.idle_s / 4, self._sweep_idle)
+
+
+def _ended(call: "asyncio.Future[Reply]") -> Reply:
+    """Return how a call ended; one that could not be made was not sent."""
+    error = call.exception()
+    return call.result() if error is None else not_sent("not_made", str(error))

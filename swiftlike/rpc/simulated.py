@@ -23,7 +23,7 @@ from swiftlike.rpc.connection import Connection
 from swiftlike.rpc.network import ConnectionT, Listener
 from swiftlike.rpc.server import Server
 from swiftlike.rpc.service import Service
-from swiftlike.rpc.transport import EMPTY, Address, Body, Header, Reply, Stream, TcpAddress, Transport
+from swiftlike.rpc.transport import EMPTY, Address, Body, Header, Reply, Stream, TcpAddress, Told, Transport
 
 TRACE_KEPT: Final = 10_000
 
@@ -520,17 +520,27 @@ class RepeatingTransport:
         self, peer: Address, method: str, header: Header = EMPTY, body: Body = b"", *, deadline: float
     ) -> asyncio.Future[Reply]:
         """See `transport.Transport.ask`."""
-        if method in self._methods and self._random.random() < self._chance:
-            task = self._repetitions.create_task(self._repeat(peer, method, header, body))
-            self._running[task] = None
-            task.add_done_callback(lambda done: self._running.pop(done, None))
+        self._perhaps_repeat(peer, method, header, body)
         return self._inner.ask(peer, method, header, body, deadline=deadline)
+
+    def tell(
+        self, peer: Address, method: str, header: Header, hear: Callable[[Reply], object], *, deadline: float
+    ) -> Told:
+        """See `transport.Transport.tell`."""
+        self._perhaps_repeat(peer, method, header, b"")
+        return self._inner.tell(peer, method, header, hear, deadline=deadline)
 
     def open_stream(
         self, peer: Address, method: str, header: Header = EMPTY, *, deadline: float
     ) -> AbstractAsyncContextManager[Stream]:
         """See `transport.Transport.open_stream`; streams are never repeated."""
         return self._inner.open_stream(peer, method, header, deadline=deadline)
+
+    def _perhaps_repeat(self, peer: Address, method: str, header: Header, body: Body) -> None:
+        if method in self._methods and self._random.random() < self._chance:
+            task = self._repetitions.create_task(self._repeat(peer, method, header, body))
+            self._running[task] = None
+            task.add_done_callback(lambda done: self._running.pop(done, None))
 
     async def _repeat(self, peer: Address, method: str, header: Header, body: Body) -> None:
         await asyncio.sleep(self._random.uniform(0, self._later_s))

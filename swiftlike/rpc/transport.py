@@ -7,7 +7,7 @@ and on a virtual loop everything here happens in virtual time.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from enum import Enum
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -123,6 +123,13 @@ class Stream(Protocol):
         """How the stream ended, or None while it goes on."""
 
 
+class Told(Protocol):
+    """A call that was made."""
+
+    def cancel(self) -> object:
+        """Give it up; nothing happens once it has ended."""
+
+
 class Transport(Protocol):
     """The way to other processes, real or simulated. The contract suite holds for both."""
 
@@ -144,6 +151,15 @@ class Transport(Protocol):
         """Make a call as `call` does, and return at once what will be how it ends: for many at a time, without a task each.
 
         Cancel it to give the call up.
+        """
+
+    def tell(
+        self, peer: Address, method: str, header: Header, hear: Callable[[Reply], object], *, deadline: float
+    ) -> Told:
+        """Make a call as `ask` does, and have `hear` called with how it ends: not before this has returned, and within the
+        turn of the loop that brings the answer, which neither a future nor a turn of its own has to wait for.
+
+        `hear` neither waits nor raises. It is not called once the call is given up.
         """
 
     def open_stream(

@@ -36,6 +36,7 @@ from swiftlike.rpc.transport import (
     Reply,
     Stream,
     TcpAddress,
+    Told,
     Transport,
 )
 from swiftlike.timestamps import Clock, Offer
@@ -235,6 +236,14 @@ class LossyTransport:
     ) -> asyncio.Future[Reply]:
         """See `transport.Transport.ask`."""
         return self._under_way.create_task(self.call(peer, method, header, body, deadline=deadline))
+
+    def tell(
+        self, peer: Address, method: str, header: Header, hear: Callable[[Reply], object], *, deadline: float
+    ) -> Told:
+        """See `transport.Transport.tell`."""
+        call = self.ask(peer, method, header, deadline=deadline)
+        call.add_done_callback(lambda done: done.cancelled() or hear(done.result()))
+        return call
 
     async def _travel(self, peer: Address, method: str, header: Header, body: Body) -> Reply | None:
         if self._random.random() < self._loss():

@@ -11,7 +11,7 @@ from swiftlike.limits import RPC_BODY_BYTES_MAX, RPC_HEADER_BYTES_MAX, RpcLimits
 from swiftlike.rpc.errors import CallFailed, FrameTooLarge, StreamEnded
 from swiftlike.rpc.service import Call, Service
 from swiftlike.rpc.stream import ServedStream
-from swiftlike.rpc.transport import Message, Outcome, Reply, Stream, Transport, failed
+from swiftlike.rpc.transport import Address, Message, Outcome, Reply, Stream, Told, Transport, failed
 from tests.cluster.rpc.worlds import World, wait_until
 
 CHUNK = b"c" * 128 * 1024
@@ -352,6 +352,74 @@ async def test_a_server_that_goes_away_leaves_unknown_and_then_not_sent(world: W
     assert (reply.outcome, reply.code) == (Outcome.UNKNOWN, "lost")
     reply = await client.call(peer, "echo", deadline=soon(client))
     assert reply.outcome is Outcome.NOT_SENT
+
+
+# --- calls whose end is told ------------------------------------------------------------------------------------
+
+
+class Heard:
+    """What was told of calls, in its order."""
+
+    def __init__(self) -> None:
+        self.replies: list[Reply] = []
+        self.made = 0
+        """Calls that `tell` had returned from when the last of them was told."""
+
+    def hear(self, reply: Reply) -> None:
+        assert len(self.replies) < self.made, "no call ends before whoever makes it can know it"
+        self.replies.append(reply)
+
+    async def tell(self, client: Transport, peer: Address, method: str, deadline: float) -> Told:
+        told = client.tell(peer, method, {"x": 1}, self.hear, deadline=deadline)
+        self.made += 1
+        return told
+
+
+async def test_a_call_that_is_told_ends_as_one_that_is_awaited(world: World) -> None:
+    service, heard = Probe(), Heard()
+    server, [peer] = await world.serve(service)
+    client = await world.client()
+    for method in ("echo", "echo", "refuse", "bug", "nothing"):
+        await heard.tell(client, peer, method, soon(client))
+        await wait_until(lambda: len(heard.replies) == heard.made)
+    first, second, refused, bug, unknown = heard.replies
+    assert first.header["header"] == second.header["header"] == {"x": 1}
+    assert (refused.outcome, refused.code) == (Outcome.ERROR, "insufficient_storage")
+    assert bug.outcome is Outcome.UNKNOWN
+    assert (unknown.outcome, unknown.code) == (Outcome.REFUSED, "unknown_method")
+    await heard.tell(client, peer, "echo", client.now())
+    await wait_until(lambda: len(heard.replies) == 6)
+    assert (heard.replies[-1].outcome, heard.replies[-1].code) == (Outcome.NOT_SENT, "timeout")
+    await heard.tell(client, peer, "wait", soon(client, 0.2))
+    await wait_until(lambda: len(heard.replies) == 7)
+    assert (heard.replies[-1].outcome, heard.replies[-1].code) == (Outcome.UNKNOWN, "timeout")
+    await heard.tell(client, peer, "wait", soon(client))
+    await service.wait_until("begun", 2)
+    await server.__aexit__(None, None, None)
+    await wait_until(lambda: len(heard.replies) == 8)
+    assert (heard.replies[-1].outcome, heard.replies[-1].code) == (Outcome.UNKNOWN, "lost")
+    await heard.tell(client, peer, "echo", soon(client))
+    await wait_until(lambda: len(heard.replies) == 9)
+    assert heard.replies[-1].outcome is Outcome.NOT_SENT
+
+
+async def test_a_told_call_that_is_given_up_stops_the_work_and_tells_nothing(world: World) -> None:
+    service, heard = Probe(), Heard()
+    server, [peer] = await world.serve(service)
+    client = await world.client()
+    (await heard.tell(client, peer, "wait", soon(client))).cancel()  # before there is a connection
+    told = await heard.tell(client, peer, "wait", soon(client))
+    await service.wait_until("begun", 1)
+    told.cancel()
+    told.cancel()
+    await wait_until(lambda: not server.admission.calls_in_flight and service.stopped == service.begun)
+    late = await heard.tell(client, peer, "echo", client.now())
+    late.cancel()
+    done = await heard.tell(client, peer, "echo", soon(client))
+    await wait_until(lambda: len(heard.replies) == 1)
+    done.cancel()
+    assert (await client.call(peer, "echo", deadline=soon(client))).outcome is Outcome.OK
+    assert [reply.outcome for reply in heard.replies] == [Outcome.OK]
 
 
 # --- limits -----------------------------------------------------------------------------------------------------
