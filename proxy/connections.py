@@ -69,7 +69,17 @@ class Exchange:
     Its own request class parses and rewrites the target, and fails on some; this one only carries.
     """
 
-    __slots__ = ("_task", "message", "payload", "protocol", "writer")
+    __slots__ = (
+        "_task",
+        "headers",
+        "knows_chunks",
+        "message",
+        "method",
+        "payload",
+        "protocol",
+        "target",
+        "writer",
+    )
 
     def __init__(
         self,
@@ -80,6 +90,14 @@ class Exchange:
         task: "asyncio.Task[None]",
     ) -> None:
         self.message = message
+        self.method: Final = message.method
+        """The request's method, as it came."""
+        self.target: Final = message.path
+        """The request's target, as it came."""
+        self.headers: Final[CIMultiDictProxy[str]] = message.headers
+        """The request's headers."""
+        self.knows_chunks: Final[bool] = message.version >= HttpVersion11
+        """Whether the client can read an answer in chunks."""
         self.payload = payload
         self.protocol = protocol
         self.writer = writer
@@ -93,29 +111,9 @@ class Exchange:
         self.payload.set_exception(error)
 
     @property
-    def method(self) -> str:
-        """The request's method, as it came."""
-        return self.message.method
-
-    @property
-    def target(self) -> str:
-        """The request's target, as it came."""
-        return self.message.path
-
-    @property
-    def headers(self) -> CIMultiDictProxy[str]:
-        """The request's headers."""
-        return self.message.headers
-
-    @property
     def is_last(self) -> bool:
         """Whether the client wants the connection to end after this, or knows no better."""
-        return self.message.should_close or self.message.version < HttpVersion11
-
-    @property
-    def knows_chunks(self) -> bool:
-        """Whether the client can read an answer in chunks."""
-        return bool(self.message.version >= HttpVersion11)
+        return self.message.should_close or not self.knows_chunks
 
     @property
     def scheme(self) -> str:
@@ -130,15 +128,14 @@ class Exchange:
 
     def body(self, idle_s: float) -> RequestBody:
         """Return the body, which invites the client to send it where the client waits for that."""
-        message = self.message
-        headers = message.headers
+        message, headers = self.message, self.headers
         size = None if message.chunked else int(headers.get("Content-Length", 0))
         expects = "Expect" in headers and headers["Expect"].lower() == "100-continue"
         return RequestBody(
             cast(Any, self.payload),
             size,
             idle_s=idle_s,
-            invite=self._invite if expects and message.version >= HttpVersion11 else None,
+            invite=self._invite if expects and self.knows_chunks else None,
             connected=lambda: self.protocol.connected,
         )
 
@@ -153,9 +150,14 @@ class Exchange:
             raise ConnectionResetError("the client has gone")
         transport.write(chunk)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the client has to take something before more is written."""
+        return self.protocol.writing_paused
+
     async def wait_written(self, idle_s: float) -> None:
         """Wait until the client has taken enough. Raises TimeoutError when it takes nothing for `idle_s`."""
-        if self.protocol.writing_paused:
+        if self.is_full:
             async with asyncio.timeout(idle_s):
                 await self.writer.drain()
 

@@ -7,7 +7,7 @@ cluster. Never sees a socket.
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final, Self
 
@@ -96,9 +96,9 @@ class Answering:
         self._s3 = s3
         self.seeding: Final = seeding
 
-    async def __call__(self, request: Request) -> Response:
+    def __call__(self, request: Request) -> Awaitable[Response]:
         """Answer a request in the dialect that it is in."""
-        return await (self._swift if self._is_swift(request) else self._s3)(request)
+        return (self._swift if self._is_swift(request) else self._s3)(request)
 
     async def turn_away(self, request: Request) -> Response:
         """Answer a request for which there is no room, in the dialect that it is in."""

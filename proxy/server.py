@@ -133,7 +133,7 @@ class Server:
 
     async def _run(self, exchange: Exchange, dialect: Dialect) -> Sent:
         started = self._loop.time()
-        method = exchange.method
+        method, remote = exchange.method, exchange.remote
         transaction_id = self.next_transaction_id()
         body = exchange.body(self.limits.client_idle_s)
         who, raw_path, sent = "-", "-", 0
@@ -151,7 +151,7 @@ class Server:
                 body,
                 transaction_id=transaction_id,
                 scheme=exchange.scheme,
-                remote=exchange.remote,
+                remote=remote,
                 deadline=started + self.limits.request_s,
             )
             response = await (dialect(request) if refusal is None else self._refuse(request, refusal))
@@ -177,7 +177,7 @@ class Server:
         self.counts[method if method in _METHODS else "OTHER", status] += 1
         self._log.note(
             int(self._now_s() * 1_000_000),
-            exchange.remote,
+            remote,
             who,
             method,
             raw_path,
@@ -209,7 +209,10 @@ class Server:
                 exchange.write(head)
                 return 0
             if stream is None:
-                return await self._send_whole(exchange, head, response)
+                _write_whole(exchange, head, response.body)
+                if exchange.is_full:
+                    await exchange.wait_written(self.limits.client_idle_s)
+                return len(response.body)
             exchange.write(head)
             if response.is_endless:
                 return await self._send_endless(exchange, stream, is_chunked)
@@ -239,16 +242,6 @@ class Server:
             await exchange.wait_written(self.limits.client_idle_s)
         return sent
 
-    async def _send_whole(self, exchange: Exchange, head: bytes, response: Response) -> int:
-        body = response.body
-        if len(body) <= _JOINED_BYTES_MAX:
-            exchange.write(b"".join((head, body)))
-        else:
-            exchange.write(head)
-            exchange.write(body)
-        await exchange.wait_written(self.limits.client_idle_s)
-        return len(body)
-
     def common_headers(self, transaction_id: str) -> str:
         """Return the header lines that every answer has."""
         return (
@@ -272,6 +265,14 @@ class Server:
         return write_head(response, self.common_headers(self.next_transaction_id()), True) + bytes(
             response.body
         )
+
+
+def _write_whole(exchange: Exchange, head: bytes, body: Body) -> None:
+    if len(body) <= _JOINED_BYTES_MAX:
+        exchange.write(b"".join((head, body)))
+    else:
+        exchange.write(head)
+        exchange.write(body)
 
 
 async def _refuse(request: Request, refusal: TargetRefused) -> Response:

@@ -155,7 +155,8 @@ class Clock:
 
     def follow(self, micros: int) -> None:
         """Take note of a time seen elsewhere; what is over a minute ahead of the host's clock is followed no further."""
-        self._high_us = max(self._high_us, min(micros, self._read_us() + CLOCK_AHEAD_FIRST_US))
+        if micros > self._high_us:
+            self._high_us = max(self._high_us, min(micros, self._read_us() + CLOCK_AHEAD_FIRST_US))
 
     def issue_above(self, ballot: Ballot) -> Timestamp:
         """Return a new timestamp that passes a refused ballot, without dragging this clock along beyond a minute.

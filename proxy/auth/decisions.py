@@ -19,6 +19,7 @@ reseller_admin, who owns every account.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from proxy.auth.acls import NOBODY, Acl, Item
@@ -119,12 +120,17 @@ def decide(
     if identity.is_admin_of(account):
         if action in _RESELLERS and not identity.is_reseller_admin:
             return Decision(False, f"only a reseller_admin may {action.value}", is_owner=True)
-        role = "a reseller_admin" if identity.is_reseller_admin else "an admin of the account"
-        return Decision(True, f"{identity.name} is {role}", is_owner=True)
+        return _as_owner(identity)
     granted = _granted(identity, action, acls, referer)
     if granted is not None:
         return Decision(True, granted)
     return Decision(False, f"nothing allows {identity.name} to {action.value}")
+
+
+@lru_cache(1024)
+def _as_owner(identity: Identity) -> Decision:
+    role = "a reseller_admin" if identity.is_reseller_admin else "an admin of the account"
+    return Decision(True, f"{identity.name} is {role}", is_owner=True)
 
 
 _RESELLERS: Final = frozenset({Action.CREATE_ACCOUNT, Action.DELETE_ACCOUNT})

@@ -41,6 +41,7 @@ class Fresh(Generic[K, V]):
 
     async def __aenter__(self) -> Self:
         """Begin to own look-ups."""
+        self._now = asyncio.get_running_loop().time
         return self
 
     async def __aexit__(
@@ -51,19 +52,26 @@ class Fresh(Generic[K, V]):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def young(self, key: K) -> V | None:
+        """Return a value that is remembered and young enough, as `get` does; None: only `get` can tell."""
+        remembered = self._values.get(key)
+        if remembered is None:
+            return None
+        age_s = self._now() - remembered.began
+        if age_s >= self._age_max_s:
+            return None
+        self._values.move_to_end(key)
+        if age_s >= self._age_max_s / 2:
+            self._start(key)
+        return remembered.value
+
     async def get(self, key: K, *, deadline: float) -> V | None:
         """Return the value, at most `age_max_s` old; None when there is none.
 
         Raises what the look-up raises, and TimeoutError when the deadline passes first.
         """
-        remembered = self._values.get(key)
-        if remembered is not None:
-            age_s = asyncio.get_running_loop().time() - remembered.began
-            if age_s < self._age_max_s:
-                self._values.move_to_end(key)
-                if age_s >= self._age_max_s / 2:
-                    self._start(key)
-                return remembered.value
+        if (value := self.young(key)) is not None:
+            return value
         task = self._start(key)
         async with asyncio.timeout_at(deadline):
             # Shielded: the first to give up must not take the answer from the others.
@@ -85,7 +93,7 @@ class Fresh(Generic[K, V]):
         return task
 
     async def _run(self, key: K) -> V | None:
-        began = asyncio.get_running_loop().time()
+        began = self._now()
         value = await self._look_up(key, began + LOOKUP_S)
         if self._under_way.get(key) is asyncio.current_task():
             if value is None:

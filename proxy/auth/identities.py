@@ -4,6 +4,7 @@ Owns the step between a user's account, as `account:user` names it, and the acco
 showed who he is, a token or a signature, is not known here; neither is what an ACL grants.
 """
 
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from swiftlike.user_config import Role
@@ -11,10 +12,15 @@ from swiftlike.user_config import Role
 ACCOUNT_PREFIX: Final = b"AUTH_"
 """What the store's accounts begin with, as everywhere in Swift: account `test` of a user owns `/v1/AUTH_test`."""
 
+# Plain texts: a member of an enumeration is slow to hash, and every request asks.
+_ADMIN: Final = str(Role.ADMIN.value)
+_RESELLER_ADMIN: Final = str(Role.RESELLER_ADMIN.value)
+
 HIDDEN: Final = b"\0"
 """What the names begin with that no request may reach, whoever asks."""
 
 
+@lru_cache(1024)
 def account_of(account: str) -> bytes:
     """Return the store's account that users of `account` belong to."""
     return ACCOUNT_PREFIX + account.encode()
@@ -37,7 +43,7 @@ class Identity(NamedTuple):
     @property
     def is_reseller_admin(self) -> bool:
         """Whether every account is its own."""
-        return Role.RESELLER_ADMIN in self.roles
+        return _RESELLER_ADMIN in self.roles
 
     @property
     def name(self) -> str:
@@ -46,9 +52,10 @@ class Identity(NamedTuple):
 
     def is_admin_of(self, account: bytes) -> bool:
         """Whether an account of the store is its own, or every account is."""
-        if self.is_anonymous:
+        if not self.user:
             return False
-        return self.is_reseller_admin or (Role.ADMIN in self.roles and account_of(self.account) == account)
+        roles = self.roles
+        return _RESELLER_ADMIN in roles or (_ADMIN in roles and account_of(self.account) == account)
 
 
 ANONYMOUS: Final = Identity()

@@ -152,7 +152,11 @@ class Users:
             said = self._tokens.verify(token, self._now_us())
         except TokenRefused:
             return None
-        user = await self.by_name(said.account, said.user, deadline=deadline)
+        # Who wrote the token has checked its names.
+        name = UserName(said.account, said.user)
+        user = self._users.young(name)
+        if user is None:
+            user = await self.by_name(*name, deadline=deadline)
         if user is None or user.generation != said.generation:
             return None
         return user.identity

@@ -13,7 +13,6 @@ from typing import Final, NamedTuple
 from proxy.http.dates import parse_date
 
 _TAG: Final = re.compile(r'\s*(W/)?(?:"([^"]*)"|([^",\s]+))\s*(?:,|$)')
-_HEADERS: Final = ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since")
 
 
 class Verdict(Enum):
@@ -72,7 +71,12 @@ NO_CONDITIONS: Final = Conditions()
 
 def parse_conditions(headers: Mapping[str, str]) -> Conditions:
     """Read the conditions of a request."""
-    if not any(name in headers for name in _HEADERS):
+    if not (
+        "If-None-Match" in headers
+        or "If-Match" in headers
+        or "If-Modified-Since" in headers
+        or "If-Unmodified-Since" in headers
+    ):
         return NO_CONDITIONS
     since, unmodified = headers.get("If-Modified-Since"), headers.get("If-Unmodified-Since")
     return Conditions(

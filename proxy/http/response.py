@@ -58,19 +58,19 @@ def write_head(response: Response, common: str, close: bool, is_chunked: bool = 
     endless answer. Raises HeaderRefused.
     """
     lines = [f"{name}: {value}\r\n" for name, value in response.headers]
-    if response.status == 204:
+    status, length = response.status, response.length
+    if status == 204:
         lines.append("Content-Length: 0\r\n")
-    elif response.is_endless:
+    elif length is None and response.stream is not None:
         if is_chunked:
             lines.append("Transfer-Encoding: chunked\r\n")
-    elif response.status != 304:
-        length = len(response.body) if response.length is None else response.length
-        lines.append(f"Content-Length: {length}\r\n")
+    elif status != 304:
+        lines.append(f"Content-Length: {len(response.body) if length is None else length}\r\n")
     text = "".join(lines)
     if text.count("\n") != len(lines) or text.count("\r") != len(lines):
-        raise HeaderRefused(f"a line break in the headers of a {response.status}")
+        raise HeaderRefused(f"a line break in the headers of a {status}")
     ending = "Connection: close\r\n\r\n" if close else "\r\n"
-    return (_STATUS_LINES[response.status] + text + common + ending).encode()
+    return (_STATUS_LINES[status] + text + common + ending).encode()
 
 
 def write_chunk(raw: Body) -> bytes:

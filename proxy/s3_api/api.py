@@ -121,7 +121,8 @@ class S3Api:
 
     def is_named_by_host(self, request: Request) -> bool:
         """Whether the host names a bucket: then the request is in this dialect, whatever its path."""
-        return bool(bucket_of_host(request.headers.get("Host", ""), self._around.domain))
+        domain = self._around.domain
+        return bool(domain and bucket_of_host(request.headers.get("Host", ""), domain))
 
     async def __call__(self, request: Request) -> Response:
         """Answer a request."""

@@ -47,7 +47,7 @@ class ObjectName(NamedTuple):
 
     def key(self, policy: int, incarnation: Timestamp) -> Key:
         """Its register under an incarnation of its container, to whose listing it owes a row."""
-        return Key(objects(policy), self.path, incarnation, owes=True)
+        return Key(objects(policy), path_of(*self), incarnation, owes=True)
 
 
 def account_key(account: bytes) -> Key:

@@ -484,9 +484,12 @@ def _current(
     name: ObjectName, container: ContainerInfo, entry: Entry | None, now_us: int
 ) -> ObjectInfo | None:
     """Return what stands there for clients of this incarnation. Raises _OtherIncarnation when it is of a newer one."""
-    if entry is None or entry.ballot.incarnation < container.incarnation:
+    if entry is None:
         return None
-    if entry.ballot.incarnation > container.incarnation:
+    found, wanted = entry.ballot.incarnation, container.entry.incarnation
+    if found < wanted:
+        return None
+    if found > wanted:
         raise _OtherIncarnation
     return ObjectInfo(name, entry, attributes_of(entry)) if is_present(entry, now_us) else None
 

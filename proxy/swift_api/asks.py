@@ -60,10 +60,12 @@ class Ask(NamedTuple):
 
         To whoever the container is not open, one that is not there looks the same.
         """
-        container = self.resource.of_container if name is None else name
+        identity = self.identity
+        account = self.resource.account if name is None else name.account
         acls = NO_ACLS
-        if not self.identity.is_admin_of(container.account):
+        if not identity.is_admin_of(account):
+            container = self.resource.of_container if name is None else name
             with suppress(NoSuchContainer):
                 info = await self.around.store.containers.read(container, deadline=self.deadline)
                 acls = acls_of(info.attributes)
-        return require(self.identity, action, container.account, self.headers, acls)
+        return require(identity, action, account, self.request.headers, acls)

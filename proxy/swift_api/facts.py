@@ -69,18 +69,23 @@ def container_headers(
 
 def object_headers(info: ObjectInfo) -> Headers:
     """Return the headers of an object, but for what its body is in this answer."""
-    modified_us = info.modified_us
+    entry = info.entry
     headers = [
         ("Etag", info.etag),
-        ("Last-Modified", last_modified(modified_us)),
-        ("X-Timestamp", format_timestamp(modified_us)),
+        ("Last-Modified", last_modified(entry.modified)),
+        ("X-Timestamp", format_timestamp(entry.modified)),
         ("Accept-Ranges", "bytes"),
     ]
-    if info.delete_at_us:
-        headers.append(("X-Delete-At", str(info.delete_at_us // _MICROS)))
+    if entry.delete_at:
+        headers.append(("X-Delete-At", str(entry.delete_at // _MICROS)))
+    has_metadata = False
     for name, value in info.attributes.items():
-        if name.startswith("header:") and (header := kept_header(name)) is not None:
+        if name == "etag" or name == "type":
+            continue
+        if name.startswith(META):
+            has_metadata = True
+        elif (header := kept_header(name)) is not None:
             headers.append((header, value))
-    if any(name.startswith(META) for name in info.attributes):
+    if has_metadata:
         add_metadata(headers, info.attributes, "Object")
     return headers
