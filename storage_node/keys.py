@@ -40,6 +40,7 @@ from swiftlike.timestamps import NO_INCARNATION, Timestamp
 
 BUCKET_BYTES: Final = 3
 BUCKET_BITS: Final = 8 * BUCKET_BYTES
+_BELOW_BUCKET_BITS: Final = HASH_BITS - BUCKET_BITS
 HEAD_KEY_BYTES: Final = 2 + BUCKET_BYTES
 """Table and bucket: the key of a bucket's digest, and what leads the path in the key of a register."""
 
@@ -155,12 +156,12 @@ def bucket_in(key: bytes) -> int:
 
 def bucket_of(hashed: int) -> bytes:
     """Return the bucket of a path hash, as it stands in a key."""
-    return (hashed >> (HASH_BITS - BUCKET_BITS)).to_bytes(BUCKET_BYTES, "big")
+    return (hashed >> _BELOW_BUCKET_BITS).to_bytes(BUCKET_BYTES, "big")
 
 
 def register_key(key: Key, hashed: int) -> bytes:
     """Return where a register stands."""
-    return key.table + bucket_of(hashed) + key.path
+    return key.table + (hashed >> _BELOW_BUCKET_BITS).to_bytes(BUCKET_BYTES, "big") + key.path
 
 
 def key_of(raw: bytes) -> Key:

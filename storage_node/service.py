@@ -49,7 +49,7 @@ from swiftlike.registers import encode_register
 from swiftlike.rpc.errors import CallFailed
 from swiftlike.rpc.service import Call, PlainHandler, Service
 from swiftlike.rpc.stream import ServedStream
-from swiftlike.rpc.transport import Outcome, Reply, failed
+from swiftlike.rpc.transport import Outcome, Reply, done, failed
 
 T = TypeVar("T")
 
@@ -302,7 +302,7 @@ class DeviceService:
         if raw is not None:
             header["entry"] = raw
         self.counts[_GOT] += 1
-        return Reply(Outcome.OK, header, b"" if body is None else body)
+        return done(header, b"" if body is None else body)
 
     async def _get(self, call: Call, fields: Fields) -> Reply:
         """Answer with the entry and, where it is no longer than the caller wants, its body."""

@@ -16,7 +16,9 @@ from swiftlike.rpc.errors import ConnectionFailed, ProtocolBroken, StreamEnded, 
 from swiftlike.rpc.frames import CALL_ID_MAX, Frame, Kind, encode
 from swiftlike.rpc.handshake import Channel, ClientHandshake
 from swiftlike.rpc.stream import CalledStream
-from swiftlike.rpc.transport import EMPTY, Address, Body, Header, Outcome, Reply, Told
+from swiftlike.rpc.transport import EMPTY, Address, Body, Header, Outcome, Reply, Told, done
+
+_REPLY: Final = Kind.REPLY
 
 
 class Owner(Protocol):
@@ -248,6 +250,17 @@ class CallsConnection(CallerConnection):
             return not_sent("outbox_full", f"{self.outbox_bytes} bytes wait for {self.peer} to read them")
         return None
 
+    def _handle(self, frame: Frame) -> None:
+        # Nearly all that comes: what was asked for, and somebody waits for it.
+        if frame.kind is _REPLY and type(frame.header) is dict:
+            asked = self._pending.pop(frame.call_id, None)
+            if asked is not None:
+                asked.end(done(frame.header, frame.body))
+                if not self._pending:
+                    self._now_unused()
+                return
+        super()._handle(frame)
+
     def handle_trusted(self, frame: Frame) -> None:
         """Give an answer to whoever waits for it."""
         reply = _reply(frame)
@@ -381,15 +394,11 @@ def not_sent(code: str, reason: str) -> Reply:
     return Reply(Outcome.NOT_SENT, code=code, reason=reason)
 
 
-_REPLY: Final = Kind.REPLY
-_OK: Final = Outcome.OK
-
-
 def _reply(frame: Frame) -> Reply:
     """Translate an answering frame; raises ProtocolBroken when it is none, or not whole."""
-    if frame.kind is _REPLY and type(frame.header) is dict:
-        return Reply(_OK, frame.header, frame.body)
     match frame.kind, frame.header:
+        case Kind.REPLY, dict(header):
+            return done(header, frame.body)
         case Kind.FAILED, (str(code), str(reason), dict(header)):
             return Reply(Outcome.ERROR, header, b"", code, reason)
         case Kind.REFUSED, (str(code), str(reason)):

@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from enum import Enum
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from functools import partial
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias, cast
 
 Body: TypeAlias = bytes | bytearray | memoryview
 """Raw bytes. A sender must not change them afterwards; a receiver owns what it got."""
@@ -72,6 +73,17 @@ class Reply(NamedTuple):
     """For ERROR an application code; for the others one of ours, such as `busy`, `draining`, `timeout`."""
     reason: str = ""
     """One sentence for people, empty when OK."""
+
+
+def done(header: Header, body: Body = b"") -> Reply:
+    """Return the reply of what was done; every call has two, and `Reply` takes twice as long."""
+    return _as_reply((_OK, header, body, "", ""))
+
+
+_OK: Final = Outcome.OK
+_as_reply: Final = cast(
+    "Callable[[tuple[Outcome, Header, Body, str, str]], Reply]", partial(tuple.__new__, Reply)
+)
 
 
 def failed(code: str, reason: str, header: Header = EMPTY) -> Reply:
