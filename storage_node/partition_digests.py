@@ -39,8 +39,9 @@ def read_many(view: Reading, layout: Layout, kind: bytes, partitions: Sequence[i
         }
     first, last = min(partitions), max(partitions)
     start, stop = (keys.digest_key(kind, power, number) for number in (first, last + 1))
+    found, found_raws = view.take(start, stop, last + 1 - first)
     stood = {
-        keys.partition_in(key): decode_head(key, raw) for key, raw in view.take(start, stop, last + 1 - first)
+        keys.partition_in(key): decode_head(key, raw) for key, raw in zip(found, found_raws, strict=True)
     }
     return {number: stood.get(number, EMPTY) for number in partitions}
 
