@@ -123,8 +123,7 @@ class Exchange:
     @property
     def remote(self) -> str:
         """The client's address."""
-        peer = self.protocol.peername
-        return peer[0] if isinstance(peer, tuple) else ""
+        return self.protocol.remote
 
     def body(self, idle_s: float) -> RequestBody:
         """Return the body, which invites the client to send it where the client waits for that."""
@@ -181,7 +180,7 @@ class Connections(web.Server):
 class Connection(web.RequestHandler):
     """One connection: the library's state machine, with a time limit on heads and error answers of our own."""
 
-    __slots__ = ("_answers", "_head_timer")
+    __slots__ = ("_answers", "_head_timer", "remote")
 
     def __init__(self, manager: Connections, answers: Answers) -> None:
         limits = answers.limits
@@ -199,6 +198,8 @@ class Connection(web.RequestHandler):
         )
         self._answers = answers
         self._head_timer: asyncio.TimerHandle | None = None
+        self.remote = ""
+        """The client's address, once it is connected."""
 
     @property
     def is_idle(self) -> bool:
@@ -215,6 +216,8 @@ class Connection(web.RequestHandler):
             return
         writable.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
         super().connection_made(transport)
+        peer = self.peername
+        self.remote = peer[0] if isinstance(peer, tuple) else ""
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End."""
@@ -249,6 +252,5 @@ class Connection(web.RequestHandler):
     ) -> Any:
         """Answer what could not be parsed, without an echo of it; `Server.handle` leaves no other error."""
         if self.transport is not None:
-            peer = self.peername
-            self.transport.write(self._answers.refuse_unparsed(peer[0] if isinstance(peer, tuple) else ""))
+            self.transport.write(self._answers.refuse_unparsed(self.remote))
         return CLOSE

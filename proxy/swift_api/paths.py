@@ -42,7 +42,12 @@ def parse_resource(path: bytes) -> Resource:
         raise Refusal(412, "Bad URL: it names no account.")
     if name and not container:
         raise Refusal(404, "There is no such container: its name is empty.")
-    check_lengths(account, container, name)
+    if (
+        len(account) > ACCOUNT_BYTES_MAX
+        or len(container) > CONTAINER_BYTES_MAX
+        or len(name) > OBJECT_BYTES_MAX
+    ):
+        check_lengths(account, container, name)  # which says what is too long
     return Resource(account, container, name)
 
 
