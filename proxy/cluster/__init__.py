@@ -6,6 +6,7 @@
     rings       those rings, followed in their files
     rounds      ask many, go on when enough have answered, and keep hold of the rest
     nodes       how a device is called, and what a failed call proves
+    looks       the round of a read, in fewer steps: what stands at a key, asked of its owners
     bodies      bodies that a copy lacks, and bodies on their way to a reader
     uploads     a large body on its way to all owners at once
     offers      one entry offered to all owners, and copies for those that are down
