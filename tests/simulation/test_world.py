@@ -118,12 +118,12 @@ FOUND_AT: Final = {
     Mutant.WIPED_VOTES: 20,
     Mutant.RECLAIM_EARLY: 220,
     Mutant.ROW_AT_ONE: 50,
-    Mutant.LIST_FROM_ONE: 2,
+    Mutant.LIST_FROM_ONE: 12,
     Mutant.MINORITY: 0,
     Mutant.NO_WRITE_BACK: 544,
-    Mutant.NO_PROMISE: 6,
+    Mutant.NO_PROMISE: 31,
     Mutant.REOFFER: 55,
-    Mutant.NO_BASE: 791,
+    Mutant.NO_BASE: 794,
 }
 """A little before the first seed that finds it, of those below 1,000. The search goes on for a thousand seeds from here: a
 change that reshuffles all schedules makes these tests slower, not red."""
@@ -150,12 +150,13 @@ def test_a_deliberate_bug_is_found(mutant: Mutant, first: int) -> None:
 @pytest.mark.timeout(900)
 def test_a_failing_seed_is_told_with_a_smaller_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(campaign, "SMALLER_TRIES_MAX", 12)
-    (failure,) = try_seeds(range(2, 3), Mutant.LIST_FROM_ONE)
-    assert failure.seed == 2
+    seed = FOUND_AT[Mutant.LIST_FROM_ONE]
+    (failure,) = try_seeds(range(seed, seed + 1), Mutant.LIST_FROM_ONE)
+    assert failure.seed == seed
     assert "is listed" in failure.report or "a listing from" in failure.report
     with mutated(Mutant.LIST_FROM_ONE), campaign.quietly():
-        least = smallest(plans.draw(2))
-        assert _size(least) < _size(plans.draw(2))
+        least = smallest(plans.draw(seed))
+        assert _size(least) < _size(plans.draw(seed))
         assert wrong_of(least)[0]
 
 
