@@ -5,6 +5,9 @@ client's business (`Payer`), which a storage node does not know: whoever puts th
 that cannot be paid now stays, and is met again on the next walk; it never holds up those behind it.
 
 All owners of a key hold its debt. Each waits a little differently, so that mostly the first one pays for all of them.
+
+How old a debt is, its ballot says, by the clock of whoever wrote it. One that stands ahead of this device's clock is as old as the
+updater has known it, so that a clock which is ahead, by as much as devices take, delays no row.
 """
 
 import asyncio
@@ -15,6 +18,7 @@ from random import Random
 from typing import Final, NoReturn, Protocol
 
 from storage_node.keys import Due, Key
+from storage_node.requests import MICROS_MAX
 from storage_node.store import Store
 from swiftlike.entries import Version
 from swiftlike.limits import DEBTS_AT_ONCE, DEBTS_PER_S
@@ -30,6 +34,8 @@ TIMEOUT_S: Final = 10.0
 """For one debt."""
 SLICE: Final = 100
 """Debts that are read at once."""
+AHEAD_MAX: Final = 1_000
+"""Debts ahead of the clock that are watched; those above it come next, or when it is their time."""
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +71,8 @@ class Updater:
         """Debts that the last walk could not pay."""
         self.walked_us = 0
         """When the last walk ended; 0: none has."""
+        self._ahead: dict[tuple[Key, Version], int] = {}
+        """Debts that stood ahead of the clock in the last walk, and when they were first seen."""
 
     async def run(self) -> NoReturn:
         """Walk, until cancelled."""
@@ -74,25 +82,41 @@ class Updater:
 
     async def walk(self) -> None:
         """Go over all debts that are old enough, once."""
-        before_us = self._read_us() - int((GRACE_S + self._random.random() * GRACE_SPREAD_S) * 1e6)
+        now_us = self._read_us()
+        before_us = now_us - int((GRACE_S + self._random.random() * GRACE_SPREAD_S) * 1e6)
         from_us, before = 0, self.ended.copy()
         while from_us < before_us:
-            due = await self._store.scan(self._store.due, Due.DEBT, before_us, SLICE, from_us)
-            if not due:
+            debts = await self._owed(from_us, before_us, SLICE)
+            if not debts:
                 break
-            debts = [(key, version) for key, version in due if version is not None]
             await self._pay_all(debts)
-            if len(due) < SLICE:
+            if len(debts) < SLICE:
                 break
             # A clock gives each microsecond to one write only, so no slice is full of one.
             from_us = debts[-1][1].ballot.micros + 1
             await self._sleep(len(debts) / DEBTS_PER_S)
+        await self._pay_those_ahead(now_us, before_us)
         self.walks += 1
         self.walked_us = self._read_us()
         self.left = self.ended[Payment.LATER] - before[Payment.LATER]
         if self.ended != before:
             counts = {payment.name.lower(): self.ended[payment] - before[payment] for payment in Payment}
             log.info("debts that writers left: %s", counts)
+
+    async def _pay_those_ahead(self, now_us: int, before_us: int) -> None:
+        """Pay those that stand ahead of the clock, and did so before that time."""
+        ahead = await self._owed(now_us, MICROS_MAX, AHEAD_MAX)
+        self._ahead = {debt: self._ahead.get(debt, now_us) for debt in ahead}
+        old = [debt for debt in ahead if self._ahead[debt] < before_us]
+        for at in range(0, len(old), SLICE):
+            some = old[at : at + SLICE]
+            await self._pay_all(some)
+            await self._sleep(len(some) / DEBTS_PER_S)
+
+    async def _owed(self, from_us: int, before_us: int, limit: int) -> list[tuple[Key, Version]]:
+        """Return debts by their ballots' times, the earliest first."""
+        due = await self._store.scan(self._store.due, Due.DEBT, before_us, limit, from_us)
+        return [(key, version) for key, version in due if version is not None]
 
     async def _pay_all(self, debts: list[tuple[Key, Version]]) -> None:
         gate = asyncio.Semaphore(DEBTS_AT_ONCE)

@@ -41,10 +41,12 @@ def updaters(world: StoreCluster, payer: Store) -> list[Updater]:
     ]
 
 
-async def write_without_a_row(world: StoreCluster, store: Store, name: bytes, body: bytes | None) -> None:
+async def write_without_a_row(
+    world: StoreCluster, store: Store, name: bytes, body: bytes | None, by: str = "proxy"
+) -> None:
     """Write an object, or delete it, and die before its row."""
     container = await store.containers.read(CONTAINER, deadline=soon(), max_age_s=60)
-    registers = world.registers["proxy"]
+    registers = world.registers[by]
     write_id = registers.new_write_id()
     entry = Entry(ZERO_BALLOT, write_id, 0, tombstone=True)
     if body is not None:
@@ -74,6 +76,26 @@ def test_what_a_proxy_wrote_and_did_not_list_is_listed_by_a_device() -> None:
         await second.walk()
         await third.walk()
         assert [each.ended[Payment.PAID] for each in (first, second, third)] == [2, 0, 0]
+
+    play(scenario)
+
+
+def test_a_row_that_a_proxy_whose_clock_is_ahead_did_not_bring_comes_as_soon_as_others() -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        payer = await world.proxy("payer")
+        await world.proxy("ahead", skew_s=50.0)
+        await create(store)
+        await write_without_a_row(world, store, b"a", b"one", by="ahead")
+        (updater, *_) = updaters(world, payer)
+        await updater.walk()
+        await asyncio.sleep(GRACE_S - 1)
+        await updater.walk()
+        assert await names(store) == [], "the writer has its time"
+        await asyncio.sleep(GRACE_SPREAD_S + 2)
+        await updater.walk()
+        assert await names(store) == [b"a"]
+        await asyncio.sleep(1)
+        assert world.debts() == 0
 
     play(scenario)
 
