@@ -43,7 +43,10 @@ from swiftlike.timestamps import Ballot, WriteId
 
 HAS_MANIFESTS: Final = "sys:has-manifests"
 """Said of a container before the first object whose parts are freed when it is replaced. It stays said: writes to objects of
-such a container look at what they replace, which costs them a round trip that others are spared."""
+such a container look at what they replace, which costs them a round trip that others are spared. Its value says for how long: SOON,
+until every process that believes otherwise has looked again, then ALL."""
+SOON: Final = "soon"
+ALL: Final = "yes"
 
 CACHED_S: Final = 1.0
 """How long what was seen of a container is believed, unless somebody asks for less."""

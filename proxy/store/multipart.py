@@ -21,7 +21,7 @@ from contextlib import aclosing
 from typing import Any, Final, NamedTuple
 
 from proxy.store import manifests
-from proxy.store.containers import HAS_MANIFESTS
+from proxy.store.containers import ALL, CACHED_S, HAS_MANIFESTS, SOON
 from proxy.store.contract import Containers, ManifestObjects
 from proxy.store.ending import Ending
 from proxy.store.errors import (
@@ -142,6 +142,7 @@ class Multipart:
         now_us: Callable[[], int],
         now: Callable[[], float],
         random: Callable[[int], bytes],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """Take the domain beneath, the host's clock and the loop's, and where ids come from that nobody guesses."""
         self._objects: Final = objects
@@ -150,6 +151,7 @@ class Multipart:
         self._now_us: Final = now_us
         self._now: Final = now
         self._random: Final = random
+        self._sleep: Final = sleep
         self.ending: Final = Ending(objects, graces, now_us, now)
 
     # --- an upload's life ---------------------------------------------------------------------------------------
@@ -158,10 +160,8 @@ class Multipart:
         self, bucket: ContainerInfo, key: bytes, attributes: Attributes, note: str, *, deadline: float
     ) -> UploadName:
         """Begin an upload. `note`: what listings of uploads tell of it, a short text. Raises NoSuchContainer."""
-        if HAS_MANIFESTS not in bucket.attributes:
-            await self._containers.describe(
-                bucket.name, lambda old: {**old, HAS_MANIFESTS: "yes"}, deadline=deadline
-            )
+        if bucket.attributes.get(HAS_MANIFESTS) != ALL:
+            await self._say_so(bucket, deadline)
         name = upload_in(bucket, key, upload_id(self._now_us(), self._random(16)))
         record = Record(begun({_BEGUN + attribute: value for attribute, value in attributes.items()}, note))
         await put_hidden(
@@ -173,6 +173,22 @@ class Multipart:
             await self._objects.marks.mark_bucket(name, due_us, deadline=deadline)
             raise NoSuchContainer
         return name
+
+    async def _say_so(self, bucket: ContainerInfo, deadline: float) -> None:
+        """See to it that all writes in a bucket look at what they replace. Raises NoSuchContainer, Unavailable, OutcomeUnknown.
+
+        What another proxy saw of the bucket it believes for CACHED_S. So an upload begins only that long after it was said, also one
+        that finds it said: it may have been a moment ago. This delays the first upload of a bucket, and those that come within a moment
+        of it.
+        """
+        if HAS_MANIFESTS not in bucket.attributes:
+            await self._containers.describe(
+                bucket.name, lambda old: {HAS_MANIFESTS: SOON, **old}, deadline=deadline
+            )
+        await self._sleep(CACHED_S)
+        await self._containers.describe(
+            bucket.name, lambda old: {**old, HAS_MANIFESTS: ALL}, deadline=deadline
+        )
 
     async def _is_there(self, bucket: ContainerInfo, deadline: float) -> bool:
         try:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from proxy.store import manifests
+from proxy.store.containers import HAS_MANIFESTS
 from proxy.store.errors import (
     ConditionFailed,
     NoSuchObject,
@@ -29,6 +30,7 @@ from proxy.store.multipart import Multipart, UploadInfo
 from proxy.store.store import Store
 from proxy.store.upload_states import CLAIMS_MAX, OPEN
 from proxy.store.values import Description, ObjectInfo
+from tests.simulation.quorum_cluster import LossyTransport
 from tests.simulation.store_cluster import (
     CONTAINER,
     Sent,
@@ -37,6 +39,7 @@ from tests.simulation.store_cluster import (
     delete,
     get,
     named,
+    put,
     soon,
 )
 from tests.simulation.test_multipart import (
@@ -510,6 +513,30 @@ def test_what_replaces_an_object_whose_completer_died_before_he_said_so_stands(
         assert await what_stands(store) == stands
         assert stands != A + B
         await assert_nothing_else_is_left(world, store, 1 if stands == A else 0)
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(
+    "is_first", [True, False], ids=["the first upload", "one that begins just behind it"]
+)
+def test_a_proxy_that_saw_the_bucket_before_its_first_upload_closes_what_it_replaces(
+    is_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LossyTransport, "_delay_s", lambda self: 0.0)  # as fast as one may complete an upload
+
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        before, other = await world.proxy("before"), await world.proxy("other")
+        await put(other, b"warm")  # it believes for a moment what it saw of the bucket
+        begun = [] if is_first else [asyncio.ensure_future(begin(before, key=b"elsewhere"))]
+        while begun and HAS_MANIFESTS not in (await bucket_of(store)).attributes:  # noqa: ASYNC110 (looked at from outside)
+            await asyncio.sleep(0.001)
+        async with dead(store, DEATHS["behind the object"]) as upload:
+            await put_new(other)
+            assert await end(store.multipart, upload, BOTH) == BOTH
+        assert await what_stands(store) == b"new", "whoever completes it again finds that it is over"
+        await asyncio.gather(*begun)
 
     play(scenario)
 

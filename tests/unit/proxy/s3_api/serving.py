@@ -65,6 +65,10 @@ def now_us() -> int:
     return time.time_ns() // 1000
 
 
+async def at_once(pause_s: float) -> None:
+    """There is no other proxy whose memory would have to fade."""
+
+
 def make_store(page_items: int = 10_000) -> FakeStore:
     return FakeStore(Clock(now_us, 1), page_items=page_items)
 
@@ -73,7 +77,13 @@ def make_api(store: FakeStore, region: str = REGION, takes_version_2: bool = Tru
     buckets = Buckets(store.containers, store.objects, store.clock.now_us, time.monotonic)
     kept = Registered(store.accounts, RegisteredContainers(store.containers, buckets), store.objects)
     uploads = Multipart(
-        store.objects, kept.containers, Graces(), store.clock.now_us, time.monotonic, os.urandom
+        store.objects,
+        kept.containers,
+        Graces(),
+        store.clock.now_us,
+        time.monotonic,
+        os.urandom,
+        at_once,
     )
     return S3Api(
         Surroundings(
