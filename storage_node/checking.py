@@ -238,8 +238,12 @@ def _list_leftovers(
     closed: ClosedDevice, report: Report, ends: dict[VolumeId, int], referenced: set[bytes]
 ) -> None:
     report.damage += [
-        f"{path}: its header is gone, and so are the bodies in it; keep the file if another replica lacks one"
-        for path in closed.volumes.beheaded()
+        f"{path}: nothing in it is sound, and the bodies in it are gone; keep the file if another replica lacks one"
+        for path in closed.volumes.ruined()
+    ]
+    report.damage += [
+        f"{closed.volumes.path(volume)}: its header is damaged; start the device, which moves the bodies out of it"
+        for volume in closed.volumes.damaged()
     ]
     for volume in closed.volumes.ids():
         behind = closed.volumes.size(volume) - ends.get(volume, 0)

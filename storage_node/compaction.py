@@ -37,10 +37,12 @@ class Compacted:
 
 
 def worth_compacting(device: Device) -> list[VolumeId]:
-    """Return the volumes below LIVE_SHARE, emptiest first; never the one that is being appended to."""
-    live = device.live_bytes()
+    """Return the volumes below LIVE_SHARE, emptiest first, but those with a damaged header before them; never the one that is being
+    appended to.
+    """
+    live, damaged = device.live_bytes(), device.volumes.damaged()
     shares = {
-        volume: live[volume] / device.volumes.size(volume)
+        volume: -1.0 if volume in damaged else live[volume] / device.volumes.size(volume)
         for volume in device.volumes.ids()
         if not device.volumes.is_active(volume)
     }

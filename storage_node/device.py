@@ -132,6 +132,7 @@ class Device(TableStore):
         except BaseException:
             identity.unlock_device(self._lock)
             raise
+        self._tell_of_damage()
         self._places = (root,) if index is None else (root, self.index_directory)
         self.files = Files(root / "files", root / "staging", device.stamp, self.disk)
         self._writer = GroupCommit(self, on_failure)
@@ -144,6 +145,19 @@ class Device(TableStore):
         self.warmth: Final = Warmth()
         self._unsampled = 0
         self._faults_seen = 0
+
+    def _tell_of_damage(self) -> None:
+        """Log which volumes a bad disk has been at; their bodies are held against their checksums one by one."""
+        for path in map(self.volumes.path, self.volumes.damaged()):
+            _log.error(
+                "device %s: the header of %s is damaged; its bodies are moved to another volume",
+                self.name,
+                path,
+            )
+        for path in self.volumes.ruined():
+            _log.error(
+                "device %s: nothing in %s is sound; its bodies are brought from other owners", self.name, path
+            )
 
     def start(self) -> None:
         """Start the writer's thread; answers come on the running event loop, whose thread's faults count from now."""

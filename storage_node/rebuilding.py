@@ -164,7 +164,7 @@ def _all_bodies(volumes: Volumes, files: Files, rebuilt: Rebuilt) -> Iterator[_F
         for record in _records(volumes, volume, rebuilt):
             extent = volumes.open(record.location, record.entry.size, seed_of(record.entry.body_id))
             yield _verified(record.key, record.entry, record.location, extent, rebuilt)
-    rebuilt.passed_over += [Span(path, 0, path.stat().st_size) for path in volumes.beheaded()]
+    rebuilt.passed_over += [Span(path, 0, path.stat().st_size) for path in volumes.ruined()]
     for file in files.finished():
         try:
             found = files.read_trailer(file)
@@ -178,6 +178,8 @@ def _all_bodies(volumes: Volumes, files: Files, rebuilt: Rebuilt) -> Iterator[_F
 def _records(volumes: Volumes, volume: VolumeId, rebuilt: Rebuilt) -> Iterator[Record]:
     """Yield the sound records of a volume, noting what lies between and behind them; what the disk refuses is such."""
     end = FIRST_RECORD_AT
+    if volume in volumes.damaged():
+        rebuilt.passed_over.append(Span(volumes.path(volume), 0, end))
     for record in volumes.scan(volume, pread_salvaging):
         if record.location.offset > end:
             rebuilt.passed_over.append(Span(volumes.path(volume), end, record.location.offset))

@@ -28,6 +28,10 @@ Order: records are written and synced before the index points at them; a new vol
 record is. Nothing is truncated: appending resumes behind the physical end, so a torn record may be followed by sound
 ones, and a scan looks for the next magic. The head checksum knows the device and the place, which no client does, so
 a body that imitates a record is not taken for one.
+
+A header that is damaged costs no body: a volume is this device's as well if any of its records is. Nothing is appended to such a
+volume, its bodies are read like any others, and compaction moves them out of it. A file of which nothing is sound is left alone; one
+that is sound and another device's is refused.
 """
 
 import os
@@ -48,6 +52,7 @@ from storage_node.blocks import (
     Pread,
     block_count,
     block_sums,
+    pread_salvaging,
     pread_waiting,
     pread_warm,
 )
@@ -103,12 +108,13 @@ class Volumes:
         """Open every volume in `directory`. Raises DeviceRefused for one that is another device's or newer."""
         self._directory = directory
         self._uuid = uuid
-        self._device_seed = int.from_bytes(uuid.bytes[:8], "big")
+        self._device_seed = _seed_of_device(uuid.bytes)
         self._disk = disk
         self._volume_bytes_max = volume_bytes_max
         self._volumes: dict[VolumeId, Volume] = {}
         self._staged: list[tuple[Volume, int, list[bytes | memoryview]]] = []
         self._active: Volume | None = None
+        self._damaged: set[VolumeId] = set()
         self._last = VolumeId(0)
         for path in sorted(directory.glob("*.vol")):
             self._adopt(path)
@@ -124,7 +130,9 @@ class Volumes:
         volume = self._room_for(head_bytes + len(body))
         offset = volume.size
         rest = raw_key + entry_raw + sums
-        header = self._header(volume.id, offset, len(raw_key), len(entry_raw), len(body), rest)
+        header = _record_header(
+            self._device_seed, volume.id, offset, len(raw_key), len(entry_raw), len(body), rest
+        )
         buffers = self._buffers_at(volume, offset)
         buffers.append(header + rest)
         buffers.append(body)
@@ -188,13 +196,17 @@ class Volumes:
         paths = sorted(self._directory.glob("*.vol"))[:-1]
         return [path for path in paths if self._is_not_adopted(path) and _is_headless(path)]
 
-    def beheaded(self) -> list[Path]:
-        """Return files that hold something behind a header that is gone: no crash leaves that, so it is damage.
+    def ruined(self) -> list[Path]:
+        """Return files that hold something of which nothing is sound: no crash leaves that, so it is damage.
 
-        Their records are not read, and they are never removed. Only while nothing is appended.
+        They are never removed. Only while nothing is appended.
         """
         paths = sorted(self._directory.glob("*.vol"))
         return [path for path in paths if self._is_not_adopted(path) and not _is_headless(path)]
+
+    def damaged(self) -> tuple[VolumeId, ...]:
+        """Return the volumes whose header is damaged, oldest first."""
+        return tuple(sorted(self._damaged))
 
     def is_active(self, volume: VolumeId) -> bool:
         """Whether records are still appended to it."""
@@ -211,6 +223,7 @@ class Volumes:
     def remove(self, volume: VolumeId) -> None:
         """Remove a volume that nothing points at; readers that hold it read on."""
         gone = self._volumes.pop(volume)
+        self._damaged.discard(volume)
         if self._active is gone:
             self._active = None
         self._disk.unlink(gone.path)
@@ -290,35 +303,58 @@ class Volumes:
         return self._active
 
     def _adopt(self, path: Path) -> None:
-        """Open one file as a volume; one that has no whole header was never pointed at, and is left alone."""
+        """Open one file as a volume, unless nothing in it is sound: then nothing was ever pointed at, or all is damage."""
         if _NAME.fullmatch(path.stem) is None:
             raise DeviceRefused(
                 f"{path} is no volume: move it away, it does not belong to device {self._uuid}"
             )
         self._last = VolumeId(int(path.stem))
         fd = self._disk.open(path, writable=True)
-        header = os.pread(fd, _VOLUME.size, 0)
-        if len(header) < _VOLUME.size or header == bytes(_VOLUME.size):
-            os.close(fd)
-            return
-        magic, version, uuid = _VOLUME.unpack(header)
-        if magic != _MAGIC or version != _VERSION or uuid != self._uuid.bytes:
-            os.close(fd)
-            why = (
-                "is no volume"
-                if magic != _MAGIC
-                else f"has format {version}"
-                if version != _VERSION
-                else "is foreign"
-            )
-            raise DeviceRefused(f"{path} {why}: move it away, it does not belong to device {self._uuid}")
         volume = Volume(self._last, path, SharedFile(fd), os.fstat(fd).st_size)
-        self._volumes[self._last] = self._active = volume
+        header, refusal = b"", None
+        try:
+            header = bytes(pread_waiting(fd, _VOLUME.size, 0))
+        except OSError as error:
+            refusal = error
+        if header == _VOLUME.pack(_MAGIC, _VERSION, self._uuid.bytes):
+            self._volumes[volume.id] = self._active = volume
+            return
+        if self._has_record(volume, self._device_seed):
+            self._volumes[volume.id], self._active = volume, None
+            self._damaged.add(volume.id)
+            return
+        try:
+            if refusal is not None:
+                raise refusal  # of a disk that reads none of it, more may be expected another day
+            self._check_not_anothers(volume, header)
+        finally:
+            volume.file.release()
 
-    def _header(self, volume: VolumeId, offset: int, key: int, entry: int, body: int, rest: bytes) -> bytes:
-        blank = _RECORD.pack(_RECORD_MAGIC, _RECORD_VERSION, key, entry, body, 0)[:24]
-        checksum = xxh3_64_intdigest(blank + _PLACE.pack(volume, offset) + rest, self._device_seed)
-        return blank + checksum.to_bytes(8, "big")
+    def _check_not_anothers(self, volume: Volume, header: bytes) -> None:
+        """Refuse a file that is sound and not for this device, or for this release."""
+        if len(header) < _VOLUME.size:
+            return
+        magic, version, stamp = _VOLUME.unpack(header)
+        why = ""
+        if magic == _MAGIC and version != _VERSION and stamp == self._uuid.bytes:
+            why = f"has format {version}"
+        elif magic == _MAGIC and version == _VERSION:
+            is_empty = volume.size == _VOLUME.size
+            if is_empty or self._has_record(volume, _seed_of_device(stamp)):
+                why = "is foreign"
+        if why:
+            raise DeviceRefused(
+                f"{volume.path} {why}: move it away, it does not belong to device {self._uuid}"
+            )
+
+    def _has_record(self, volume: Volume, seed: int) -> bool:
+        """Say whether a file holds a record of the device with this seed, wherever in it."""
+        offset = FIRST_RECORD_AT
+        while (at := self._next_magic(volume, offset, pread_salvaging)) is not None:
+            if self._read_head(volume, at, pread_salvaging, seed) is not None:
+                return True
+            offset = at + 1
+        return False
 
     def _next_magic(self, volume: Volume, offset: int, pread: Pread) -> int | None:
         """Find the next place at which a record may begin."""
@@ -332,8 +368,10 @@ class Volumes:
             offset += max(len(chunk) - overlap, 1)
         return None
 
-    def _read_head(self, volume: Volume, offset: int, pread: Pread = pread_waiting) -> Record | None:
-        """Read the record that may begin at `offset`; None when there is none, or not a whole one."""
+    def _read_head(
+        self, volume: Volume, offset: int, pread: Pread = pread_waiting, seed: int | None = None
+    ) -> Record | None:
+        """Read the record that may begin at `offset`; None when there is none, or not a whole one. `seed`: another device's."""
         fd = volume.file.fd
         header = bytes(pread(fd, _RECORD.size, offset))
         if len(header) < _RECORD.size:
@@ -344,7 +382,8 @@ class Volumes:
         if version != _RECORD_VERSION or rest_bytes > _RECORD_HEAD_MAX or offset + total_bytes > volume.size:
             return None
         rest = bytes(pread(fd, rest_bytes, offset + _RECORD.size))
-        if self._header(volume.id, offset, key_bytes, entry_bytes, body_bytes, rest) != header:
+        seed = self._device_seed if seed is None else seed
+        if _record_header(seed, volume.id, offset, key_bytes, entry_bytes, body_bytes, rest) != header:
             return None
         try:
             entry = decode(rest[key_bytes : key_bytes + entry_bytes])
@@ -352,6 +391,19 @@ class Volumes:
             return None
         key = Key(rest[:2], rest[2:key_bytes])
         return Record(key, entry, InVolume(volume.id, offset, _RECORD.size + rest_bytes), total_bytes)
+
+
+def _seed_of_device(stamp: bytes) -> int:
+    return int.from_bytes(stamp[:8], "big")
+
+
+def _record_header(
+    seed: int, volume: VolumeId, offset: int, key: int, entry: int, body: int, rest: bytes
+) -> bytes:
+    """Return what a record of the device with this seed begins with."""
+    blank = _RECORD.pack(_RECORD_MAGIC, _RECORD_VERSION, key, entry, body, 0)[:24]
+    checksum = xxh3_64_intdigest(blank + _PLACE.pack(volume, offset) + rest, seed)
+    return blank + checksum.to_bytes(8, "big")
 
 
 def _is_headless(path: Path) -> bool:
@@ -366,7 +418,7 @@ def _is_headless(path: Path) -> bool:
                 return True
             while chunk and not any(chunk):
                 chunk = file.read(_SCAN_BYTES)
-    except FileNotFoundError:
+    except OSError:  # it is gone, or the disk does not tell
         return False
     return not chunk
 

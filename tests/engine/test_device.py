@@ -136,9 +136,24 @@ def test_the_index_of_another_device_is_refused(root: Path, tmp_path: Path) -> N
         open_now(root)
 
 
-async def test_a_volume_of_another_device_is_refused(root: Path) -> None:
-    (root / "volumes" / "00000007.vol").write_bytes(b"slvolume\1" + bytes(7) + os.urandom(16))
+@pytest.mark.parametrize("is_empty", [True, False])
+async def test_a_volume_of_another_device_is_refused(root: Path, tmp_path: Path, is_empty: bool) -> None:
+    other = tmp_path / "d2"
+    other.mkdir()
+    format_device(other, map_bytes=SETTINGS.index_map_bytes)
+    async with opened(other) as device:
+        await vote_everywhere(device)
+        await offer(device, KEY, put(1, b"x"), b"x")
+    (volume,) = (other / "volumes").iterdir()
+    (root / "volumes" / volume.name).write_bytes(volume.read_bytes()[: 32 if is_empty else None])
     with pytest.raises(DeviceRefused, match="is foreign: move it away"):
+        open_now(root)
+
+
+def test_a_volume_of_a_newer_release_is_refused(root: Path) -> None:
+    stamp = identity.read_device_file(root).stamp.bytes
+    (root / "volumes" / "00000007.vol").write_bytes(b"slvolume\2" + bytes(7) + stamp + os.urandom(500))
+    with pytest.raises(DeviceRefused, match="has format 2: move it away"):
         open_now(root)
 
 

@@ -14,9 +14,10 @@ from click.testing import CliRunner, Result
 from storage_node import identity
 from storage_node.blocks import SECTOR_BYTES
 from storage_node.checking import ClosedDevice, check
+from storage_node.compaction import compact, worth_compacting
 from storage_node.device import Device, Settings
 from storage_node.errors import BodyDamaged, DeviceRefused, StorageError
-from storage_node.keys import HEAD_KEY_BYTES, Due, after, register_key
+from storage_node.keys import HEAD_KEY_BYTES, Due, Key, after, register_key
 from storage_node.leftovers import remove_leftovers
 from storage_node.locations import InVolume
 from swiftlike.entries import pack_metadata
@@ -527,15 +528,53 @@ async def test_a_rebuild_passes_over_sectors_that_the_disk_does_not_read(
                 assert await body_of(device, object_key(f"n{number:02}")) == bytes([number]) * 1_000
 
 
-async def test_a_volume_whose_header_is_gone_is_damage_and_is_kept(root: Path) -> None:
+@pytest.mark.parametrize("at", [0, 8, 20, None], ids=["magic", "version", "stamp", "all of it"])
+async def test_a_volume_whose_header_is_damaged_is_named_and_costs_no_body(
+    root: Path, at: int | None
+) -> None:
     await fill_device(root)
     volume, _, _ = await places(root)
-    raw = bytearray(volume.read_bytes())
-    raw[:32] = bytes(32)
+    spoil(volume, 0 if at is None else at, 32 if at is None else 1)
+    checked = run("check", root)
+    assert (checked.exit_code, f"{volume}: its header is damaged" in checked.stdout) == (1, True)
+    async with opened(root) as device:
+        assert await body_of(device, object_key("small")) == b"precious bytes"
+        await offer(device, object_key("next"), put(9, b"x"), b"x")
+        assert volume.stat().st_size == device.volumes.size(device.volumes.damaged()[0])
+        for damaged in worth_compacting(device):
+            await compact(device, damaged)
+        assert device.volumes.damaged() == ()
+        assert await body_of(device, object_key("small")) == b"precious bytes"
+    assert not volume.exists()
+    assert run("check", root).exit_code == 0
+
+
+async def test_a_rebuild_takes_what_lies_behind_a_damaged_header(root: Path) -> None:
+    await fill_device(root)
+    volume, _, _ = await places(root)
+    spoil(volume, 0, 32)
+    result = await rebuilt(root)
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["passed_over"] == [{"volume": str(volume), "start": 0, "stop": 32}]
+    async with opened(root) as device:
+        assert await body_of(device, object_key("small")) == b"precious bytes"
+
+
+@pytest.mark.parametrize("is_blank", [False, True], ids=["garbage", "no header"])
+async def test_a_volume_in_which_nothing_is_sound_is_damage_and_is_kept(root: Path, is_blank: bool) -> None:
+    await fill_device(root)
+    volume, _, _ = await places(root)
+    raw = bytes(each ^ 0x5A for each in volume.read_bytes())
+    raw = bytes(32) + raw[32:] if is_blank else raw
     volume.write_bytes(raw)
     checked = run("check", root)
-    assert checked.exit_code == 1
-    assert f"{volume}: its header is gone" in checked.stdout
+    assert (checked.exit_code, f"{volume}: nothing in it is sound" in checked.stdout) == (1, True)
+    async with opened(root) as device:
+        wanted: list[Key] = []
+        device.on_missing = wanted.append
+        with pytest.raises(BodyDamaged):
+            await body_of(device, object_key("small"))
+        assert wanted == [object_key("small")]
     figures = json.loads((await rebuilt(root)).stdout)
     assert figures["passed_over"] == [{"volume": str(volume), "start": 0, "stop": len(raw)}]
     async with opened(root) as device:
