@@ -43,7 +43,8 @@ from swiftlike.limits import (
 
 JOB: Final = "auditor"
 REST_S: Final = 30.0
-"""Between two looks at whether it is time for the next pass; also before the first slice after a start."""
+"""Between two looks at whether it is time for the next pass, or as long as from pass to pass where that is less; also before the
+first slice after a start."""
 REMEMBER_S: Final = 60.0
 """Between two positions that are written down."""
 VALUES_SLICE: Final = 2_000
@@ -143,7 +144,7 @@ class Auditor:
     async def run(self) -> NoReturn:
         """Audit, until cancelled."""
         self.position = Position.of(await self._store.scan(self._store.position, JOB))
-        await repeat(self.walk, REST_S, self._sleep)
+        await repeat(self.walk, min(REST_S, self._rates.every_s), self._sleep)
 
     async def walk(self) -> None:
         """Go on with the pass under way to its end, or begin one if it is time; otherwise do nothing."""

@@ -189,6 +189,8 @@ def test_of_two_who_end_an_upload_one_does_in_every_order_of_their_steps(one: st
         steps = [2 if how == ABORTED else 5 for how in (one, other)]
         seen = set[tuple[str, ...]]()
         for number, order in enumerate(orders(*steps)):
+            if one == other and order[0]:
+                continue  # who would do the same are told apart by whose turn is first
             key = b"%d" % number
             upload = await begin_both(store, key)
             turns = Turns(order)

@@ -41,7 +41,7 @@ from tests.simulation.linearizability import is_linearizable
 
 CLIENTS: Final = 5
 HEALED_S: Final = 180.0
-"""For all copies to be the same again: six passes of a replicator, three walks of a mender."""
+"""For all copies to be the same again: many passes of a replicator, three walks of a mender."""
 
 
 class Run:
@@ -79,7 +79,7 @@ class Run:
         cluster = HandMade.make(
             self._root, HOSTS, DEVICES, address_of=lambda number: where.address(number - 1)
         )
-        jobs = {"audit_every_s": 1.0, "audited_bodies_per_s": 2_000.0}
+        jobs = {"audit_every_s": 1.0, "audited_bodies_per_s": 2_000.0, "compared_every_s": 5.0}
         for number, host in enumerate(cluster.hosts):
             host.prefix = where.prefix(number)
             host.storage |= {"reserve_bytes": RESERVE_BYTES, "jobs": jobs}
