@@ -4,7 +4,7 @@ Owns the writes that take an upload's record from one state to another (`upload_
 becomes of an upload whose completer died. What an object is made of is `multipart`'s, what goes then is `freeing`'s.
 
 Nobody holds a claim for longer than half of the grace for writes: what is not written by then never is. So a claim that is
-older than the grace is a dead one's. Whether it came to anything is asked of the key, which is settled by that, above
+older than the grace is a dead one's, and where the object stands already, nobody need be waited for. Whether it came to anything is asked of the key, which is settled by that, above
 whatever was offered to few: either the object names the upload, or nothing of this claim ever will. Nor did anything of it
 come and go, since whoever replaces an object closes its upload first (`close`).
 """
@@ -130,20 +130,28 @@ class Ending:
             raise OutcomeUnknown("the object is written, and its upload does not say so yet") from error
 
     async def decide(self, upload: UploadName, record: ObjectInfo, *, deadline: float) -> None:
-        """Have a completion whose completers are all dead come to its end, or never have been.
+        """Have a completion whose completers are all dead, or that is done but for saying so, come to its end, or never have been.
 
         `record`: as it was read, in the state COMPLETING; where it has changed since, nothing is done. Raises
-        UploadClaimed while one of them may be alive, NoSuchContainer, Unavailable, OutcomeUnknown.
+        UploadClaimed while one of them may be alive and has not written the object, NoSuchContainer, Unavailable, OutcomeUnknown.
         """
-        if self._now_us() - claimed_us(record.attributes) < self._graces.write_s * MICROS:
-            raise UploadClaimed
-        chosen = await self._settled(upload.target, deadline)
+        is_old = self._now_us() - claimed_us(record.attributes) >= self._graces.write_s * MICROS
+        chosen = await (self._settled if is_old else self._found)(upload.target, deadline)
         is_named = chosen is not None and chosen.attributes.get(manifests.UPLOAD) == upload.id
+        if not is_old and not is_named:
+            raise UploadClaimed
         step = finishing(chosen.attributes) if chosen is not None and is_named else reopening
         try:
             await self._change(record.name, step, deadline, _is_still(record))
         except (ConditionFailed, NotThere):
             return
+
+    async def _found(self, target: ObjectName, deadline: float) -> ObjectInfo | None:
+        """Return what stands at a key; where nothing does, something may yet."""
+        try:
+            return (await self._objects.read(target, deadline=deadline, inline_bytes=0))[0]
+        except NotThere:
+            return None
 
     async def _settled(self, target: ObjectName, deadline: float) -> ObjectInfo | None:
         """Return what is chosen at a key; where nothing stands, nothing that was offered before comes to stand there."""
