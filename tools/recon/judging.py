@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from ring.ring import Ring
-from swiftlike.node_calls import CaughtUp, ring_name
+from swiftlike.node_calls import CaughtUp
 from tools.members import Member, Silence
+from tools.recon.copies import sound_copies
 from tools.recon.seeing import Seen
 
 Document = dict[str, Any]
@@ -47,7 +48,7 @@ def judge(rings: Mapping[bytes, Ring], answers: Answers, now_us: int) -> Documen
         for member, seen in answers
     ]
     seen = [each for _, each in answers if isinstance(each, Seen)]
-    degraded = degraded_by_ring(seen)
+    degraded = degraded_by_ring(rings, answers)
     whole: Document = {
         "devices": devices,
         "answering": len(seen),
@@ -144,22 +145,11 @@ def ring_standing(ring: Ring, health: Mapping[str, Any]) -> Document:
     return {"epoch": epoch, "standing": standing}
 
 
-def degraded_by_ring(seen: Iterable[Seen]) -> Document:
-    """Count partitions with fewer sound copies than owners, by ring and by number of sound copies.
-
-    Several owners tell of one partition, and some of them know less than others: the most that one can vouch for counts.
-    """
-    sound: dict[tuple[bytes, int], int] = {}
-    for each in seen:
-        for told in each.degraded:
-            place = told.table, told.partition
-            sound[place] = max(told.sound, sound.get(place, 0))
-    counts: dict[str, Counter[int]] = {}
-    for (table, _), copies in sound.items():
-        counts.setdefault(ring_name(table), Counter())[copies] += 1
+def degraded_by_ring(rings: Mapping[bytes, Ring], answers: Answers) -> Document:
+    """Count partitions with fewer sound copies than owners, by ring and by number of sound copies."""
     return {
-        name: {str(copies): found[copies] for copies in sorted(found)}
-        for name, found in sorted(counts.items())
+        name: {str(copies): counts[copies] for copies in sorted(counts)}
+        for name, counts in sorted(sound_copies(rings, answers).items())
     }
 
 

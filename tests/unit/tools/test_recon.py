@@ -27,12 +27,12 @@ def device(number: int) -> Device:
     return Device(*place, 1.0, uuid=UUID(int=number + 1))
 
 
-def ring_with(owners: list[int], moving: dict[int, Sequence[int]] | None = None) -> Ring:
-    rows = [array("I", [owner]) for owner in owners]
+def ring_with(*rows_of: Sequence[int], moving: dict[int, Sequence[int]] | None = None) -> Ring:
+    rows = [array("I", row) for row in rows_of]
     return ring_of(fields([device(number) for number in range(4)], rows, moving=moving or {}))
 
 
-RING = ring_with([0, 1, 2])
+RING = ring_with([0], [1], [2])
 MEMBERS = members_of([RING])
 
 
@@ -156,12 +156,78 @@ def test_an_older_ring_is_known_by_its_checksum_from_a_strangers() -> None:
     assert all("an older one: copy the ring to its host" in warning for warning in document["warnings"])
 
 
-def test_of_several_owners_the_one_that_can_vouch_for_most_copies_counts() -> None:
-    told = [
-        seen(MEMBERS[0], degraded=(Degraded(TABLE, 0, 3, 1, 5),)),
-        seen(MEMBERS[1], degraded=(Degraded(TABLE, 0, 3, 2, 5), Degraded(TABLE, 1, 3, 0, 5))),
-    ]
-    assert degraded_by_ring(told) == {"object-0": {"0": 1, "2": 1}}
+WIDE = ring_with([0, 0], (1, 1), (2, 2))
+"""Two partitions, both of the first three devices."""
+
+
+def wide(number: int, *degraded: tuple[int, int], waiting: Sequence[int] = ()) -> tuple[Member, Seen]:
+    """What one of the devices says: partitions with their sound copies as it sees them, and those that it does not vote on."""
+    member = members_of([WIDE])[number]
+    caught_up = CaughtUp(WIDE.epoch, 2, 2 - len(waiting), 0, 0, tuple(waiting))
+    told = tuple(Degraded(TABLE, partition, 3, sound, 5) for partition, sound in degraded)
+    return member, seen(member, degraded=told, caught_up={WIDE.name: caught_up})
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        pytest.param([wide(0), wide(1), wide(2)], {}, id="all is well"),
+        pytest.param(
+            [wide(0, (0, 1)), wide(1, (0, 2), (1, 0)), wide(2)],
+            {"0": 1, "2": 1},
+            id="of several that vote, the one that can vouch for most counts",
+        ),
+        pytest.param(
+            [wide(0, (0, 1), (1, 1)), wide(1, (0, 2), (1, 2), waiting=(0, 1)), wide(2, (0, 2), (1, 2), waiting=(0, 1))],
+            {"1": 2},
+            id="two that do not vote take each other's copies for sound",
+        ),
+        pytest.param(
+            [wide(0), wide(1, (0, 2), waiting=(0,)), wide(2, (0, 2), waiting=(0,))],
+            {"1": 1},
+            id="and the third sees no difference where nothing is held",
+        ),
+        pytest.param([wide(0), wide(1), wide(2, waiting=(0, 1))], {"2": 2}, id="one that does not vote, and nobody has told"),
+        pytest.param(
+            [wide(0, (0, 1), (1, 1)), wide(1, (0, 1), (1, 1)), wide(2, (0, 2), (1, 2), waiting=(0, 1))],
+            {"1": 2},
+            id="who does not vote vouches for nobody",
+        ),
+        pytest.param(
+            [wide(0, (0, 2), (1, 2)), (wide(1)[0], Silence("gone")), wide(2, (0, 1), (1, 1), waiting=(0, 1))],
+            {"1": 2},
+            id="one is silent and one does not vote",
+        ),
+        pytest.param(
+            [wide(number, (0, 2), (1, 2), waiting=(0, 1)) for number in range(3)], {"0": 2}, id="none of them votes"
+        ),
+    ],
+)  # fmt: skip
+def test_sound_copies_are_those_that_all_devices_together_know_of(
+    answers: Sequence[tuple[Member, Seen | Silence]], expected: dict[str, int]
+) -> None:
+    assert degraded_by_ring({TABLE: WIDE}, answers) == ({WIDE.name: expected} if expected else {})
+
+
+def test_a_disk_that_a_ring_does_not_mean_holds_no_copy() -> None:
+    member, _ = wide(2)
+    other = member, seen(member, health__uuid="other")
+    assert degraded_by_ring({TABLE: WIDE}, [wide(0, (0, 3)), wide(1, (0, 3)), other]) == {WIDE.name: {"2": 1}}
+
+
+def test_who_waits_for_more_than_it_can_name_is_taken_to_wait_for_what_is_behind() -> None:
+    member, _ = wide(2)
+    told = seen(member, caught_up={WIDE.name: CaughtUp(WIDE.epoch, 2, 0, 0, 0, (0,))})
+    assert degraded_by_ring({TABLE: WIDE}, [wide(0), wide(1), (member, told)]) == {WIDE.name: {"2": 2}}
+
+
+def test_a_new_owner_that_waits_takes_no_copy_from_the_previous_ones() -> None:
+    moving = ring_with([0], (1,), (3,), moving={0: [0, 1, 2]})
+    members = members_of([moving])
+    told = {moving.name: CaughtUp(moving.epoch, 1, 0, 1, 0, (0,))}
+    answers: list[tuple[Member, Seen | Silence]] = [(member, seen(member)) for member in members[:3]]
+    answers.append((members[3], seen(members[3], caught_up=told)))
+    assert degraded_by_ring({TABLE: moving}, answers) == {}
 
 
 def test_clocks_behind_and_ahead_of_this_hosts_add_up() -> None:
