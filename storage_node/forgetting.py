@@ -11,7 +11,8 @@ from storage_node.keys import ROWS_OF
 from storage_node.store import Store
 from storage_node.taking import Source, Taker, rows_there
 from swiftlike.limits import PAGE_ITEMS_MAX
-from swiftlike.node_calls import Query
+from swiftlike.node_calls import HeldVersion, Query
+from swiftlike.timestamps import Ballot
 
 log: Final = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ class Forgetting:
             page, after = await self._store.scan(
                 self._store.versions, table, power, partition, after, PAGE_ITEMS_MAX
             )
-            old = [held.path for held in page if max(held.ballot.micros, held.promised.micros) < floor_us]
+            old = [held.path for held in page if _entry_or_promise(held).micros < floor_us]
             for source in voters:
                 there = await source.client.versions_of(table, old) if old else []
                 old = [held.path for held in there if held.version is None]
@@ -68,3 +69,8 @@ class Forgetting:
                     rows = [(listing, name) for name in sorted(old)]
                     await self._store.forget(table, partition, floor_us, (), rows)
                 marker = page.more
+
+
+def _entry_or_promise(held: HeldVersion) -> Ballot:
+    """Return what is to be forgotten at a key: an entry, whatever is promised above it; else the promise."""
+    return held.promised if held.version is None else held.ballot

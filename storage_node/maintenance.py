@@ -11,13 +11,14 @@ from itertools import islice
 from storage_node import keys, tables
 from storage_node.errors import StorageError
 from storage_node.keys import Key, Listing
-from storage_node.locations import VolumeId
+from storage_node.locations import UNNEEDED, VolumeId
 from storage_node.operations import Bodies
 from storage_node.rows import EVERY_INCARNATION, condemn_rows, read_row, remove_row, scan_listings, sweep_rows
 from storage_node.store import Reclaimed, RowHeld
-from storage_node.tables import Change, read_held
+from storage_node.tables import Change, Held, read_held
 from swiftlike.entries import Version
 from swiftlike.node_calls import Standing
+from swiftlike.registers import Register
 
 
 @dataclass(slots=True)
@@ -100,7 +101,10 @@ class Owe:
 
 @dataclass(slots=True)
 class Forget:
-    """Remove what an owner that catches up holds, lies below the floor, and no voter holds: all have forgotten it."""
+    """Remove what an owner that catches up holds, lies below the floor, and no voter holds: all have forgotten it.
+
+    A promise above the floor stays, since it binds; the entry below it goes all the same, or the owner would bring it back.
+    """
 
     table: bytes
     partition: int
@@ -120,8 +124,16 @@ class Forget:
             hashed = change.layout.hashed(path)
             raw_key = keys.register_key(key, hashed)
             held = read_held(change.view, raw_key)
-            if held is not None and held.register.outstanding.micros < self.floor_us:
+            if held is None:
+                continue
+            register = held.register
+            if register.outstanding.micros < self.floor_us:
                 change.put_register(raw_key, path, hashed, held, None)
+                gone += 1
+            elif register.entry is not None and register.ballot.micros < self.floor_us:
+                # Nobody knows what else this owner may have accepted and lost.
+                bound = Register(None, (), None, register.promised, register.closing)
+                change.put_register(raw_key, path, hashed, held, Held(bound, UNNEEDED))
                 gone += 1
         for listing, name in self.rows:
             hashed = change.layout.hashed(listing.parent.path)

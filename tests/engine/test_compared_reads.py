@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from storage_node.keys import CONTAINERS
+from storage_node.keys import CONTAINERS, Due
 from storage_node.store import Offered, RowOffer, Store
 from swiftlike.digests import EMPTY, digest_of
 from swiftlike.entries import Entry
@@ -166,13 +166,29 @@ async def test_a_newer_epoch_takes_the_votes_of_partitions_that_others_owned_onc
 async def test_what_all_forgot_is_forgotten_by_who_catches_up_and_by_nobody_who_votes(store: Store) -> None:
     old, young = object_key("old"), object_key("young")
     partition = LAYOUT.partition(OBJECTS, LAYOUT.hashed(old.path))
+    bound = next(
+        key
+        for key in (object_key(f"bound {number}") for number in range(1_000))
+        if LAYOUT.partition(OBJECTS, LAYOUT.hashed(key.path)) == partition
+    )
     await store.offer(Offered(old, put(1)))
     await store.offer(Offered(young, put(50)))
+    digest = store.partition_digest(OBJECTS, partition)
+    await store.offer(Offered(bound, put(2), owing=True))
+    promised = put(60).ballot
+    await store.prepare(bound, promised)
     floor_us = NOW_US + 10
     paths = [old.path, young.path, object_key("absent").path]
     assert await store.forget(OBJECTS, partition, floor_us, paths) == 0, "a voter forgets by the floor alone"
     seen = store.standing(OBJECTS, partition)
     await store.set_standing(OBJECTS, partition, seen._replace(votes=False), seen=seen)
+    assert await store.forget(OBJECTS, partition, floor_us, [bound.path]) == 1
+    found = store.read(bound)
+    assert found is not None
+    assert (found.register.entry, found.register.promised) == (None, promised), "a promise binds"
+    assert store.partition_digest(OBJECTS, partition) == digest
+    assert not store.due(Due.DEBT, 2**62, 10)
+    assert await store.forget(OBJECTS, partition, floor_us, [bound.path]) == 0
     assert await store.forget(OBJECTS, partition, floor_us, paths) == 1
     assert store.read(old) is None
     assert store.read(young) is not None

@@ -115,6 +115,31 @@ def test_what_all_voters_have_forgotten_is_forgotten_and_nothing_else() -> None:
     play_healing(scenario)
 
 
+def test_what_is_forgotten_is_forgotten_under_a_promise_too_and_the_promise_stays() -> None:
+    floor_us = ballot(100).micros
+
+    async def scenario(world: HealingCluster) -> None:
+        first, second, third = world.devices
+        await hold(third, "deleted", put(60))
+        await third.store.prepare(key("deleted"), ballot(500))
+        for device in (first, second):
+            await stand(device.store, b"o\0", 0, Standing(votes=True, floor_us=floor_us))
+        await stand(third.store, b"o\0", 0, Standing())
+        await world.walk(2)
+        assert third.votes()
+        found = third.store.read(key("deleted"))
+        assert found is not None
+        assert (found.register.entry, found.register.promised) == (None, ballot(500))
+        assert found.register.since_us is None, "what it has lost it cannot tell"
+        await hold(third, "deleted", put(400))
+        assert held(third, "deleted")[0] is None, "the promise binds"
+        await world.walk(0, 1, 2)
+        assert world.agree(0, 1, 2), "and the others were not brought what all had forgotten"
+        assert held(first, "deleted")[0] is None
+
+    play_healing(scenario)
+
+
 def test_what_lies_below_the_floor_comes_only_from_a_voter_to_who_does_not_vote() -> None:
     floor_us = ballot(100).micros
 
