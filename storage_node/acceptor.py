@@ -10,7 +10,7 @@ from swiftlike.entries import Entry, Version
 from swiftlike.limits import REMEMBERED_MAX
 from swiftlike.node_calls import RowRefused, Standing
 from swiftlike.registers import Register, Replaced
-from swiftlike.timestamps import NO_INCARNATION, Ballot
+from swiftlike.timestamps import NO_INCARNATION, Ballot, Timestamp
 
 
 class Accepted(NamedTuple):
@@ -130,10 +130,16 @@ def refuse_row(container: Register | None, ballot: Ballot, standing: Standing) -
         forgotten = standing.votes and incarnation.micros < standing.floor_us
         return RowRefused(closing=False, incarnation=NO_INCARNATION) if forgotten else None
     known = NO_INCARNATION if container.entry is None else container.entry.incarnation
-    deleted = container.entry is not None and container.entry.tombstone
-    if container.closing or incarnation < known or (deleted and incarnation == known):
+    if container.closing or (container.entry is not None and not takes_rows(container.entry, incarnation)):
         return RowRefused(container.closing, known)
     return None
+
+
+def takes_rows(container: Entry, incarnation: Timestamp) -> bool:
+    """Say whether a container's entry leaves room for rows of this incarnation: it is not of a newer one, nor its tombstone."""
+    if container.tombstone:
+        return incarnation > container.incarnation
+    return incarnation >= container.incarnation
 
 
 def is_below_floor(ballot: Ballot, standing: Standing) -> bool:

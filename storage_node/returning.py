@@ -1,20 +1,21 @@
 """Returning: what a device holds and does not own goes back to the owners, and is let go of when they have it.
 
 Owns the proof that it may go: a majority of the owners that vote hold each entry of it, or something newer, with its body; and
-that it owes nothing any more, since a debt goes with its entry (this device's updater pays it first). What lies below their
-floor, and all of them have forgotten, they would refuse: that is forgotten here too. The owners are told to come and take the
+that it owes nothing any more, since a debt goes with its entry (this device's updater pays it first). Rows go as well once a
+majority holds that their container is gone. What lies below their floor, and all of them have forgotten, they would refuse: that is forgotten here too. The owners are told to come and take the
 rest. A page at a time, each entry only if it still is what was looked at.
 """
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from ring.device import DeviceId
+from storage_node.acceptor import takes_rows
 from storage_node.differing import covers
 from storage_node.forgetting import Forgetting
-from storage_node.keys import ROWS_OF
+from storage_node.keys import CONTAINERS, ROWS_OF, Listing
 from storage_node.sharing import Shares
 from storage_node.store import RowHeld, Store
 from storage_node.taking import Source, Taker, rows_there, standings_of
@@ -121,9 +122,24 @@ class Returning:
                     for name in covered:
                         covered[name] += name in there and there[name].ballot >= mine[name]
                 free = [RowHeld(listing, name, mine[name]) for name in mine if covered[name] >= needed]
+                if len(free) < len(mine) and await _is_gone(listing, voters, needed):
+                    free = [RowHeld(listing, name, mine[name]) for name in mine]
                 self.released += await self._store.release(table, (), free) if free else 0
                 left |= len(free) < len(mine)
         return left
+
+
+async def _is_gone(listing: Listing, voters: Collection[Source], needed: int) -> bool:
+    """Say whether enough owners hold that a container was deleted, or made anew since: they have dropped its rows, and refuse them."""
+    parent = listing.parent
+    gone = 0
+    for source in voters if parent.table == CONTAINERS else ():
+        try:
+            entry = (await source.client.get(parent.table, parent.path, 0)).entry
+        except NodeFailed:
+            continue
+        gone += entry is not None and not takes_rows(entry, listing.incarnation)
+    return gone >= needed
 
 
 async def _tell(source: Source, table: bytes, partition: int, me: int) -> None:

@@ -178,6 +178,24 @@ def test_a_container_that_is_gone_here_takes_no_rows_and_is_gone_there_after_a_p
     play_healing(scenario)
 
 
+def test_rows_of_a_container_that_was_deleted_since_go_from_a_device_that_is_no_owner() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        *owners, stranger = world.devices
+        await hold_rows(stranger, {b"a": row(1)})
+        tombstone = container()._replace(
+            ballot=Ballot.of(STARTED_US + 5, 1), write_id=put(5).write_id, tombstone=True
+        )
+        await owners[0].store.offer(Offered(CONTAINER, tombstone, Offer.COPY))
+        await world.walk(3)
+        assert stranger.store.partition_digest(b"r\0", 0).entries == 1, "one owner is not enough"
+        await owners[1].store.offer(Offered(CONTAINER, tombstone, Offer.COPY))
+        await world.walk(3)
+        assert stranger.store.partition_digest(b"r\0", 0).entries == 0
+        assert stranger.store.held_partitions(b"c\0", ()) == []
+
+    play_healing(scenario, others=1)
+
+
 def test_a_device_that_was_down_is_repaired_when_it_answers_again_without_a_read() -> None:
     async def scenario(world: HealingCluster) -> None:
         store = await world.proxy()
