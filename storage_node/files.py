@@ -209,7 +209,15 @@ class StagedFile:
         """Append to the body, by one system call; whole blocks are written, the rest waits for more."""
         pieces: list[memoryview] = []
         for chunk in chunks:
-            data = memoryview(self._tail + chunk) if self._tail else memoryview(chunk)
+            data = memoryview(chunk)
+            if self._tail:
+                # Only what completes the block is copied, where messages do not end with blocks.
+                ahead = data[: BLOCK_BYTES - len(self._tail)]
+                self._tail += ahead
+                if len(self._tail) < BLOCK_BYTES:
+                    continue
+                pieces.append(memoryview(self._tail))
+                data = data[len(ahead) :]
             whole = len(data) - len(data) % BLOCK_BYTES
             if whole:
                 pieces.append(data[:whole])

@@ -39,7 +39,7 @@ class Arriving:
         return self._head[0] if len(self._head) == 1 else b"".join(self._head)
 
     async def stream(self, piece_bytes: int) -> AsyncGenerator[Body, None]:
-        """Yield the body from its beginning, in pieces of up to `piece_bytes`, as far as it does not arrive in larger ones.
+        """Yield the body from its beginning, in pieces of `piece_bytes`, as far as it does not arrive in larger ones.
 
         Each piece costs its way to the owners and to the thread that hashes it, so small ones are joined first.
         """
@@ -62,16 +62,19 @@ class Arriving:
 
     async def _joined(self, piece_bytes: int) -> AsyncGenerator[Body, None]:
         joined: list[Body] = []
-        joined_bytes = 0
+        room = piece_bytes
         async for chunk in self._chunks:
-            if joined and joined_bytes + len(chunk) > piece_bytes:
+            rest = chunk
+            if joined and len(rest) > room:
+                # Pieces are full, so that what is a message of a stream ends where blocks of a body do.
+                joined.append(memoryview(rest)[:room])
                 yield b"".join(joined)
-                joined, joined_bytes = [], 0
-            joined.append(chunk)
-            joined_bytes += len(chunk)
-            if joined_bytes >= piece_bytes:
-                yield b"".join(joined)
-                joined, joined_bytes = [], 0
+                joined, rest, room = [], memoryview(rest)[room:], piece_bytes
+            joined.append(rest)
+            room -= len(rest)
+            if room <= 0:
+                yield rest if len(joined) == 1 else b"".join(joined)
+                joined, room = [], piece_bytes
         if joined:
             yield b"".join(joined)
 

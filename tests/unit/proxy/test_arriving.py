@@ -37,15 +37,17 @@ class Sending:
     [
         ([], []),
         ([10], [10]),
-        ([400, 400, 400], [800, 400]),
+        ([400, 400, 400], [1000, 200]),
         ([400, 600, 1], [1000, 1]),
-        ([999, 2, 999], [999, 2, 999]),
-        ([5000, 1, 1, 5000], [5000, 2, 5000]),
+        ([999, 2, 999], [1000, 1000]),
+        ([5000, 1, 1, 5000], [5000, 1000, 4002]),
+        ([999, 2, 998], [1000, 999]),
+        ([999, 1001], [1000, 1000]),
         ([100] * 25, [1000, 1000, 500]),
     ],
     ids=str,
 )
-async def test_small_chunks_are_joined_and_no_piece_is_larger_than_asked_for_but_one_that_came_so(
+async def test_small_chunks_are_joined_to_full_pieces_and_only_what_came_larger_stays_so(
     sizes: list[int], pieces: list[int]
 ) -> None:
     sending = Sending(sizes, size=RPC_BODY_BYTES_MAX + 1)
