@@ -68,6 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         end_with(options.parent)
     logs.set_up("info", f"worker={options.worker}")
     allow_descriptors()
+    garbage.keep_freed_memory()
     try:
         host, proxy = load_worker(options.config)
         logs.set_level(host.log_level)

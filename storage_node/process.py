@@ -11,7 +11,6 @@ drained, 2 refused to start, 3 a sync failed (the device returns as one that doe
 
 import argparse
 import asyncio
-import ctypes
 import logging
 import os
 import signal
@@ -56,10 +55,6 @@ from swiftlike.tls import renew, server_context
 
 log: Final = logging.getLogger("storage_node.process")
 
-_M_TRIM_THRESHOLD: Final = -1
-_M_MMAP_THRESHOLD: Final = -3
-_KEPT_BYTES: Final = 32 * 1024**2
-
 
 def main(arguments: list[str] | None = None, open_quorums: OpenQuorums | None = None) -> int:
     """Serve one device until told to stop; return the exit code.
@@ -80,7 +75,7 @@ def main(arguments: list[str] | None = None, open_quorums: OpenQuorums | None = 
         end_with(options.parent)
     logs.set_up("info", f"device={options.device}")
     allow_descriptors()
-    keep_freed_memory()
+    garbage.keep_freed_memory()
     try:
         host = load_host(options.config)
         logs.set_level(host.log_level)
@@ -109,18 +104,6 @@ def find_device(host: HostConfig, path: Path, name: str) -> tuple[StorageConfig,
         if device.name == name and host.storage is not None:
             return host.storage, device
     raise ConfigError(f"{path}: no [[storage.devices]] is named {name}: add it, or correct the name")
-
-
-def keep_freed_memory() -> None:
-    """Let malloc keep up to 32 MiB of freed memory, instead of giving each large buffer back to the kernel at once.
-
-    Bodies come and go by the thousand, and the page faults of a fresh mapping cost more than reading a body from the
-    page cache does: without this, they are 40 % of a streamed read.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:  # not every libc has it; without it, reads are slower and nothing else
-        mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 class DeviceProcess:
