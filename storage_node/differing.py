@@ -62,6 +62,11 @@ def covers(there: HeldVersion, here: HeldVersion) -> bool:
     return there.version is not None and there.ballot >= here.ballot and there.whole
 
 
+def rules_out(there: HeldVersion, here: HeldVersion) -> bool:
+    """Say whether another owner has promised never to take this, and has not taken it."""
+    return here.version is not None and there.promised > here.ballot > there.ballot
+
+
 def endangered_first(
     differing: Mapping[tuple[bytes, int], Iterable[DeviceId]],
     owners: Mapping[tuple[bytes, int], int],

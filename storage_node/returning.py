@@ -1,21 +1,21 @@
 """Returning: what a device holds and does not own goes back to the owners, and is let go of when they have it.
 
 Owns the proof that it may go: a majority of the owners that vote hold each entry of it, or something newer, with its body; and
-that it owes nothing any more, since a debt goes with its entry (this device's updater pays it first). Rows go as well once a
-majority holds that their container is gone. What lies below their floor, and all of them have forgotten, they would refuse: that is forgotten here too. The owners are told to come and take the
+that it owes nothing any more, since a debt goes with its entry (this device's updater pays it first). What all owners would
+refuse may go as well, and would stay for ever otherwise: what they have all promised never to take, and what lies below their
+floor and all of them have forgotten. The owners are told to come and take the
 rest. A page at a time, each entry only if it still is what was looked at.
 """
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ring.device import DeviceId
-from storage_node.acceptor import takes_rows
-from storage_node.differing import covers
+from storage_node.differing import covers, rules_out
 from storage_node.forgetting import Forgetting
-from storage_node.keys import CONTAINERS, ROWS_OF, Listing
+from storage_node.keys import ROWS_OF, Key
 from storage_node.sharing import Shares
 from storage_node.store import RowHeld, Store
 from storage_node.taking import Source, Taker, rows_there, standings_of
@@ -47,7 +47,8 @@ class Returning:
         if len(voters) >= needed:
             if standings.keys() == set(shares.others(partition)):
                 await self._forget(table, partition, standings, list(sources.values()))
-            left = await self._release_registers(table, partition, voters, needed)
+            owners = len(shares.others(partition))
+            left = await self._release_registers(table, partition, voters, needed, owners)
             if table in ROWS_OF:
                 left |= await self._release_rows(table, partition, voters, needed)
         if left and shares.ids:
@@ -66,9 +67,9 @@ class Returning:
             log.info("partition %d of table %r is returned later: %s", partition, table, failure)
 
     async def _release_registers(
-        self, table: bytes, partition: int, voters: list[Source], needed: int
+        self, table: bytes, partition: int, voters: list[Source], needed: int, owners: int
     ) -> bool:
-        """Let go of what is covered; say whether something is left."""
+        """Let go of what can be spared; say whether something is left."""
         power = self._store.layout.part_powers[table]
         left = False
         after: bytes | None = b""
@@ -76,11 +77,16 @@ class Returning:
             page, after = await self._store.scan(
                 self._store.versions, table, power, partition, after, PAGE_ITEMS_MAX
             )
-            covered = dict.fromkeys((held.path for held in page), 0)
-            for there in await self._versions_of(table, list(covered), voters):
-                for held, found in zip(page, there, strict=True):
-                    covered[held.path] += covers(found, held)
-            free = [held for held in page if not held.owes and covered[held.path] >= needed]
+            there = await self._versions_of(table, [held.path for held in page], voters)
+            free = [
+                held
+                for held, *found in zip(page, *there, strict=True)
+                if _is_dispensable(held, found, needed, owners)
+            ]
+            if owing := [
+                (Key(table, held.path), held.version) for held in free if held.owes and held.version
+            ]:
+                await self._store.pay(owing)
             if free:
                 gone = await self._store.release(table, [(held.path, held.version) for held in free])
                 self.released += gone
@@ -129,17 +135,11 @@ class Returning:
         return left
 
 
-async def _is_gone(listing: Listing, voters: Collection[Source], needed: int) -> bool:
-    """Say whether enough owners hold that a container was deleted, or made anew since: they have dropped its rows, and refuse them."""
-    parent = listing.parent
-    gone = 0
-    for source in voters if parent.table == CONTAINERS else ():
-        try:
-            entry = (await source.client.get(parent.table, parent.path, 0)).entry
-        except NodeFailed:
-            continue
-        gone += entry is not None and not takes_rows(entry, listing.incarnation)
-    return gone >= needed
+def _is_dispensable(held: HeldVersion, found: Sequence[HeldVersion], needed: int, owners: int) -> bool:
+    """Say whether enough owners hold this and it owes nothing, or it can never be chosen: then nor is anything owed for it."""
+    if sum(rules_out(there, held) for there in found) >= owners:
+        return True
+    return not held.owes and sum(covers(there, held) for there in found) >= needed
 
 
 async def _tell(source: Source, table: bytes, partition: int, me: int) -> None:

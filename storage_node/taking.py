@@ -40,7 +40,7 @@ from swiftlike.limits import (
 )
 from swiftlike.node_calls import HeldCopy, HeldVersion, Query, RowRefused, Standing
 from swiftlike.node_client import NodeClient, NodeFailed
-from swiftlike.timestamps import NO_INCARNATION, NO_WRITE, Offer, Timestamp, WriteId
+from swiftlike.timestamps import NO_INCARNATION, NO_WRITE, ZERO_BALLOT, Offer, Timestamp, WriteId
 
 SETTLE_S: Final = 10.0
 ROWS_AT_ONCE: Final = 200
@@ -326,8 +326,12 @@ class Taker:
         held = await self._store.look_up(key)
         if held is not None and held.register.ballot >= copy.entry.ballot:
             return True
-        if held is not None and held.register.promised > copy.entry.ballot:
-            incarnation = max(copy.entry.ballot.incarnation, held.register.promised.incarnation)
+        promised = ZERO_BALLOT if held is None else held.register.promised
+        is_absent = held is None or held.register.entry is None
+        if promised > copy.entry.ballot or is_absent:
+            # A promise is in the way, or the floor: this owner has forgotten it, and the other has not, for a promise
+            # that it alone has given.
+            incarnation = max(copy.entry.ballot.incarnation, promised.incarnation)
             if await self.settle(key, incarnation):
                 held = await self._store.look_up(key)
                 return held is not None and held.register.ballot >= copy.entry.ballot

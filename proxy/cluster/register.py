@@ -186,12 +186,13 @@ class Registers:
                     self._stragglers.spawn(self.settle(key, deadline=self._round_deadline(inf)))
                 )
 
-    async def settle(self, key: Key, *, deadline: float) -> Written:
+    async def settle(self, key: Key, *, deadline: float, above: Ballot = ZERO_BALLOT) -> Written:
         """Carry the newest entry through, above whatever promise stands in its way.
 
-        REFUSED is the good end, with the entry that is chosen now; None when nothing stands there.
+        REFUSED is the good end, with the entry that is chosen now; None when nothing stands there. What was offered under a
+        ballot up to `above`, and no owner that was heard holds, cannot be chosen any more then.
         """
-        return await self._decide(key, decisions.NO_CHANGE, _PerhapsHeld(), ZERO_BALLOT, deadline)
+        return await self._decide(key, decisions.NO_CHANGE, _PerhapsHeld(), above, deadline)
 
     async def _decide(
         self,
@@ -216,7 +217,9 @@ class Registers:
             except ClockAhead:
                 break
             placement = self.nodes.place(key)
-            promises, verdict = await self._prepare(placement, ballot, deadline, closing=inspect is not None)
+            promises, verdict = await self._prepare(
+                placement, ballot, deadline, closing=inspect is not None, seeks=change is decisions.NO_CHANGE
+            )
             above = max([above, *(promise.above or ZERO_BALLOT for promise in promises.values())])
             if verdict is not Verdict.REACHED:
                 continue
@@ -254,9 +257,13 @@ class Registers:
         return Written(outcome, above=above, is_full=is_full)
 
     async def _prepare(
-        self, placement: Placement, ballot: Ballot, deadline: float, *, closing: bool
+        self, placement: Placement, ballot: Ballot, deadline: float, *, closing: bool, seeks: bool
     ) -> tuple[dict[DeviceId, Promise], Verdict]:
-        """Ask every owner for a promise; return those that were heard, refusals too, and whether they are enough."""
+        """Ask every owner for a promise; return those that were heard, refusals too, and whether they are enough.
+
+        `seeks`: an entry that few hold is what this is about, so while those that were heard hold none, the others have
+        their time to answer, too.
+        """
         round_deadline = self._round_deadline(deadline)
 
         async def prepare(device: Device) -> Promise:
@@ -275,6 +282,8 @@ class Registers:
             for owner in placement.owners.everyone:
                 asked.ask(owner, prepare(placement.devices[owner]))
             await asked.until(lambda promises: verdict(promises) is not Verdict.UNDECIDED)
+            if seeks and not any(_holds_entry(promise) for promise in asked.answers.values()):
+                await asked.until(lambda _: False, patience_s=self.patience.hedge_s)
             promises = dict(asked.answers)
         for promise in promises.values():
             if promise.register is not None and promise.register.entry is not None:
@@ -456,3 +465,7 @@ def _entry_under(
 def _votes_of(found: Mapping[DeviceId, Found]) -> dict[DeviceId, Answer]:
     """Count whoever said what stands there; whether they agree is another question."""
     return {owner: Answer.VOTE if one.votes else Answer.NO for owner, one in found.items()}
+
+
+def _holds_entry(promise: Promise) -> bool:
+    return promise.register is not None and promise.register.entry is not None

@@ -88,14 +88,15 @@ class Payer:
         """Return what is chosen at a key; None when nobody can say now.
 
         What a majority holds is chosen. If that is not what owes, the key is settled: the device may hold an entry that
-        was offered to few, and whose writer is dead.
+        was offered to few, and whose writer is dead. If no owner holds that one, all that hear of this promise never
+        will.
         """
         read = await self._registers.read(key, deadline=deadline, inline_bytes=0)
         if read.is_known and read.entry is not None:
             is_newer = read.entry.ballot.incarnation > key.incarnation
             if read.entry.version == version or (is_newer and key.incarnation != NO_INCARNATION):
                 return read.entry
-        settled = await self._registers.settle(key, deadline=deadline)
+        settled = await self._registers.settle(key, above=version.ballot, deadline=deadline)
         return settled.entry if settled.outcome is Outcome.REFUSED else None
 
     async def _clear(self, key: Key, versions: Iterable[Version], deadline: float) -> None:

@@ -7,8 +7,9 @@ import pytest
 from storage_node.store import Offered
 from storage_node.taking import Rates, Taker
 from swiftlike.limits import RPC_BODY_BYTES_MAX
-from swiftlike.node_calls import CONTAINERS, Method
+from swiftlike.node_calls import CONTAINERS, Method, Standing
 from swiftlike.timestamps import Ballot, Offer
+from tests.engine.conftest import stand
 from tests.simulation.healing_cluster import (
     CONTAINER,
     HealingCluster,
@@ -156,6 +157,23 @@ def test_a_promise_in_the_way_of_a_copy_is_settled() -> None:
         assert entry.ballot > ballot(500)
         await world.walk(0, 1, 2)
         assert world.agree(0, 1, 2)
+
+    play_healing(scenario)
+
+
+def test_a_tombstone_that_one_owner_could_not_forget_for_a_promise_is_the_same_at_all_again() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        await hold(world.devices[2], "o", delete(10))
+        await world.devices[2].store.prepare(key("o"), ballot(500))
+        floor_us = STARTED_US + 100
+        for device in world.devices:
+            await stand(device.store, b"o\0", 0, Standing(True, floor_us, floor_us))
+            await device.store.reclaim(b"o\0", 0, 10)
+        assert held(world.devices[2], "o")[0] == delete(10)
+        await world.walk(0, 1, 2)
+        await world.walk(0, 1, 2)
+        assert world.agree(0, 1, 2)
+        assert held(world.devices[0], "o")[0] is not None
 
     play_healing(scenario)
 
@@ -333,6 +351,36 @@ def test_a_handoff_keeps_what_owners_lack_the_body_of_and_what_it_owes() -> None
         assert held(handoff, "debt")[0] is None
 
     play_healing(scenario, others=1)
+
+
+def test_a_handoff_lets_go_of_what_all_owners_have_promised_never_to_take_and_of_nothing_less() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        *owners, handoff = world.devices
+        for name in ("all", "some"):
+            await hold(handoff, name, put(10), owing=True)
+        for device in owners:
+            await device.store.prepare(key("all"), ballot(500))
+        for device in owners[:2]:
+            await device.store.prepare(key("some"), ballot(500))
+        await world.walk(3)
+        assert held(handoff, "all")[0] is None
+        assert held(handoff, "some")[0] == put(10), "the third may take it, and have it chosen"
+
+    play_healing(scenario, others=1)
+
+
+def test_an_entry_that_was_never_chosen_and_its_debt_do_not_stay_with_a_device_that_is_no_owner() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        await create(await world.proxy())
+        handoff = world.devices[3]
+        for device in world.devices[:3]:
+            await device.store.prepare(
+                key("o"), ballot(500)
+            )  # by somebody who read then that nothing is there
+        await hold(handoff, "o", put(600), owing=True)
+        await world.wait(lambda: held(handoff, "o")[0] is None, 120)
+
+    play_healing(scenario, others=1, by_itself=True)
 
 
 def test_what_a_handoff_has_is_read_when_its_owners_come_back() -> None:
