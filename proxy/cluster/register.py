@@ -306,12 +306,11 @@ class Registers:
             found, is_agreed = await self._ask_what_stands(placement, inline_bytes, deadline)
             if not is_agreed and judge(placement.owners, Need.READ, _votes_of(found)) is not Verdict.REACHED:
                 continue
-            if placement.owners.joining and not await self._witnesses.hear(
-                placement, [owner for owner, one in found.items() if one.votes], deadline
-            ):
-                continue
             newest = decisions.newest_found(found)
             if newest is None:
+                voting = [owner for owner, one in found.items() if one.votes]
+                if placement.owners.joining and not await self._witnesses.hear(placement, voting, deadline):
+                    continue
                 return Read(placement, is_known=True)
             self.clock.follow(newest.ballot.micros)
             if len(found) > quorum(len(placement.owners.voting)):
@@ -339,7 +338,8 @@ class Registers:
     ) -> tuple[dict[DeviceId, Found], bool]:
         """Ask a majority, one of them for the body; ask the rest when those fail, differ, or take long.
 
-        Return what they said, and whether a majority holds the newest of it.
+        Return what they said, and whether a majority holds the newest of it: of a partition that moves, where a majority of
+        the new owners has to, too, nobody says so but a write-back.
         """
         owners = placement.owners
         voting = owners.voting
@@ -353,7 +353,7 @@ class Registers:
             return judge(owners, Need.READ, _votes_of(found)) is not Verdict.UNDECIDED
 
         def is_agreed(found: Mapping[DeviceId, Found]) -> bool:
-            return decisions.is_agreed(owners, found, decisions.newest_found(found))
+            return not owners.joining and decisions.is_agreed(owners, found, decisions.newest_found(found))
 
         look = Look(self.nodes, placement, self._pace, self._waits)
         try:

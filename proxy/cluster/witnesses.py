@@ -5,7 +5,8 @@ after the other, a majority of the new owners may have it, and take writes that 
 majority of the old owners know nothing of it yet. So a majority of the new owners has to answer under the reader's own epoch,
 whatever they hold: whoever has heard of a newer ring refuses, and a write under that ring needs one of them.
 
-It is enough that they answer after the read began: what was written before then would have been written under their eyes.
+It is enough that they answer after the read began: what was written before then would have been written under their eyes. Where
+something stands, the write-back before it is served asks them the same, and leaves it with them: so this is for where nothing does.
 """
 
 from collections.abc import Collection, Mapping

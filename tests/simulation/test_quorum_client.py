@@ -555,6 +555,34 @@ def test_a_read_of_a_proxy_that_has_not_heard_of_the_settled_ring_is_not_older_t
     play(scenario, others=2)
 
 
+def test_what_was_read_while_a_partition_moved_is_read_after_the_settle_too() -> None:
+    """Of a write that only old owners took, and whose proxy was told nothing."""
+
+    async def scenario(cluster: Cluster, registers: Registers) -> None:
+        writer = await cluster.proxy("writer", patience=Patience(round_s=2.0))
+        assert await put(registers, b"old") is Outcome.DONE
+        await asyncio.sleep(1.0)
+        moving = next_ring(cluster.ring, ring_fields((3, 1, 2), 4, moving={0: (0, 1, 2)}))
+        for shelf in cluster.shelves:
+            shelf.current = moving
+        await cluster.copy(1, 3, from_voter=True)
+        await stand(cluster.devices[3].store, TABLE, 0, Standing(votes=True))
+        cluster.network.cut(["writer"], ["device-2", "device-3"])
+        entry, deadline = object_of(writer, b"new"), asyncio.get_running_loop().time() + 3
+        assert (await writer.write(KEY, entry, b"new", deadline=deadline)).outcome is Outcome.UNKNOWN
+        seen = {await read_body(registers) for _ in range(10)}
+        settled = next_ring(moving, ring_fields((3, 1, 2), 4))
+        for shelf in cluster.shelves:
+            shelf.current = settled
+        await cluster.network.crash("device-1")
+        assert b"new" in seen, (
+            "10 reads of two among three owners, and one of the pairs is the two that have it"
+        )
+        assert await read_body(registers) == b"new"
+
+    play(scenario, others=1)
+
+
 async def swap_across_a_move(cluster: Cluster, registers: Registers) -> tuple[Outcome, Outcome]:
     """Two swaps of one value while the partition moves; the first reaches an old and a joining owner, and then stalls."""
 
