@@ -9,6 +9,7 @@ Owns what these calls answer. Never changes anything: a replicator is told, and 
     copies         entries, with their bodies as far as these fit the answer
     listings       the listings of a partition, each with the digest of its rows
     span_digests   of the rows of a listing between some names
+    row_ballots    of the rows of some names
     hint           a partition in which the caller has seen something that this device, or another one, lacks
     caught_up      on how many partitions of a ring this device votes, and on which it does not yet
 """
@@ -42,7 +43,7 @@ from swiftlike.node_calls import (
 )
 from swiftlike.rpc.service import Call
 from swiftlike.rpc.transport import Reply
-from swiftlike.timestamps import Timestamp
+from swiftlike.timestamps import ZERO_BALLOT, Timestamp
 
 Handler = Callable[[Call, Fields], Awaitable[Reply]]
 
@@ -96,6 +97,7 @@ class ComparedCalls:
             (Method.COPIES, self._copies, placed),
             (Method.LISTINGS, self._listings, placed | {"partition", "after", "incarnation", "limit"}),
             (Method.SPAN_DIGESTS, self._span_digests, listed),
+            (Method.ROW_BALLOTS, self._row_ballots, listed),
             (Method.HINT, self._hint, placed | {"partition", "device", "one_way"}),
             (Method.CAUGHT_UP, self._caught_up, placed),
         ]
@@ -235,17 +237,27 @@ class ComparedCalls:
         return Reply(header={"more": len(found) == limit, "votes": votes}, body=pack_list(items))
 
     async def _span_digests(self, call: Call, fields: Fields) -> Reply:
-        listing = fields.listing(self._table(fields))
-        try:
-            bounds = unpack_list(call.body)
-        except ValueError as error:
-            fields.refuse(f"the body is no list: {error}")
-        if not all(type(bound) is bytes and len(bound) <= NAME_BYTES_MAX for bound in bounds) or not bounds:
-            fields.refuse("the body must be one or more names")
-        if sorted(bounds) != list(bounds):
-            fields.refuse("the names in the body must ascend")
+        listing, bounds = self._names_in(call, fields)
         digests: list[Digest] = await self._store.scan(self._store.span_digests, listing, bounds)
         return Reply(body=pack_list(digest.encode() for digest in digests))
+
+    async def _row_ballots(self, call: Call, fields: Fields) -> Reply:
+        listing, names = self._names_in(call, fields)
+        ballots = await self._store.scan(self._store.row_ballots, listing, names)
+        return Reply(body=pack_list(b"" if ballot == ZERO_BALLOT else ballot for ballot in ballots))
+
+    def _names_in(self, call: Call, fields: Fields) -> tuple[Listing, list[bytes]]:
+        """Return the listing that a call is about, and the ascending names in its body."""
+        listing = fields.listing(self._table(fields))
+        try:
+            names = unpack_list(call.body)
+        except ValueError as error:
+            fields.refuse(f"the body is no list: {error}")
+        if not all(type(name) is bytes and len(name) <= NAME_BYTES_MAX for name in names) or not names:
+            fields.refuse("the body must be one or more names")
+        if sorted(names) != list(names):
+            fields.refuse("the names in the body must ascend")
+        return listing, list(names)
 
     async def _hint(self, call: Call, fields: Fields) -> Reply:
         table = self._table(fields)

@@ -9,10 +9,10 @@ from typing import Final
 
 from storage_node.keys import ROWS_OF
 from storage_node.store import Store
-from storage_node.taking import Source, Taker, rows_there
+from storage_node.taking import Source, Taker
 from swiftlike.limits import PAGE_ITEMS_MAX
 from swiftlike.node_calls import HeldVersion, Query
-from swiftlike.timestamps import Ballot
+from swiftlike.timestamps import ZERO_BALLOT, Ballot
 
 log: Final = logging.getLogger(__name__)
 
@@ -51,6 +51,7 @@ class Forgetting:
 
     async def _forget_rows(self, table: bytes, partition: int, floor_us: int, voters: list[Source]) -> None:
         for listing in await self._taker.listings_here(table, partition):
+            parent = listing.parent
             marker: bytes | None = b""
             while marker is not None:
                 query = Query(marker=marker, tombstones=True, limit=PAGE_ITEMS_MAX)
@@ -63,8 +64,11 @@ class Forgetting:
                 for source in voters:
                     if not old:
                         break
-                    stop = max(old) + b"\0"
-                    old -= (await rows_there(source.client, listing, min(old), stop)).keys()
+                    names = sorted(old)
+                    there = await source.client.row_ballots(
+                        parent.table, parent.path, names, listing.incarnation
+                    )
+                    old = {name for name, ballot in zip(names, there, strict=True) if ballot == ZERO_BALLOT}
                 if old:
                     rows = [(listing, name) for name in sorted(old)]
                     await self._store.forget(table, partition, floor_us, (), rows)

@@ -4,7 +4,7 @@ Owns what may be forgotten and when: each step looks again, inside its transacti
 Never moves a body and never decides what is accepted; that is `operations`'s.
 """
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -146,22 +146,29 @@ class Forget:
 
 @dataclass(slots=True)
 class Release:
-    """Remove what a device need not hold any more, each only if it still is what was looked at, and owes nothing."""
+    """Remove what a device need not hold any more, each only if it still is what was looked at, and owes nothing.
+
+    Nothing once the partition is this device's again: an owner forgets nothing that it has told others it holds.
+    """
 
     table: bytes
     versions: tuple[tuple[bytes, Version | None], ...]
     rows: tuple[RowHeld, ...] = ()
+    is_current: Callable[[], bool] = lambda: True
+    """Whether the ring is still the one under which the partition is others'."""
     body_bytes: int = 0
     spends_reserve: bool = True
 
     def apply(self, change: Change, bodies: Bodies) -> int:
         """Remove them; return how many."""
+        if not self.is_current():
+            return 0
         gone = 0
         for path, version in self.versions:
             hashed = change.layout.hashed(path)
             raw_key = keys.register_key(Key(self.table, path), hashed)
             held = read_held(change.view, raw_key)
-            if held is None:
+            if held is None or change.standing(self.table, hashed).votes:
                 continue
             entry = held.register.entry
             if (None if entry is None else entry.version) != version:
@@ -172,7 +179,7 @@ class Release:
         for listing, name, ballot in self.rows:
             hashed = change.layout.hashed(listing.parent.path)
             row = read_row(change.view, listing, hashed, name)
-            if row is not None and row.ballot == ballot:
+            if row is not None and row.ballot == ballot and not change.standing(self.table, hashed).votes:
                 remove_row(change, listing, hashed, name)
                 gone += 1
         return gone

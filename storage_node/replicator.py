@@ -87,7 +87,7 @@ class Replicator:
         self._is_paused: Final = is_paused
         self._every_s: Final = every_s
         self._catching: Final = CatchingUp(store, rings, self.taker)
-        self._returning: Final = Returning(store, self.taker)
+        self._returning: Final = Returning(store, rings, self.taker)
         self._shares: dict[bytes, Shares] = {}
         self._hints: dict[DeviceId | None, dict[Place, bool]] = {}
         """By device that is to be compared with: partitions, and whether that need not hear of what it lacks."""

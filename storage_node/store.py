@@ -205,9 +205,16 @@ class Store(Protocol):
         """Remove registers and rows below a floor that no voter holds, at an owner that does not vote; return how many."""
 
     async def release(
-        self, table: bytes, versions: Sequence[tuple[bytes, Version | None]], rows: Sequence[RowHeld] = ()
+        self,
+        table: bytes,
+        versions: Sequence[tuple[bytes, Version | None]],
+        rows: Sequence[RowHeld] = (),
+        is_current: Callable[[], bool] = lambda: True,
     ) -> int:
-        """Remove registers and rows that the device need not hold, each only if it still is this version; return how many."""
+        """Remove registers and rows that the device need not hold, each only if it still is this version; return how many.
+
+        Nothing where it votes, or once the ring that says so is not current any more: `is_current`, asked on the writer's thread.
+        """
 
     async def reclaim(self, table: bytes, partition: int, limit: int) -> Reclaimed:
         """Forget tombstones and lone promises below the partition's floor, up to `limit` of them."""
@@ -272,6 +279,9 @@ class Store(Protocol):
 
     def span_digests(self, listing: Listing, bounds: Sequence[bytes]) -> list[Digest]:
         """Return the digest of the rows from each bound to the next; behind the last, to the end."""
+
+    def row_ballots(self, listing: Listing, names: Sequence[bytes]) -> list[Ballot]:
+        """Return the ballots of the rows of these names, tombstones too; ZERO_BALLOT: there is none."""
 
     def span_digest(self, listing: Listing, start: bytes, stop: bytes) -> Digest:
         """Return the digest of the rows in `[start, stop)`; an empty `stop` means to the end."""

@@ -33,7 +33,7 @@ from swiftlike.limits import (
 from swiftlike.node_calls import HeldVersion, Page, Promise, Query, RowRefused, Standing, Tally
 from swiftlike.registers import entry_in
 from swiftlike.rpc.transport import Body as Octets
-from swiftlike.timestamps import Ballot, Offer, refuse_ballot
+from swiftlike.timestamps import ZERO_BALLOT, Ballot, Offer, refuse_ballot
 
 T = TypeVar("T")
 
@@ -171,10 +171,16 @@ class TableStore(ABC):
         return answer
 
     async def release(
-        self, table: bytes, versions: Sequence[tuple[bytes, Version | None]], rows: Sequence[RowHeld] = ()
+        self,
+        table: bytes,
+        versions: Sequence[tuple[bytes, Version | None]],
+        rows: Sequence[RowHeld] = (),
+        is_current: Callable[[], bool] = lambda: True,
     ) -> int:
         """Remove registers and rows that the device need not hold, each only if it still is this version; return how many."""
-        answer: int = await self._submit(maintenance.Release(table, tuple(versions), tuple(rows)))
+        answer: int = await self._submit(
+            maintenance.Release(table, tuple(versions), tuple(rows), is_current=is_current)
+        )
         return answer
 
     async def reclaim(self, table: bytes, partition: int, limit: int) -> Reclaimed:
@@ -291,6 +297,13 @@ class TableStore(ABC):
         """Return the listings under the registers of a partition, from behind `after`."""
         with self._view() as view:
             return list(islice(rows.scan_listings(view, self.layout, table, partition, after), limit))
+
+    def row_ballots(self, listing: Listing, names: Sequence[bytes]) -> list[Ballot]:
+        """Return the ballots of the rows of these names, tombstones too; ZERO_BALLOT: there is none."""
+        hashed = self.layout.hashed(listing.parent.path)
+        with self._view() as view:
+            found = (rows.read_row(view, listing, hashed, name) for name in names)
+            return [ZERO_BALLOT if row is None else row.ballot for row in found]
 
     def span_digests(self, listing: Listing, bounds: Sequence[bytes]) -> list[Digest]:
         """Return the digest of the rows from each bound to the next; behind the last, to the end."""

@@ -54,6 +54,7 @@ class Method(StrEnum):
     COPIES = "copies"
     LISTINGS = "listings"
     SPAN_DIGESTS = "span_digests"
+    ROW_BALLOTS = "row_ballots"
     HINT = "hint"
     CAUGHT_UP = "caught_up"
     DEGRADED = "degraded"

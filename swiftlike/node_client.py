@@ -46,7 +46,7 @@ from swiftlike.node_calls import (
 from swiftlike.registers import Register, decode_register
 from swiftlike.rpc.errors import StreamEnded
 from swiftlike.rpc.transport import Address, Body, Header, Outcome, Reply, Stream, Transport
-from swiftlike.timestamps import NO_INCARNATION, Ballot, Offer, Timestamp, WriteId
+from swiftlike.timestamps import NO_INCARNATION, ZERO_BALLOT, Ballot, Offer, Timestamp, WriteId
 
 T = TypeVar("T")
 
@@ -348,6 +348,14 @@ class NodeClient:
         header = self._listed(table, path, incarnation)
         reply = await self._call(Method.SPAN_DIGESTS, header, pack_list(bounds))
         return list(map(Digest.decode, unpack_list(reply.body)))
+
+    async def row_ballots(
+        self, table: bytes, path: bytes, names: Sequence[bytes], incarnation: Timestamp = NO_INCARNATION
+    ) -> list[Ballot]:
+        """Return the ballots of a listing's rows of these names, tombstones too, in their order; ZERO_BALLOT: there is none."""
+        header = self._listed(table, path, incarnation)
+        reply = await self._call(Method.ROW_BALLOTS, header, pack_list(names))
+        return [Ballot(raw) if raw else ZERO_BALLOT for raw in unpack_list(reply.body)]
 
     async def hint(
         self, table: bytes, partition: int, device: int | None = None, *, one_way: bool = False

@@ -62,6 +62,16 @@ async def test_rows_of_a_container_that_is_gone_are_in_no_digest_before_they_are
         assert store.partition_digest(b"r\0", HERE) == EMPTY
 
 
+async def test_the_ballots_of_some_rows_are_read_without_those_between_them(store: Store) -> None:
+    await store.offer(Offered(CONTAINER, container()))
+    entries = await list_rows(store, b"a", b"b", b"c")
+    assert store.row_ballots(ROWS, [b"a", b"bb", b"c"]) == [
+        entries[b"a"].ballot,
+        ZERO_BALLOT,
+        entries[b"c"].ballot,
+    ]
+
+
 async def test_rows_that_are_reclaimed_leave_the_digest(store: Store) -> None:
     await store.offer(Offered(CONTAINER, container()))
     gone = row(1, tombstone=True)

@@ -6,7 +6,7 @@ import pytest
 
 from storage_node.errors import BallotRefused, StorageError
 from storage_node.keys import BUCKET_BITS, CONTAINERS, Due, DueDelete, Key, Listing, objects
-from storage_node.store import Glance, Offered, RowOffer, Store
+from storage_node.store import Glance, Offered, RowHeld, RowOffer, Store
 from swiftlike.digests import EMPTY, Digest, digest_of
 from swiftlike.entries import Entry, encode
 from swiftlike.limits import CLOCK_AHEAD_PASSING_US
@@ -522,6 +522,25 @@ async def test_a_deleted_container_refuses_rows_and_a_new_one_starts_empty(store
     assert store.list_rows(ROWS, Query(tombstones=True)).rows == ()
     assert store.tally(ROWS).digest == EMPTY
     assert store.tally(Listing(CONTAINER, again)).rows == 1
+
+
+async def test_what_others_own_is_let_go_of_and_what_this_device_votes_on_never(store: Store) -> None:
+    key, partition, entry = object_key("o"), partition_of(object_key("o")), put(1, b"x")
+    await offer(store, key, entry, b"x")
+    await offer(store, CONTAINER, container())
+    await rows(store, (b"a", row(1)))
+    mine, listed = [(key.path, entry.version)], [RowHeld(ROWS, b"a", row(1).ballot)]
+
+    async def release() -> int:
+        return await store.release(OBJECTS, mine) + await store.release(CONTAINERS, (), listed)
+
+    assert await release() == 0, "it votes"
+    assert store.read(key) is not None
+    await stand(store, OBJECTS, partition, Standing())
+    await stand(store, CONTAINERS, partition_of(CONTAINER), Standing())
+    assert await store.release(OBJECTS, mine, is_current=lambda: False) == 0, "the ring changed meanwhile"
+    assert await release() == 2
+    assert store.read(key) is None
 
 
 async def test_rows_are_not_added_to_a_listing_that_is_being_swept(store: Store) -> None:

@@ -104,6 +104,7 @@ def sound_calls() -> dict[Method, tuple[dict[str, Any], bytes]]:
             b"",
         ),
         Method.SPAN_DIGESTS: (listed, pack_list([b"", b"a", b"z"])),
+        Method.ROW_BALLOTS: (listed, pack_list([b"a", b"z"])),
         Method.HINT: ({**part, "device": 2, "one_way": True}, b""),
         Method.CAUGHT_UP: (placed, b""),
         Method.DEGRADED: ({}, b""),
