@@ -22,7 +22,7 @@ from ring.hashing import PART_POWER_MAX
 from storage_node.errors import BodyDamaged, BodyGone
 from storage_node.keys import RING_OF, ROWS_OF, Key, Layout, Listing
 from storage_node.placing import Rings
-from storage_node.requests import NAME_BYTES_MAX, Fields, is_path
+from storage_node.requests import Fields, is_path
 from storage_node.store import Store
 from swiftlike.digests import Digest
 from swiftlike.limits import (
@@ -32,6 +32,7 @@ from swiftlike.limits import (
     PATH_BYTES_MAX,
     RPC_BODY_BYTES_MAX,
 )
+from swiftlike.names import ROW_BYTES_MAX
 from swiftlike.node_calls import (
     CaughtUp,
     HeldCopy,
@@ -253,7 +254,7 @@ class ComparedCalls:
             names = unpack_list(call.body)
         except ValueError as error:
             fields.refuse(f"the body is no list: {error}")
-        if not all(type(name) is bytes and len(name) <= NAME_BYTES_MAX for name in names) or not names:
+        if not all(type(name) is bytes and len(name) <= ROW_BYTES_MAX for name in names) or not names:
             fields.refuse("the body must be one or more names")
         if sorted(names) != list(names):
             fields.refuse("the names in the body must ascend")

@@ -12,14 +12,11 @@ from storage_node.keys import ACCOUNTS, CONTAINERS, Key, Listing
 from storage_node.store import RowOffer
 from swiftlike.entries import Entry, EntryDamaged, Version, decode
 from swiftlike.limits import ITEMS_MAX, PAGE_ITEMS_MAX, PATH_BYTES_MAX, RPC_BODY_BYTES_MAX
-from swiftlike.names import CONTAINER_BYTES_MAX, OBJECT_BYTES_MAX
+from swiftlike.names import CONTAINER_BYTES_MAX, ROW_BYTES_MAX
 from swiftlike.node_calls import OFFERS, VERSION_BYTES, Code, Query, decode_version, unpack_list
 from swiftlike.rpc.errors import CallFailed
 from swiftlike.rpc.service import Call
 from swiftlike.timestamps import Ballot, Offer, Timestamp, WriteId
-
-NAME_BYTES_MAX: Final = OBJECT_BYTES_MAX + 64
-"""The longest name of a row: an object's, and what a hidden one adds."""
 
 EPOCH_MAX: Final = 2**32 - 1
 MICROS_MAX: Final = 2**63 - 1
@@ -136,10 +133,10 @@ class Fields:
     def query(self) -> Query:
         """Return which rows are asked for."""
         query = Query(
-            prefix=self.octets("prefix", 0, NAME_BYTES_MAX, b""),
-            marker=self.octets("marker", 0, NAME_BYTES_MAX, b""),
-            end_marker=self.octets("end_marker", 0, NAME_BYTES_MAX, b""),
-            delimiter=self.octets("delimiter", 0, NAME_BYTES_MAX, b""),
+            prefix=self.octets("prefix", 0, ROW_BYTES_MAX, b""),
+            marker=self.octets("marker", 0, ROW_BYTES_MAX, b""),
+            end_marker=self.octets("end_marker", 0, ROW_BYTES_MAX, b""),
+            delimiter=self.octets("delimiter", 0, ROW_BYTES_MAX, b""),
             reverse=self.flag("reverse"),
             limit=self.number("limit", 1, ITEMS_MAX, PAGE_ITEMS_MAX),
             tombstones=self.flag("tombstones"),
@@ -171,7 +168,7 @@ class Fields:
         for at, (parent, name, raw) in enumerate(self.items((bytes, bytes, bytes))):
             if not is_path(table, parent):
                 self.refuse(f"item {at} names no parent of table {table!r}")
-            if not 1 <= len(name) <= NAME_BYTES_MAX or not _is_text(name):
+            if not 1 <= len(name) <= ROW_BYTES_MAX or not _is_text(name):
                 self.refuse(f"item {at} has a name that is empty, too long or not UTF-8")
             entry = self.decode_entry(raw)
             if entry.size > ROW_SIZE_MAX or entry.objects > ROW_OBJECTS_MAX:

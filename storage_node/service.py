@@ -28,10 +28,11 @@ from storage_node.keys import ACCOUNTS, CONTAINERS, Due, Key, Layout, Listing
 from storage_node.overseen import Overseeing, OverseenCalls
 from storage_node.pause import Pausing
 from storage_node.placing import Placing, Rings
-from storage_node.requests import EPOCH_MAX, MICROS_MAX, NAME_BYTES_MAX, Fields, parse_get
+from storage_node.requests import EPOCH_MAX, MICROS_MAX, Fields, parse_get
 from storage_node.store import Offered, Store
 from swiftlike.entries import Entry, encode
 from swiftlike.limits import ITEMS_MAX, PAGE_ITEMS_MAX, PATH_BYTES_MAX, RPC_BODY_BYTES_MAX
+from swiftlike.names import ROW_BYTES_MAX
 from swiftlike.node_calls import (
     SEEN,
     Code,
@@ -375,15 +376,15 @@ class DeviceService:
     async def _ranges(self, call: Call, fields: Fields) -> Reply:
         listing = fields.listing(self._table(fields))
         limit = fields.number("limit", 1, ITEMS_MAX, PAGE_ITEMS_MAX)
-        after = fields.octets("after", 0, NAME_BYTES_MAX) if fields.has("after") else None
+        after = fields.octets("after", 0, ROW_BYTES_MAX) if fields.has("after") else None
         found = await self._store.scan(self._store.ranges, listing, after, limit + 1)
         return _page_of([(first, tally.pack()) for first, tally in found], limit)
 
     async def _span_digest(self, call: Call, fields: Fields) -> Reply:
         listing = fields.listing(self._table(fields))
         start, stop = (
-            fields.octets("start", 0, NAME_BYTES_MAX, b""),
-            fields.octets("stop", 0, NAME_BYTES_MAX, b""),
+            fields.octets("start", 0, ROW_BYTES_MAX, b""),
+            fields.octets("stop", 0, ROW_BYTES_MAX, b""),
         )
         digest = await self._store.scan(self._store.span_digest, listing, start, stop)
         return Reply(header={"digest": digest.encode(), "votes": self._votes(listing.parent)})

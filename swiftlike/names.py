@@ -9,6 +9,8 @@ from typing import Final
 ACCOUNT_BYTES_MAX: Final = 256
 CONTAINER_BYTES_MAX: Final = 256
 OBJECT_BYTES_MAX: Final = 1024
+ROW_BYTES_MAX: Final = OBJECT_BYTES_MAX + 64
+"""The longest name of a row: an object's, and what a hidden one adds."""
 
 SEPARATOR: Final = b"\0"
 

@@ -35,6 +35,7 @@ from ring.device import Device, DeviceId
 from swiftlike.digests import Digest
 from swiftlike.entries import Entry
 from swiftlike.limits import ITEMS_MAX
+from swiftlike.names import ROW_BYTES_MAX
 from swiftlike.node_calls import ACCOUNTS, CONTAINERS, Page, Query, Row, Tally
 from swiftlike.node_client import NodeClient, NodeFailed
 from swiftlike.timestamps import NO_INCARNATION, Timestamp
@@ -127,7 +128,9 @@ class Listings:
 
     async def _page(self, listing: Listing, query: Query, deadline: float) -> Rows:
         """Find a page piece by piece: an answer holds only so many rows, and may end early."""
-        query = query._replace(now_us=self._now_us(), tombstones=False)
+        if len(query.prefix) >= ROW_BYTES_MAX:
+            return Rows((), None)
+        query = _as_long_as_names(query)._replace(now_us=self._now_us(), tombstones=False)
         if not query.prefix.startswith(b"\0"):
             query = _without_hidden(query)
         found: list[Row] = []
@@ -395,6 +398,19 @@ def usage_of(sums: Sums) -> Usage:
     """Return what a container holds whose rows add up to these sums."""
     policies = {policy: PolicyUsage(0, count, size) for policy, (_, count, size) in sums.policies.items()}
     return Usage(0, sums.objects, sums.bytes, policies)
+
+
+def _as_long_as_names(query: Query) -> Query:
+    """Cut what clients may send longer than any name, without a change to which names are meant."""
+    longest = ROW_BYTES_MAX - 1
+    above, below = (query.end_marker, query.marker) if query.reverse else (query.marker, query.end_marker)
+    if len(above) > longest:
+        above = above[:longest]
+    if len(below) > longest:
+        below = below[:longest] + b"\0"
+    marker, end_marker = (below, above) if query.reverse else (above, below)
+    delimiter = query.delimiter if len(query.delimiter) <= longest else b""
+    return query._replace(marker=marker, end_marker=end_marker, delimiter=delimiter)
 
 
 def _without_hidden(query: Query) -> Query:

@@ -648,6 +648,24 @@ def test_while_a_partition_moves_rows_need_a_majority_of_the_new_owners_too_and_
     play(scenario, others=2)
 
 
+def test_markers_and_prefixes_longer_than_any_name_are_answered_like_others() -> None:
+    longest, beyond = b"m" * 1024, b"m" * 3000
+    stored = [b"a", b"m", longest, b"z"]
+
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        for name in stored:
+            await put(store, name)
+        assert await names(store, query=Query(marker=beyond)) == [b"z"]
+        assert await names(store, query=Query(end_marker=beyond)) == [b"a", b"m", longest]
+        assert await names(store, query=Query(marker=beyond, reverse=True)) == [longest, b"m", b"a"]
+        assert await names(store, query=Query(end_marker=beyond, reverse=True)) == [b"z"]
+        assert await names(store, query=Query(prefix=beyond)) == []
+        assert await names(store, query=Query(delimiter=beyond)) == stored
+
+    play(scenario)
+
+
 def test_hidden_names_are_listed_only_to_whoever_asks_for_them() -> None:
     async def scenario(world: StoreCluster, store: Store) -> None:
         await create(store)
