@@ -18,11 +18,9 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 import uvloop
-from prometheus_client import start_http_server
 
 from proxy.cluster.rings import FollowedRings
 from proxy.dialects import Seeding, answering
@@ -30,10 +28,11 @@ from proxy.metrics import MeasuredLog, WorkerMetrics
 from proxy.opening import following, registers_of
 from proxy.server import Server
 from ring.errors import RingError
-from swiftlike import garbage, logs
+from swiftlike import garbage, logs, signals
 from swiftlike.config import Cluster, ConfigError, HostConfig, ProxyConfig, load_cluster, load_host
 from swiftlike.limits import HttpLimits
 from swiftlike.rpc.client import Client
+from swiftlike.scrapes import serve_scrapes
 from swiftlike.supervision import (
     DRAINED_CODE,
     READY,
@@ -176,22 +175,13 @@ class Worker:
 
     def _serve_scrapes(self, metrics: WorkerMetrics) -> Callable[[], None]:
         """Serve Prometheus on loopback, if asked for; return what ends that."""
-        if self._proxy.metrics_port == 0:
-            return lambda: None
-        port = self._proxy.metrics_port + self._number - 1
+        port = self._proxy.metrics_port and self._proxy.metrics_port + self._number - 1
         try:
-            server, thread = start_http_server(port, "127.0.0.1", metrics.registry)
+            return serve_scrapes(port, metrics.registry)
         except OSError as error:
             raise WorkerRefused(
                 f"worker {self._number} cannot serve metrics on port {port} ({error.strerror}): change metrics_port"
             ) from None
-
-        def end() -> None:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-
-        return end
 
     def _end_unfollowed(self, error: BaseException | None) -> None:
         log.critical("the rings are not followed any more", exc_info=error)
@@ -221,10 +211,6 @@ class Worker:
         log.info("reloaded log_level, users and the rings; the rest takes a restart")
 
 
-def _ignore(number: int, frame: FrameType | None) -> None:
-    """Until the loop takes signals, a reload is nothing to die of."""
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGHUP, _ignore)
+    signals.ignore_hangups()
     sys.exit(main())

@@ -20,11 +20,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 import uvloop
-from prometheus_client import start_http_server
 
 from ring.ring import Ring
 from storage_node.device import Device, Settings
@@ -37,7 +35,7 @@ from storage_node.rings import RingSet
 from storage_node.service import DeviceService, Surroundings
 from storage_node.voting import founding_partitions
 from storage_node.workforce import OpenQuorums, Workforce
-from swiftlike import garbage, logs
+from swiftlike import garbage, logs, signals
 from swiftlike.config import (
     Cluster,
     ConfigError,
@@ -50,6 +48,7 @@ from swiftlike.config import (
 from swiftlike.rpc.network import SocketNetwork
 from swiftlike.rpc.server import Server
 from swiftlike.rpc.transport import Address, TcpAddress, UnixAddress
+from swiftlike.scrapes import serve_scrapes
 from swiftlike.supervision import READY, REFUSED, allow_descriptors, end_with, hear_hangups, tell
 from swiftlike.tls import renew, server_context
 
@@ -267,11 +266,8 @@ class DeviceProcess:
     async def _scraped(self, metrics: DeviceMetrics) -> AsyncIterator[None]:
         """Serve Prometheus on loopback, if asked for."""
         port = self._config.metrics_port
-        if port == 0:
-            yield
-            return
         try:
-            server, thread = start_http_server(port, "127.0.0.1", metrics.registry)
+            end = serve_scrapes(port, metrics.registry)
         except OSError as error:
             raise DeviceRefused(
                 f"device {self._config.name} cannot serve metrics on port {port} ({error.strerror}): change metrics_port"
@@ -279,9 +275,7 @@ class DeviceProcess:
         try:
             yield
         finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
+            end()
 
     # --- signals ------------------------------------------------------------------------------------------------
 
@@ -319,10 +313,6 @@ def end_now(failure: DeviceFailed) -> None:
     os._exit(Exit.SYNC_FAILED)
 
 
-def ignore(number: int, frame: FrameType | None) -> None:
-    """Until the loop takes signals, a reload is nothing to die of."""
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGHUP, ignore)
+    signals.ignore_hangups()
     sys.exit(main())

@@ -18,3 +18,8 @@ def hold() -> None:
 def hear() -> None:
     """Take them from now on, and those that came meanwhile at once."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, AWAITED)
+
+
+def ignore_hangups() -> None:
+    """Let a SIGHUP pass until there is a handler for it: a process that was started by hand does not die of a reload."""
+    signal.signal(signal.SIGHUP, lambda number, frame: None)

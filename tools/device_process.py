@@ -6,11 +6,11 @@ only by what travels between them.
     python -m tools.device_process --config HOST.toml --device NAME
 """
 
-import signal
 import sys
 
 from proxy.opening import open_quorums
 from storage_node import process
+from swiftlike import signals
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,5 +19,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGHUP, process.ignore)
+    signals.ignore_hangups()
     sys.exit(main())
