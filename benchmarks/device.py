@@ -32,7 +32,8 @@ import uvloop
 from benchmarks.lean_reader import LeanReader
 from benchmarks.tables import table
 from swiftlike.entries import Entry
-from swiftlike.node_calls import Method
+from swiftlike.joined_offers import JoinedOffers, Offering
+from swiftlike.node_calls import Acceptance, Method
 from swiftlike.node_client import NodeClient
 from swiftlike.rpc.client import Client
 from swiftlike.rpc.network import SocketNetwork
@@ -303,15 +304,18 @@ def run_load(load: Load, ready: Any, go: Any, results: Any) -> None:
 
 
 async def load_puts(client: NodeClient, load: Load, until: float) -> int:
-    """Put new objects, or newer versions of those of an earlier round."""
+    """Put new objects, or newer versions of those of an earlier round, on the way that a worker's offers take."""
     numbers = count()
     body = os.urandom(SMALL_BYTES)
+    offers = JoinedOffers(client.transport)
 
     async def lane() -> int:
         done = 0
         while time.perf_counter() < until:
             path = path_of(load.caller, load.known + next(numbers))
-            answer = await client.offer(OBJECTS, path, entry_of(len(body)), body)
+            offering = Offering(OBJECTS, path, entry_of(len(body)), body)
+            answer = await offers.ask(client.peer, 1, offering, client.transport.now() + 60)
+            assert isinstance(answer, Acceptance)
             assert answer.counts
             done += 1
         return done

@@ -11,21 +11,16 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from threading import Condition, Thread
 from typing import Any, Final, NamedTuple, Protocol
 
 from storage_node.errors import DeviceFailed, OutcomeUnknown
 from storage_node.operations import Operation
+from storage_node.store import Outcome
 from swiftlike.limits import BATCH_BYTES_MAX, BATCH_OPERATIONS_MAX, QUEUED_BYTES_MAX, QUEUED_OPERATIONS_MAX
 
 _log: Final = logging.getLogger(__name__)
-
-
-class Outcome(NamedTuple):
-    """What became of one operation: an answer, or an error that it alone met."""
-
-    answer: Any
-    error: Exception | None = None
 
 
 class Committer(Protocol):
@@ -39,13 +34,35 @@ class Committer(Protocol):
 
 
 class _Waiting(NamedTuple):
-    operation: Operation
+    """Operations of one caller, which are committed in one batch."""
+
+    operations: Sequence[Operation]
+    body_bytes: int
     future: "asyncio.Future[Any]"
+    slots: Sequence[Operation | Outcome] | None = None
+    """For a group: its operations, and in their places the outcomes of what never became one. None: a single one."""
+
+    def end(self, outcomes: Sequence[Outcome]) -> None:
+        """Tell the caller what became of its operations."""
+        if self.future.done():
+            return
+        if self.slots is None:
+            ((answer, error),) = outcomes
+            if error is None:
+                self.future.set_result(answer)
+            else:
+                self.future.set_exception(error)
+        elif len(self.slots) == len(outcomes):
+            self.future.set_result(outcomes)
+        else:
+            left = iter(outcomes)
+            self.future.set_result([slot if isinstance(slot, Outcome) else next(left) for slot in self.slots])
 
 
 class _Outside(NamedTuple):
-    """A caller that waits for room, and how much its operation needs."""
+    """A caller that waits for room, and how much its operations need."""
 
+    operations: int
     body_bytes: int
     admitted: "asyncio.Future[None]"
 
@@ -73,13 +90,16 @@ class GroupCommit:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
-    async def submit(self, operation: Operation) -> Any:
-        """Wait for room, then for the batch that makes an operation durable; return its answer.
+    def submit(self, operation: Operation) -> "asyncio.Future[Any]":
+        """Queue an operation, as soon as there is room; return the future of its answer.
 
-        Raises what the operation raised, OutcomeUnknown when its sync failed, DeviceFailed when one failed before. A
-        cancelled call may still happen.
+        It raises what the operation raised, OutcomeUnknown when its sync failed, DeviceFailed when one failed before.
+        Cancelled, the operation may still happen, unless it was still waiting for room.
         """
-        return await (await self.enqueue(operation))
+        assert self._loop is not None, "start the group commit first"
+        waiting = _Waiting((operation,), operation.body_bytes, self._loop.create_future())
+        self._queue_or_wait(waiting)
+        return waiting.future
 
     async def enqueue(self, operation: Operation) -> "asyncio.Future[Any]":
         """Wait for room and queue an operation; return the future of its answer. Raises DeviceFailed.
@@ -87,19 +107,79 @@ class GroupCommit:
         A call that is cancelled here has queued nothing.
         """
         assert self._loop is not None, "start the group commit first"
+        waiting = _Waiting((operation,), operation.body_bytes, self._loop.create_future())
         if self._outside or self._is_full(operation.body_bytes):
             await self._wait_outside(operation.body_bytes)
         else:
             self._count(1, operation.body_bytes)
-        if self._failure is not None or self._stopping:
-            self._count(-1, -operation.body_bytes)
-            raise DeviceFailed(str(self._failure or "the device is closing: ask another replica"))
-        future = self._loop.create_future()
-        self._queue.append(_Waiting(operation, future))
+        if refusal := self._refuse(waiting):
+            raise refusal
+        self._put(waiting)
+        return waiting.future
+
+    def enqueue_all(self, slots: Sequence[Operation | Outcome]) -> "asyncio.Future[Sequence[Outcome]]":
+        """Queue a group, as soon as there is room for all of it; return the future of its outcomes, in order.
+
+        An outcome among them stands for what failed before it became an operation. The group is committed in one batch, which
+        may be larger than others by so much. The future raises DeviceFailed and OutcomeUnknown; cancelled before there was
+        room, the group is not queued.
+        """
+        assert self._loop is not None, "start the group commit first"
+        future: asyncio.Future[Sequence[Outcome]] = self._loop.create_future()
+        operations = [slot for slot in slots if not isinstance(slot, Outcome)]
+        body_bytes = sum(operation.body_bytes for operation in operations)
+        waiting = _Waiting(operations, body_bytes, future, slots)
+        if operations:
+            self._queue_or_wait(waiting)
+        else:
+            waiting.end(())
+        return future
+
+    def _queue_or_wait(self, waiting: _Waiting) -> None:
+        """Queue what there is room for; the rest waits for its turn without a task."""
+        if not self._outside and not self._is_full(waiting.body_bytes):
+            self._count(len(waiting.operations), waiting.body_bytes)
+            self._put_or_refuse(waiting)
+            return
+        assert self._loop is not None
+        admitted: asyncio.Future[None] = self._loop.create_future()
+        self._outside.append(_Outside(len(waiting.operations), waiting.body_bytes, admitted))
+        admitted.add_done_callback(partial(self._come_in, waiting))
+        waiting.future.add_done_callback(partial(self._give_up, admitted))
+
+    def _come_in(self, waiting: _Waiting, admitted: "asyncio.Future[None]") -> None:
+        """Queue what was let in, unless its caller has gone: then the room goes to the next one."""
+        if admitted.cancelled():
+            return
+        if waiting.future.done():
+            self._count(-len(waiting.operations), -waiting.body_bytes)
+            self._admit()
+            return
+        self._put_or_refuse(waiting)
+
+    def _give_up(self, admitted: "asyncio.Future[None]", ended: "asyncio.Future[Any]") -> None:
+        if ended.cancelled() and admitted.cancel():
+            self._admit()
+
+    def _put_or_refuse(self, waiting: _Waiting) -> None:
+        if refusal := self._refuse(waiting):
+            waiting.future.set_exception(refusal)
+        else:
+            self._put(waiting)
+
+    def _refuse(self, waiting: _Waiting) -> DeviceFailed | None:
+        """Give the room of operations back if it is too late for them, and say why."""
+        if self._failure is None and not self._stopping:
+            return None
+        self._count(-len(waiting.operations), -waiting.body_bytes)
+        return DeviceFailed(str(self._failure or "the device is closing: ask another replica"))
+
+    def _put(self, waiting: _Waiting) -> None:
+        assert self._loop is not None
+        self._queue.append(waiting)
         if not self._is_waking:
             self._is_waking = True
             self._loop.call_soon(self._wake)
-        return future
 
     def _wake(self) -> None:
         """Wake the writer once for all that this turn of the loop has queued, so that it takes them as one batch."""
@@ -111,7 +191,7 @@ class GroupCommit:
         """Wait behind those who wait already, until admitted: then the room is ours."""
         assert self._loop is not None
         admitted: asyncio.Future[None] = self._loop.create_future()
-        self._outside.append(_Outside(body_bytes, admitted))
+        self._outside.append(_Outside(1, body_bytes, admitted))
         try:
             await admitted
         except asyncio.CancelledError:
@@ -124,11 +204,11 @@ class GroupCommit:
     def _admit(self) -> None:
         """Let in those who wait outside, in order, as many as fit, with their room; all of them once it is over."""
         while self._outside:
-            body_bytes, admitted = self._outside[0]
+            operations, body_bytes, admitted = self._outside[0]
             if not admitted.done():
                 if self._is_full(body_bytes):
                     return
-                self._count(1, body_bytes)
+                self._count(operations, body_bytes)
                 admitted.set_result(None)
             self._outside.popleft()
 
@@ -166,7 +246,9 @@ class GroupCommit:
         assert self._loop is not None
         while batch := self._take():
             try:
-                outcomes = self._committer.commit([waiting.operation for waiting in batch])
+                outcomes = self._committer.commit(
+                    [operation for waiting in batch for operation in waiting.operations]
+                )
             except (
                 Exception
             ) as error:  # whatever it is, these waiters must hear of it and nothing more be written
@@ -184,22 +266,21 @@ class GroupCommit:
             while not self._queue and not self._stopping:
                 self._condition.wait()
             batch: list[_Waiting] = []
-            batch_bytes = 0
-            while self._queue and len(batch) < BATCH_OPERATIONS_MAX and batch_bytes < BATCH_BYTES_MAX:
+            operations = batch_bytes = 0
+            while self._queue and operations < BATCH_OPERATIONS_MAX and batch_bytes < BATCH_BYTES_MAX:
                 waiting = self._queue.popleft()
-                batch_bytes += waiting.operation.body_bytes
+                operations += len(waiting.operations)
+                batch_bytes += waiting.body_bytes
                 batch.append(waiting)
             return batch
 
     def _answer(self, batch: list[_Waiting], outcomes: list[Outcome]) -> None:
-        for (operation, future), (answer, error) in zip(batch, outcomes, strict=True):
-            self._count(-1, -operation.body_bytes)
-            if future.done():
-                continue
-            if error is None:
-                future.set_result(answer)
-            else:
-                future.set_exception(error)
+        at = 0
+        for waiting in batch:
+            first, at = at, at + len(waiting.operations)
+            self._count(first - at, -waiting.body_bytes)
+            waiting.end(outcomes[first:at])
+        assert at == len(outcomes), "each operation has an outcome"
         self._admit()
 
     def _fail_batch(self, batch: list[_Waiting], failure: OutcomeUnknown) -> None:
@@ -220,7 +301,7 @@ class GroupCommit:
         self._on_failure(self._failure)
 
     def _drop(self, some: list[_Waiting], error: DeviceFailed) -> None:
-        for operation, future in some:
-            self._count(-1, -operation.body_bytes)
-            if not future.done():
-                future.set_exception(error)
+        for waiting in some:
+            self._count(-len(waiting.operations), -waiting.body_bytes)
+            if not waiting.future.done():
+                waiting.future.set_exception(error)

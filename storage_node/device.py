@@ -23,7 +23,7 @@ from typing import Any, Final
 from storage_node import identity, tables
 from storage_node.bad_bodies import BadBodies
 from storage_node.blocks import seed_of
-from storage_node.commit import GroupCommit, Outcome
+from storage_node.commit import GroupCommit
 from storage_node.counters import Counters
 from storage_node.disk import Disk
 from storage_node.errors import (
@@ -45,7 +45,7 @@ from storage_node.operations import Content, Disown, Fill, Operation, Relocate
 from storage_node.partition_digests import count_where_missing
 from storage_node.powers import carry_standings
 from storage_node.staged_body import StagedBody
-from storage_node.store import Body, Glance, Offered, P, Staged, T
+from storage_node.store import Body, Glance, Offered, Outcome, P, Staged, T
 from storage_node.table_store import TableStore, check_size
 from storage_node.tables import Change, Held
 from storage_node.volumes import Volumes
@@ -191,6 +191,10 @@ class Device(TableStore):
         operation.is_lent = True
         return self._applied(await offered.body.lend(self._submit_with(operation, content)))
 
+    def offer_all(self, offered: Sequence[Offered]) -> "asyncio.Future[Sequence[Outcome]]":
+        """Offer entries whose bodies are in memory, without a task: each is accepted, refused, or fails by itself."""
+        return self._writer.enqueue_all(self._accepts(offered))
+
     async def fill(self, key: Key, body_id: WriteId, body: bytes | memoryview | Staged) -> bool:
         """Bring a missing body; say whether the entry that lacked it is whole now."""
         held = await self.look_up(key)
@@ -246,8 +250,8 @@ class Device(TableStore):
                 await self.on_thread(self.remove_file, content.file)
             raise
 
-    async def _submit(self, operation: Operation) -> Any:
-        return await self._writer.submit(operation)
+    def _submit(self, operation: Operation) -> "asyncio.Future[Any]":
+        return self._writer.submit(operation)
 
     def commit(self, operations: Sequence[Operation]) -> list[Outcome]:
         """Make operations durable together, on the writer's thread; one that fails, fails alone.

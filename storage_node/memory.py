@@ -4,7 +4,8 @@ Owns nothing durable. What it answers is what a device answers, since both stand
 suite holds it to that.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ from storage_node.keys import FORMATTED, Key, Layout
 from storage_node.keyvalues import MemoryKeyValues, Reading
 from storage_node.locations import InVolume, VolumeId
 from storage_node.operations import Content, Fill, Operation
-from storage_node.store import Body, Offered, P, Staged, T
+from storage_node.store import Body, Offered, Outcome, P, Staged, T
 from storage_node.table_store import TableStore, check_size
 from storage_node.tables import Change, Held
 from swiftlike.entries import Entry
@@ -42,6 +43,10 @@ class MemoryStore(TableStore):
         content = _content(offered.entry, offered.body)
         answer: Acceptance | None = await self._submit(self._accept(offered, content, now_us))
         return self._applied(answer)
+
+    def offer_all(self, offered: Sequence[Offered]) -> "asyncio.Future[Sequence[Outcome]]":
+        """Offer entries whose bodies are in memory, without a task: each is accepted, refused, or fails by itself."""
+        return self._submit_all(self._accepts(offered))
 
     async def fill(self, key: Key, body_id: WriteId, body: bytes | memoryview | Staged) -> bool:
         """Bring a missing body; say whether the entry that lacked it is whole now."""
@@ -101,8 +106,22 @@ class MemoryStore(TableStore):
     def _view(self) -> Iterator[Reading]:
         yield self._table
 
-    async def _submit(self, operation: Operation) -> Any:
-        return self._apply(operation)
+    def _submit(self, operation: Operation) -> "asyncio.Future[Any]":
+        answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        settle(answered, self._outcome(operation))
+        return answered
+
+    def _submit_all(self, slots: Sequence[Operation | Outcome]) -> "asyncio.Future[Sequence[Outcome]]":
+        """Do operations one by one; outcomes among them stand for what never became one."""
+        answered: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
+        answered.set_result([slot if isinstance(slot, Outcome) else self._outcome(slot) for slot in slots])
+        return answered
+
+    def _outcome(self, operation: Operation) -> Outcome:
+        try:
+            return Outcome(self._apply(operation))
+        except Exception as error:  # whatever it is, it alone met it
+            return Outcome(None, error)
 
     def _apply(self, operation: Operation) -> Any:
         """Do an operation in a transaction of its own."""
@@ -116,6 +135,17 @@ class MemoryStore(TableStore):
         self._table.commit()
         self._standings.update(change.standings_changed)
         return answer
+
+
+def settle(answered: "asyncio.Future[Any]", outcome: Outcome) -> None:
+    """Tell who waits for one operation what became of it."""
+    answer, error = outcome
+    if answered.done():
+        return
+    if error is None:
+        answered.set_result(answer)
+    else:
+        answered.set_exception(error)
 
 
 class MemoryStaged:

@@ -44,7 +44,7 @@ class Placing(NamedTuple):
                 f"this device has no ring for table {self.table!r}: give it the ring of that policy",
             )
         if self.epoch < ours:
-            raise self._older()
+            raise self.older()
         if self.epoch > ours:
             self.rings.look_for_newer(self.table)
             raise CallFailed(
@@ -65,17 +65,24 @@ class Placing(NamedTuple):
         try:
             answer = await work
         except RingChanged:
-            raise self._older() from None
-        if not self.is_current():
-            raise CallFailed(
-                Code.RING_CHANGED,
-                f"ring {ring_name(self.table)} went on from epoch {self.epoch} while this was done, so it does not "
-                "count: fetch the newer ring and ask again",
-                {"epoch": self.rings.epoch(self.table)},
-            )
+            raise self.older() from None
+        if refusal := self.changed():
+            raise refusal
         return answer
 
-    def _older(self) -> CallFailed:
+    def changed(self) -> CallFailed | None:
+        """Return why an answer does not count that is there now; None where it does."""
+        if self.is_current():
+            return None
+        return CallFailed(
+            Code.RING_CHANGED,
+            f"ring {ring_name(self.table)} went on from epoch {self.epoch} while this was done, so it does not "
+            "count: fetch the newer ring and ask again",
+            {"epoch": self.rings.epoch(self.table)},
+        )
+
+    def older(self) -> CallFailed:
+        """Return why nothing was kept of what a caller placed by an older ring."""
         ours = self.rings.epoch(self.table)
         return CallFailed(
             Code.RING_OLDER,

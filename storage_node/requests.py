@@ -26,6 +26,7 @@ ROW_OBJECTS_MAX: Final = 2**44
 
 
 _FIRST: Final = Offer.FIRST
+_OFFER_TYPES: Final = ((bytes, bytes, bytes, str, int), (bytes, bytes, type(None), str, int))
 
 
 class Fields:
@@ -175,6 +176,17 @@ class Fields:
                 self.refuse(f"item {at} counts more bytes or objects than a cluster holds")
             rows.append(RowOffer(Key(table, parent), name, entry))
         return rows
+
+    def offers(self) -> list[tuple[Any, ...]]:
+        """Return the offers in the body, each as (path, entry, body or None, circumstances, flags); only their types are checked."""
+        try:
+            found = unpack_list(self._call.body)
+        except ValueError as error:
+            self.refuse(f"the body is no list: {error}")
+        for at, item in enumerate(found):
+            if type(item) is not tuple or tuple(map(type, item)) not in _OFFER_TYPES:
+                self.refuse(f"item {at} of the body must be the five values of an offer")
+        return list(found)
 
     def debts(self, table: bytes) -> list[tuple[Key, Version]]:
         """Return the debts in the body."""

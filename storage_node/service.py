@@ -25,11 +25,12 @@ from storage_node.body_streams import BodyStreams
 from storage_node.compared import ComparedCalls, Healing
 from storage_node.errors import StorageError
 from storage_node.keys import ACCOUNTS, CONTAINERS, Due, Key, Layout, Listing
+from storage_node.offer_calls import OfferCalls, octets
 from storage_node.overseen import Overseeing, OverseenCalls
 from storage_node.pause import Pausing
 from storage_node.placing import Placing, Rings
 from storage_node.requests import EPOCH_MAX, MICROS_MAX, Fields, parse_get
-from storage_node.store import Offered, Store
+from storage_node.store import RowOffer, Store
 from swiftlike.entries import Entry, encode
 from swiftlike.limits import ITEMS_MAX, PAGE_ITEMS_MAX, PATH_BYTES_MAX, RPC_BODY_BYTES_MAX
 from swiftlike.names import ROW_BYTES_MAX
@@ -48,9 +49,10 @@ from swiftlike.node_calls import (
 )
 from swiftlike.registers import encode_register
 from swiftlike.rpc.errors import CallFailed
-from swiftlike.rpc.service import Call, PlainHandler, Service
+from swiftlike.rpc.service import Call, Later, PlainHandler, Service
 from swiftlike.rpc.stream import ServedStream
 from swiftlike.rpc.transport import Outcome, Reply, done, failed
+from swiftlike.timestamps import Ballot
 
 T = TypeVar("T")
 
@@ -133,17 +135,13 @@ class DeviceService:
         await self._tasks.__aexit__(None, None, None)
 
     def _register(self) -> None:
-        offered = _KEYED | {"entry", "offer", "owing", "from_voter", "with_body"}
         compared = ComparedCalls(self._store, self._layout, self._rings, self._around.healing, self._table)
         overseen = OverseenCalls(self._store, self._around.overseeing, self._around.pausing, self._key)
         for method, handler, known in (
             *compared.handlers(),
             *overseen.handlers(),
-            (Method.OFFER, self._offer, offered),
             (Method.PREPARE, self._prepare, _KEYED | {"ballot", "closing"}),
             (Method.FILL, self._fill, _KEYED | {"body_id"}),
-            (Method.UPSERT_ROWS, self._upsert_rows, _PLACED),
-            (Method.PAY, self._pay, _PLACED),
             (Method.SET_STANDING, self._set_standing, _PLACED | {"partition", *_STANDING}),
             (Method.STANDING, self._standing, _PLACED | {"partition"}),
             (Method.READ, self._read, _KEYED),
@@ -166,6 +164,11 @@ class DeviceService:
             if method is Method.GET:
                 begin_call = partial(self._get_at_once, begin_call)
             self.service.calls(method, begin_call)
+        for method, begin_write in ((Method.UPSERT_ROWS, self._upsert_rows), (Method.PAY, self._pay)):
+            self.service.calls(method, partial(self._write, method.value, begin_write))
+        offers = OfferCalls(self._store, self._placing, reply_to, self.counts)
+        self.service.calls(Method.OFFER, offers.offer)
+        self.service.calls(Method.OFFERS, offers.offers)
         streams = BodyStreams(self._store, self._placing, self._around.has_room)
         for method, stream_handler in (
             (Method.OFFER_STREAM, streams.offer),
@@ -197,6 +200,34 @@ class DeviceService:
             self.counts[method, "bug"] += 1
             log.exception("%s failed in a way that nobody foresaw", method)
             return Reply(Outcome.UNKNOWN, reason=f"{method} failed; see the log of the device")
+
+    def _write(
+        self,
+        method: str,
+        begin_write: "Callable[[Call, Fields], tuple[asyncio.Future[Any], Callable[[Any], Reply]]]",
+        call: Call,
+    ) -> Reply | Later:
+        """Begin a write that waits for nothing but the writer's batch: it costs no task."""
+        try:
+            work, answer = begin_write(call, Fields(call, _PLACED))
+        except CallFailed as refusal:
+            self.counts[method, refusal.code] += 1
+            return failed(refusal.code, refusal.reason, refusal.header)
+        return Later(work, partial(self._written, method, answer))
+
+    def _written(self, method: str, answer: Callable[[Any], Reply], work: "asyncio.Future[Any]") -> Reply:
+        """Count how a write ended, and translate what the store raised."""
+        try:
+            reply = answer(work.result())
+        except CallFailed as refusal:
+            self.counts[method, refusal.code] += 1
+            return failed(refusal.code, refusal.reason, refusal.header)
+        except StorageError as error:
+            reply = reply_to(error)
+            self.counts[method, reply.code or "unknown"] += 1
+            return reply
+        self.counts[method, "ok"] += 1
+        return reply
 
     async def _serve_stream(
         self, handler: Callable[[Call, ServedStream], Awaitable[Reply]], call: Call, stream: ServedStream
@@ -249,19 +280,6 @@ class DeviceService:
 
     # --- registers ----------------------------------------------------------------------------------------------
 
-    async def _offer(self, call: Call, fields: Fields) -> Reply:
-        key, placing = self._place(fields)
-        offered = Offered(
-            key,
-            fields.entry(),
-            fields.offer(),
-            _octets(call) if fields.flag("with_body") else None,
-            fields.flag("owing"),
-            fields.flag("from_voter"),
-            placing.is_current,
-        )
-        return Reply(header=(await placing.counted(self._store.offer(offered))).header())
-
     async def _prepare(self, call: Call, fields: Fields) -> Reply:
         (key, placing), ballot = self._place(fields), fields.ballot()
         promise = self._store.prepare(
@@ -271,7 +289,7 @@ class DeviceService:
 
     async def _fill(self, call: Call, fields: Fields) -> Reply:
         (key, placing), body_id = self._place(fields), fields.write_id("body_id")
-        whole = await placing.counted(self._store.fill(key, body_id, _octets(call)))
+        whole = await placing.counted(self._store.fill(key, body_id, octets(call)))
         return Reply(header={"whole": whole})
 
     async def _read(self, call: Call, fields: Fields) -> Reply:
@@ -282,7 +300,7 @@ class DeviceService:
             header["register"] = encode_register(held.register)
         return Reply(header=header)
 
-    def _get_at_once(self, begin_call: PlainHandler, call: Call) -> "Reply | asyncio.Future[Reply]":
+    def _get_at_once(self, begin_call: PlainHandler, call: Call) -> "Reply | asyncio.Future[Reply] | Later":
         """Answer a `get` in the shortest way where nothing is to be said but what stands there, and nothing to be waited
         for; else `begin_call`, which has a word for everything.
         """
@@ -329,13 +347,21 @@ class DeviceService:
 
     # --- rows and debts -----------------------------------------------------------------------------------------
 
-    async def _upsert_rows(self, call: Call, fields: Fields) -> Reply:
+    def _upsert_rows(
+        self, call: Call, fields: Fields
+    ) -> "tuple[asyncio.Future[Any], Callable[[list[Ballot | RowRefused]], Reply]]":
         table = fields.table()
         placing = self._placing(table, fields)
         if table not in (CONTAINERS, ACCOUNTS):
             fields.refuse(f"nothing is listed under table {table!r}")
         rows = fields.rows(table)
-        answers = await placing.counted(self._store.upsert_rows(rows))
+        return self._store.upsert_rows(rows), partial(self._upserted, placing, rows)
+
+    def _upserted(
+        self, placing: Placing, rows: Sequence[RowOffer], answers: Sequence[Ballot | RowRefused]
+    ) -> Reply:
+        if refusal := placing.changed():
+            raise refusal
         votes = {parent: self._votes(parent) for parent in {row.parent for row in rows}}
         return Reply(
             body=pack_list(
@@ -344,8 +370,9 @@ class DeviceService:
             )
         )
 
-    async def _pay(self, call: Call, fields: Fields) -> Reply:
-        return Reply(header={"paid": await self._store.pay(fields.debts(self._table(fields)))})
+    def _pay(self, call: Call, fields: Fields) -> "tuple[asyncio.Future[Any], Callable[[int], Reply]]":
+        paid = self._store.pay(fields.debts(self._table(fields)))
+        return paid, lambda paid: Reply(header={"paid": paid})
 
     async def _list_rows(self, call: Call, fields: Fields) -> Reply:
         listing, query = fields.listing(self._table(fields)), fields.query()
@@ -513,7 +540,3 @@ def _found(entry: Entry | None, *, votes: bool, whole: bool = True, inline: bool
     if entry is not None:
         header["entry"] = encode(entry)
     return header
-
-
-def _octets(call: Call) -> bytes | memoryview:
-    return memoryview(call.body) if isinstance(call.body, bytearray) else call.body

@@ -8,9 +8,10 @@ key and `scan` for anything longer. Methods that change something wait for the b
 call is cancelled, the change may still happen.
 """
 
+from asyncio import Future
 from collections.abc import AsyncIterator, Callable, Container, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, ParamSpec, Protocol, TypeVar
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from storage_node.auditing import AuditedBuckets, AuditedListings, AuditedPartitions, AuditedValues, RangeOf
 from storage_node.keys import ACCOUNTS, Due, DueDelete, Key, Layout, Listing
@@ -136,6 +137,13 @@ class Reclaimed:
     """There may be more to reclaim: call again."""
 
 
+class Outcome(NamedTuple):
+    """What became of one of several things that were asked for together: an answer, or an error that it alone met."""
+
+    answer: Any
+    error: Exception | None = None
+
+
 class Store(Protocol):
     """One device."""
 
@@ -148,6 +156,15 @@ class Store(Protocol):
 
         Raises BallotRefused for a ballot too far from this device's clock, RingChanged, InsufficientStorage, StorageError
         for a body of another size than the entry says, DeviceFailed.
+        """
+
+    def offer_all(self, offered: Sequence[Offered]) -> "Future[Sequence[Outcome]]":
+        """Offer entries whose bodies are in memory, without a task: each is accepted, refused, or fails by itself.
+
+        An answer is an Acceptance, or None when the ring changed and nothing was kept. They are one group to the writer, which
+        takes them into one batch, so they are answered together: none of them could have been answered sooner. The future
+        raises OutcomeUnknown and DeviceFailed, which are about all of them. Cancelled, it may all happen, unless it was
+        still waiting for room.
         """
 
     async def prepare(
@@ -166,10 +183,10 @@ class Store(Protocol):
     async def fill(self, key: Key, body_id: WriteId, body: bytes | memoryview | Staged) -> bool:
         """Bring a missing body; say whether the entry that lacked it is whole now."""
 
-    async def upsert_rows(self, rows: Sequence[RowOffer]) -> list[Ballot | RowRefused]:
+    def upsert_rows(self, rows: Sequence[RowOffer]) -> "Future[list[Ballot | RowRefused]]":
         """Merge rows into their listings, all in one transaction; each is taken, under a ballot of its container, or refused."""
 
-    async def pay(self, debts: Sequence[tuple[Key, Version]]) -> int:
+    def pay(self, debts: Sequence[tuple[Key, Version]]) -> "Future[int]":
         """Clear debts, each only if that version still owes; return how many were."""
 
     async def set_standing(self, table: bytes, partition: int, standing: Standing, *, seen: Standing) -> None:

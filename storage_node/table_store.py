@@ -5,7 +5,8 @@ stand on it, and add how a transaction is made and where bodies lie.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container, Sequence
+from asyncio import Future
+from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice, pairwise
 from typing import Any, Final, TypeVar
@@ -19,7 +20,7 @@ from storage_node.keyvalues import Reading
 from storage_node.locations import LOCATION_BYTES, InVolume, Nowhere, decode_location
 from storage_node.operations import Content, Operation
 from storage_node.recounting import RecountBucket, RecountPartition, RecountRange, Remember
-from storage_node.store import Glance, Offered, Reclaimed, RowHeld, RowOffer
+from storage_node.store import Glance, Offered, Outcome, Reclaimed, RowHeld, RowOffer
 from storage_node.tables import Held, PartitionKey
 from swiftlike.digests import Digest
 from swiftlike.entries import Entry, EntryDamaged, Version, body_in
@@ -28,6 +29,7 @@ from swiftlike.limits import (
     CLOCK_AHEAD_PASSING_US,
     ITEMS_MAX,
     RECLAIM_AGE_US,
+    SMALL_BODY_BYTES_MAX,
     VERSIONS_SCANNED_MAX,
 )
 from swiftlike.node_calls import HeldVersion, Page, Promise, Query, RowRefused, Standing, Tally
@@ -67,8 +69,8 @@ class TableStore(ABC):
         """Return a whole and sound body without waiting; None: not so."""
 
     @abstractmethod
-    async def _submit(self, operation: Operation) -> Any:
-        """Make an operation durable and return its answer."""
+    def _submit(self, operation: Operation) -> "Future[Any]":
+        """Have an operation made durable and return the future of its answer."""
 
     def _accept(self, offered: Offered, body: Content, now_us: int) -> operations.Accept:
         """Make an offer an operation; its ballot was checked at `now_us`."""
@@ -82,6 +84,24 @@ class TableStore(ABC):
             oldest_us,
             offered.is_current,
         )
+
+    def _accepts(self, offered: Iterable[Offered]) -> list[Operation | Outcome]:
+        """Return the operations of offers whose bodies are in memory; of one that is wrong, its outcome."""
+        slots: list[Operation | Outcome] = []
+        for one in offered:
+            try:
+                now_us = self._check_ballot(one.entry.ballot, one.offer)
+                body = one.body
+                assert body is None or isinstance(body, bytes | memoryview), (
+                    "a staged body is offered by itself"
+                )
+                if body is not None:
+                    check_size(one.entry, len(body))
+                    assert len(body) <= SMALL_BODY_BYTES_MAX, "a larger body has a file of its own"
+                slots.append(self._accept(one, body, now_us))
+            except StorageError as error:
+                slots.append(Outcome(None, error))
+        return slots
 
     def _check_ballot(self, ballot: Ballot, offer: Offer) -> int:
         """Return the host's time. Raises BallotRefused for a ballot too far from it."""
@@ -115,15 +135,13 @@ class TableStore(ABC):
         answer: Promise | None = await self._submit(operation)
         return self._applied(answer)
 
-    async def upsert_rows(self, offered: Sequence[RowOffer]) -> list[Ballot | RowRefused]:
+    def upsert_rows(self, offered: Sequence[RowOffer]) -> "Future[list[Ballot | RowRefused]]":
         """Merge rows into their listings, all in one transaction; each is taken, under a ballot of its container, or refused."""
-        answer: list[Ballot | RowRefused] = await self._submit(operations.UpsertRows(tuple(offered)))
-        return answer
+        return self._submit(operations.UpsertRows(tuple(offered)))
 
-    async def pay(self, debts: Sequence[tuple[Key, Version]]) -> int:
+    def pay(self, debts: Sequence[tuple[Key, Version]]) -> "Future[int]":
         """Clear debts, each only if that version still owes; return how many were."""
-        answer: int = await self._submit(operations.Pay(tuple(debts)))
-        return answer
+        return self._submit(operations.Pay(tuple(debts)))
 
     async def set_standing(self, table: bytes, partition: int, standing: Standing, *, seen: Standing) -> None:
         """Change the voting and the floors of a partition from what the caller has `seen`; a floor never sinks.

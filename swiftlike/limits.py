@@ -324,6 +324,15 @@ ROWS_BATCH_MAX: Final = 1_000
 ROWS_BATCH_BYTES_MAX: Final = RPC_BODY_BYTES_MAX * 3 // 4
 """Bytes of the rows of one call, estimated from above."""
 
+OFFERS_BATCH_MAX: Final = 64
+"""Offers of one call: some milliseconds of a device's loop and writer, so that no other call waits long behind them."""
+
+OFFERS_BATCH_BYTES_MAX: Final = RPC_BODY_BYTES_MAX // 2
+"""Bytes of the offers of one call, their bodies included."""
+
+OFFER_JOINED_BYTES_MAX: Final = 64 * 1024
+"""What one offer may have to travel with others; a larger one spares nothing by it, and would be copied once more."""
+
 DEBTS_BATCH_MAX: Final = 500
 """Debts of one call: 500 of the longest paths fit a frame."""
 

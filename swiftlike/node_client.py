@@ -82,7 +82,7 @@ class NodeClient:
         timeout_s: float = 10.0,
     ) -> None:
         """Take the way to the device, and what tells the epoch of the ring that placed a table."""
-        self._transport = transport
+        self.transport = transport
         self.epoch_of = epoch_of
         self._timeout_s = timeout_s
         self.peer = peer
@@ -101,28 +101,12 @@ class NodeClient:
         from_voter: bool = False,
     ) -> Acceptance:
         """Offer an entry, with its body if that is small and not there already."""
-        asked = self.ask_offer(table, path, entry, body, offer=offer, owing=owing, from_voter=from_voter)
-        return asked.read(await asked.reply)
-
-    def ask_offer(
-        self,
-        table: bytes,
-        path: bytes,
-        entry: Entry,
-        body: Body | None = None,
-        *,
-        offer: Offer = Offer.FIRST,
-        owing: bool = False,
-        from_voter: bool = False,
-    ) -> Asked[Acceptance]:
-        """Make that call."""
-        header = self._at(table, path) | _offered(entry, offer, owing=owing, from_voter=from_voter)
+        header = self._at(table, path) | offer_header(
+            encode(entry), offer, owing=owing, from_voter=from_voter
+        )
         if body is not None:
             header["with_body"] = True
-        return Asked(self._ask(Method.OFFER, header, b"" if body is None else body), self._read_acceptance)
-
-    def _read_acceptance(self, reply: Reply) -> Acceptance:
-        self._ok(Method.OFFER, reply)
+        reply = await self._call(Method.OFFER, header, b"" if body is None else body)
         return self._parse(Method.OFFER, reply, lambda: Acceptance.of(reply.header))
 
     async def prepare(self, table: bytes, path: bytes, ballot: Ballot, *, closing: bool = False) -> Promise:
@@ -437,14 +421,14 @@ class NodeClient:
         return self._at(table, path) | {"incarnation": bytes(incarnation)}
 
     async def _call(self, method: Method, header: Header, body: Body = b"") -> Reply:
-        deadline = self._transport.now() + self._timeout_s
+        deadline = self.transport.now() + self._timeout_s
         return self._ok(
-            method, await self._transport.call(self.peer, str(method), header, body, deadline=deadline)
+            method, await self.transport.call(self.peer, str(method), header, body, deadline=deadline)
         )
 
     def _ask(self, method: Method, header: Header, body: Body = b"") -> "asyncio.Future[Reply]":
-        deadline = self._transport.now() + self._timeout_s
-        return self._transport.ask(self.peer, method.value, header, body, deadline=deadline)
+        deadline = self.transport.now() + self._timeout_s
+        return self.transport.ask(self.peer, method.value, header, body, deadline=deadline)
 
     def _ok(self, method: Method, reply: Reply) -> Reply:
         if reply.outcome is not Outcome.OK:
@@ -460,9 +444,9 @@ class NodeClient:
 
     @asynccontextmanager
     async def _stream(self, method: Method, header: Header) -> AsyncIterator[Stream]:
-        deadline = self._transport.now() + self._timeout_s
+        deadline = self.transport.now() + self._timeout_s
         try:
-            async with self._transport.open_stream(
+            async with self.transport.open_stream(
                 self.peer, str(method), header, deadline=deadline
             ) as stream:
                 yield stream
@@ -510,7 +494,7 @@ class PutStream:
         ballot. `epoch` is that of the ring that placed this round of offers, which may be newer than the one that the
         stream was opened under; None: the epoch that the client goes by now.
         """
-        header = _offered(entry, offer, owing=owing, from_voter=from_voter)
+        header = offer_header(encode(entry), offer, owing=owing, from_voter=from_voter)
         header["epoch"] = self._client.epoch_of(self._table) if epoch is None else epoch
         try:
             await self._stream.send(header=header)
@@ -560,8 +544,11 @@ async def _bodies(stream: Stream) -> AsyncIterator[Body]:
         yield message.body
 
 
-def _offered(entry: Entry, offer: Offer, *, owing: bool, from_voter: bool) -> dict[str, Any]:
-    header: dict[str, Any] = {"entry": encode(entry)}
+def offer_header(
+    entry_raw: bytes, offer: Offer, *, owing: bool = False, from_voter: bool = False
+) -> dict[str, Any]:
+    """Write down what is offered, but for the key and the body."""
+    header: dict[str, Any] = {"entry": entry_raw}
     if offer is not Offer.FIRST:
         header["offer"] = offer.value
     if owing:

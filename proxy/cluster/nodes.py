@@ -3,12 +3,14 @@
 Owns no state but what it was given. Never decides whom to ask or whether enough have answered.
 """
 
+from asyncio import Future
 from collections.abc import Callable
 from typing import Final
 
 from proxy.cluster.placement import Key, PlacedRing, Placement, Rings, tcp_address
 from ring.device import Device
-from swiftlike.node_calls import Code
+from swiftlike.joined_offers import JoinedOffers, Offering
+from swiftlike.node_calls import Acceptance, Code
 from swiftlike.node_client import NodeClient, NodeFailed
 from swiftlike.rpc.transport import Address, Outcome, Transport
 
@@ -36,6 +38,7 @@ class Nodes:
         self.transport: Final = transport
         self.now: Final = transport.now
         """Returns the time on the clock that deadlines refer to."""
+        self._joined: Final = JoinedOffers(transport)
         self._rings = rings
         self.address_of: Final = address_of
         self._placed: dict[bytes, PlacedRing] = {}
@@ -54,6 +57,12 @@ class Nodes:
         return NodeClient(
             self.transport, self.address_of(device), lambda table: placement.epoch, timeout_s=left_s
         )
+
+    def offer(
+        self, placement: Placement, device: Device, offering: Offering, deadline: float
+    ) -> "Future[Acceptance | NodeFailed]":
+        """Offer an entry to a device, in one call with what else is offered to it in this turn of the loop."""
+        return self._joined.ask(self.address_of(device), placement.epoch, offering, deadline)
 
     def heed(self, placement: Placement, failure: NodeFailed) -> None:
         """Take note of what a failure says about the ring."""

@@ -21,10 +21,11 @@ from proxy.cluster.rounds import Patience, Round, Stragglers
 from proxy.cluster.uploads import Lane, StreamedUpload
 from ring.device import Device, DeviceId
 from swiftlike.entries import Entry
+from swiftlike.joined_offers import Offering
 from swiftlike.node_calls import Acceptance
-from swiftlike.node_client import Asked, NodeFailed
+from swiftlike.node_client import NodeFailed
 from swiftlike.registers import Replaced
-from swiftlike.rpc.transport import Body, Reply
+from swiftlike.rpc.transport import Body
 from swiftlike.timestamps import ZERO_BALLOT, Ballot, Offer
 
 Content: TypeAlias = Body | StreamedUpload | None
@@ -131,28 +132,26 @@ class Offers:
                 held.set()
             return await go_on(device, one)
 
-        def call(device: Device) -> None:
-            inline = None if isinstance(body, StreamedUpload) else body
-            called, key = self._nodes.client(placement, device, round_deadline), placement.key
-            made = called.ask_offer(key.table, key.path, entry, inline, offer=offer, owing=key.owes)
+        def read(device: Device, answer: Acceptance | NodeFailed) -> Offered | Coroutine[Any, Any, Offered]:
+            one = self._offered(placement, answer)
+            if one.answer is not Answer.NO:
+                held.set()
+                return one
+            return go_on(device, one)
 
-            def read(reply: Reply) -> Offered | Coroutine[Any, Any, Offered]:
-                one = self._offered(placement, made, reply)
-                if one.answer is not Answer.NO:
-                    held.set()
-                    return one
-                return go_on(device, one)
-
-            asked.call(device.id, made.reply, read)
-
+        key, offering = placement.key, None
         async with Round[Offered](self._stragglers) as asked:
             for owner in placement.owners.everyone:
                 device = placement.devices[owner]
                 lane = body.lane(device) if isinstance(body, StreamedUpload) else None
-                if lane is None:
-                    call(device)
-                else:
+                if lane is not None:
                     asked.ask(owner, offer_to(device, lane))
+                    continue
+                if offering is None:
+                    inline = None if isinstance(body, StreamedUpload) else body
+                    offering = Offering(key.table, key.path, entry, inline, offer=offer, owing=key.owes)
+                called = self._nodes.offer(placement, device, offering, round_deadline)
+                asked.call(owner, called, partial(read, device))
             await asked.until(
                 lambda offered: verdict(offered) is not Verdict.UNDECIDED,
                 patience_s=max(0.0, deadline - self._nodes.now()),
@@ -197,13 +196,12 @@ class Offers:
             return Offered(Answer.NO, failure=failure)
         return _judged(acceptance)
 
-    def _offered(self, placement: Placement, asked: Asked[Acceptance], reply: Reply) -> Offered:
-        """Read what a device made of an offer."""
-        try:
-            return _judged(asked.read(reply))
-        except NodeFailed as failure:
-            self._nodes.heed(placement, failure)
-            return Offered(Answer.NO, failure=failure)
+    def _offered(self, placement: Placement, answer: Acceptance | NodeFailed) -> Offered:
+        """Return what a device made of an offer."""
+        if isinstance(answer, Acceptance):
+            return _judged(answer)
+        self._nodes.heed(placement, answer)
+        return Offered(Answer.NO, failure=answer)
 
     async def _bring(
         self,
@@ -272,9 +270,10 @@ class Offers:
                 if taken is not None and taken.counts:
                     return
                 continue
-            key, client = placement.key, self._nodes.client(placement, device, deadline)
-            asked = client.ask_offer(key.table, key.path, entry, body, offer=offer)
-            stood_in = self._offered(placement, asked, await asked.reply)
+            offering = Offering(placement.key.table, placement.key.path, entry, body, offer=offer)
+            stood_in = self._offered(
+                placement, await self._nodes.offer(placement, device, offering, deadline)
+            )
             if stood_in.acceptance is not None and stood_in.acceptance.counts:
                 return
 

@@ -13,9 +13,9 @@ from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
 from ring.device import DeviceId
-from swiftlike.rpc.transport import Reply
 
 A = TypeVar("A")
+R = TypeVar("R")
 
 Enough = Callable[[Mapping[DeviceId, A]], bool]
 
@@ -176,10 +176,10 @@ class Round(Generic[A]):
     def call(
         self,
         owner: DeviceId,
-        called: "asyncio.Future[Reply]",
-        read: Callable[[Reply], A | Coroutine[Any, Any, A]],
+        called: "asyncio.Future[R]",
+        read: Callable[[R], A | Coroutine[Any, Any, A]],
     ) -> None:
-        """Ask one more owner by a call that is made. What its reply is read as is the answer, or goes on to find it."""
+        """Ask one more owner by a call that is made. What its end is read as is the answer, or goes on to find it."""
         self._ask(owner, called, read)
 
     def _ask(self, owner: DeviceId, question: "asyncio.Future[Any]", read: Callable[[Any], Any]) -> None:

@@ -6,8 +6,9 @@ Owns what each frame of a caller means and how every end of a handler becomes an
 
 import asyncio
 import logging
+from collections.abc import Callable
 from functools import partial
-from typing import Final, assert_never
+from typing import Any, Final, TypeAlias, assert_never
 
 from swiftlike.limits import RPC_DEADLINE_MS_MAX, RPC_METHOD_BYTES_MAX
 from swiftlike.rpc.admission import Accepted, Admission
@@ -31,11 +32,13 @@ from swiftlike.rpc.handshake import (
     Channel,
     ServerHandshake,
 )
-from swiftlike.rpc.service import AsyncHandler, Call, PlainHandler, StreamHandler
+from swiftlike.rpc.service import AsyncHandler, Call, Later, PlainHandler, StreamHandler
 from swiftlike.rpc.stream import ServedStream
 from swiftlike.rpc.transport import Header, Outcome, Reply, failed
 
 log: Final = logging.getLogger(__name__)
+
+Tell: TypeAlias = Callable[["asyncio.Future[Any]"], Reply]
 
 
 class Served(Accepted):
@@ -149,7 +152,7 @@ class _Calls:
         self._loop = connection.loop
         self._caller = connection.peer_name
         self._last_id = 0
-        self._running: dict[int, asyncio.Future[Reply]] = {}
+        self._running: dict[int, asyncio.Future[Any]] = {}
         self._deadlines = Deadlines(self._loop, self._running, self._expire)
 
     def is_working(self) -> bool:
@@ -198,6 +201,12 @@ class _Calls:
         result = self._run_plain(plain, call) if plain is not None else self._start_task(call)
         if type(result) is Reply:
             _answer(connection, call_id, result, self._admission)
+        elif type(result) is Later:
+            work, tell = result
+            if work.done():
+                _answer(connection, call_id, _result(self._admission, method, work, tell), self._admission)
+            else:
+                self._watch(call_id, call, work, tell)
         else:
             assert isinstance(result, asyncio.Future), (
                 f"{method} returned neither a reply nor a future of one"
@@ -223,7 +232,7 @@ class _Calls:
             return "unknown_method", f"this server has no call {method!r}"
         return None
 
-    def _run_plain(self, handler: PlainHandler, call: Call) -> "Reply | asyncio.Future[Reply]":
+    def _run_plain(self, handler: PlainHandler, call: Call) -> "Reply | asyncio.Future[Reply] | Later":
         try:
             return handler(call)
         except CallFailed as error:
@@ -235,12 +244,12 @@ class _Calls:
         handler = self._service.awaited[call.method]
         return self._admission.handlers.create_task(_run(self._admission, handler, call))
 
-    def _watch(self, call_id: int, call: Call, work: "asyncio.Future[Reply]") -> None:
+    def _watch(self, call_id: int, call: Call, work: "asyncio.Future[Any]", tell: Tell | None = None) -> None:
         self._running[call_id] = work
         self._admission.calls_in_flight += 1
         self._admission.bytes_in_flight += len(call.body)
         self._deadlines.add(call_id, call.deadline)
-        work.add_done_callback(partial(self._done, call_id, call.method, len(call.body)))
+        work.add_done_callback(partial(self._done, call_id, call.method, len(call.body), tell))
 
     def _expire(self, call_id: int) -> None:
         self._running[call_id].cancel()
@@ -250,11 +259,12 @@ class _Calls:
         call_id: int,
         method: str,
         body_bytes: int,
-        work: "asyncio.Future[Reply]",
+        tell: Tell | None,
+        work: "asyncio.Future[Any]",
     ) -> None:
         self._admission.calls_in_flight -= 1
         self._admission.bytes_in_flight -= body_bytes
-        reply = _result(self._admission, method, work)
+        reply = _result(self._admission, method, work, tell)
         # Not running any more: its caller has gone, by CANCEL or with the whole connection.
         if self._running.pop(call_id, None) is not None and self._connection.closed is None:
             _answer(self._connection, call_id, reply, self._admission)
@@ -382,13 +392,23 @@ async def _run_stream(
         return _bug(admission, call.method)
 
 
-def _result(admission: Admission, method: str, work: "asyncio.Future[Reply]") -> Reply:
+def _result(
+    admission: Admission, method: str, work: "asyncio.Future[Any]", tell: Tell | None = None
+) -> Reply:
     """Return the reply of finished work, also when it was cancelled or a plain handler's future failed."""
     if work.cancelled():
         return Reply(Outcome.UNKNOWN, reason="the work was stopped at its deadline")
+    if tell is not None:
+        try:
+            return tell(work)
+        except CallFailed as refusal:
+            return failed(refusal.code, refusal.reason, refusal.header)
+        except Exception as bug:
+            return _bug(admission, method, bug)
     error = work.exception()
     if error is None:
-        return work.result()
+        reply: Reply = work.result()
+        return reply
     if isinstance(error, CallFailed):
         return failed(error.code, error.reason, error.header)
     return _bug(admission, method, error)

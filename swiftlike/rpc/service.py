@@ -3,7 +3,8 @@
 Owns the registry and the shape of a handler. Never touches a connection.
 
 A handler of calls is a plain function or an async one. A plain function runs at once, on the loop and without a task,
-and must not block; it returns the reply, or a future of it when the work goes on elsewhere (a group commit). Either may
+and must not block; it returns the reply, or a future of it when the work goes on elsewhere (a group commit), or such work and
+how its end is told. Either may
 raise CallFailed to answer with an application error code; any other exception is a bug, logged, and UNKNOWN to the caller.
 A caller that has gone, or whose deadline has passed, cancels the task or the future: whoever settles a future looks at
 `done()` first, and what cannot be stopped any more (a commit under way) simply goes on, UNKNOWN to its caller.
@@ -12,7 +13,7 @@ A caller that has gone, or whose deadline has passed, cancels the task or the fu
 import inspect
 from asyncio import Future
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from swiftlike.limits import RPC_METHOD_BYTES_MAX
 from swiftlike.rpc.stream import ServedStream
@@ -31,7 +32,15 @@ class Call(NamedTuple):
     """The other end's address, for logs."""
 
 
-PlainHandler: TypeAlias = Callable[[Call], "Reply | Future[Reply]"]
+class Later(NamedTuple):
+    """Work that goes on elsewhere, and how its end becomes the reply: no task and no second future wait for it."""
+
+    work: "Future[Any]"
+    tell: Callable[["Future[Any]"], Reply]
+    """Given the work when it is done, and not where it was cancelled. May raise CallFailed."""
+
+
+PlainHandler: TypeAlias = Callable[[Call], "Reply | Future[Reply] | Later"]
 AsyncHandler: TypeAlias = Callable[[Call], Awaitable[Reply]]
 StreamHandler: TypeAlias = Callable[[Call, ServedStream], Awaitable[Reply]]
 

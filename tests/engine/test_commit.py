@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from storage_node.commit import GroupCommit, Outcome
-from storage_node.errors import DeviceFailed
+from storage_node.commit import GroupCommit
+from storage_node.errors import DeviceFailed, OutcomeUnknown
 from storage_node.operations import Operation
+from storage_node.store import Outcome
 
 
 class Weighed:
@@ -151,4 +152,85 @@ async def test_when_the_device_fails_all_who_wait_are_told(writer: GroupCommit, 
     assert [type(outcome) for outcome in outcomes[3:]] == [DeviceFailed] * 3
     answers = await asyncio.gather(*callers.answers, return_exceptions=True)
     assert all(isinstance(answer, DeviceFailed) for answer in answers)
+    assert writer.queued == 0
+
+
+async def test_a_group_is_let_in_as_a_whole_and_committed_in_one_batch(
+    writer: GroupCommit, held: Held
+) -> None:
+    batches: list[int] = []
+    commit = held.commit
+
+    def note(operations: Sequence[Operation]) -> list[Outcome]:
+        batches.append(len(operations))
+        return commit(operations)
+
+    held.commit = note  # type: ignore[method-assign]
+    one = await writer.enqueue(Weighed(6))
+    refused = Outcome(None, ValueError("it never became an operation"))
+    first, second = Weighed(3), Weighed(3)
+    group = writer.enqueue_all([first, refused, second])
+    assert writer.queued == 1
+    held.let_go.release()
+    await one
+    held.let_go.release()
+    assert await group == [Outcome(first), refused, Outcome(second)]
+    assert batches == [1, 2]
+    assert writer.queued == 0
+
+
+async def test_a_group_of_which_nothing_is_left_to_do_is_answered_at_once(writer: GroupCommit) -> None:
+    refused = Outcome(None, ValueError("no"))
+    assert await writer.enqueue_all([refused]) == [refused]
+    assert writer.queued == 0
+
+
+async def test_a_group_that_is_given_up_outside_is_not_queued_and_lets_those_behind_it_in(
+    writer: GroupCommit,
+) -> None:
+    callers = Callers(writer)
+    calls = [callers.call("a", 6)]
+    await callers.until("a")
+    group = writer.enqueue_all([Weighed(9)])
+    calls.append(callers.call("small", 1))
+    await callers.until("a")
+    group.cancel()
+    await callers.until("a", "small")
+    await asyncio.gather(*calls)
+    assert writer.queued == 2
+
+
+async def test_a_group_that_is_let_in_and_given_up_at_that_moment_gives_its_room_to_the_next(
+    writer: GroupCommit, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    callers = Callers(writer)
+    calls = [callers.call("a", 6)]
+    await callers.until("a")
+    group = writer.enqueue_all([Weighed(9)])
+    calls.append(callers.call("small", 2))
+    admit = writer._admit
+
+    def admit_and_cancel() -> None:
+        admit()
+        group.cancel()
+
+    monkeypatch.setattr(writer, "_admit", admit_and_cancel)
+    held.let_go.release()
+    await callers.until("a", "small")
+    await asyncio.gather(*calls)
+    assert group.cancelled()
+    assert writer.queued == 1
+
+
+async def test_when_the_device_fails_groups_are_told_wherever_they_wait(
+    writer: GroupCommit, held: Held
+) -> None:
+    groups = [writer.enqueue_all([Weighed(4), Weighed(4)]) for _ in range(3)]
+    held.fails = True
+    held.let_go.release()
+    outcomes = await asyncio.gather(*groups, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [OutcomeUnknown, DeviceFailed, DeviceFailed]
+    late = writer.enqueue_all([Weighed(1)])
+    with pytest.raises(DeviceFailed):
+        await late
     assert writer.queued == 0

@@ -5,22 +5,25 @@ answered; a crash in the middle leaves either. It can be slow, full, and hold bo
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from random import Random
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 from storage_node.errors import BodyDamaged, InsufficientStorage
 from storage_node.keys import Key, Layout
 from storage_node.keyvalues import MemoryKeyValues
 from storage_node.locations import InVolume, Location
 from storage_node.maintenance import Sweep
-from storage_node.memory import MemoryBody, MemoryStore
+from storage_node.memory import MemoryBody, MemoryStore, settle
 from storage_node.operations import Accept, Disown, Operation
+from storage_node.store import Outcome
 from storage_node.tables import Held, PartitionKey
 from swiftlike.entries import Entry
 from swiftlike.limits import RECLAIM_AGE_US
 from swiftlike.node_calls import Acceptance, Standing
 from swiftlike.rpc.transport import Body
+
+Queued: TypeAlias = tuple[Sequence[Operation | Outcome], Callable[[Sequence[Outcome]], None]]
 
 SYNC_S = 0.004
 """What a batch takes on average."""
@@ -40,7 +43,7 @@ class SyncingStore(MemoryStore):
         """Begin empty, voting on nothing, and without a process."""
         super().__init__(name, layout, read_us, reclaim_age_us)
         self._random = random
-        self._queue: list[tuple[Operation, asyncio.Future[Any]]] = []
+        self._queue: list[Queued] = []
         self._queued = asyncio.Event()
         self._has_process = False
         self._rotten: set[Location] = set()
@@ -61,7 +64,7 @@ class SyncingStore(MemoryStore):
         """Be the writer of a process; when that is cancelled, what is under way is on the disk or not."""
         self._queue.clear()
         self._has_process = True
-        batch: list[tuple[Operation, asyncio.Future[Any]]] = []
+        batch: list[Queued] = []
         try:
             while True:
                 await self._queued.wait()
@@ -69,17 +72,17 @@ class SyncingStore(MemoryStore):
                 batch, self._queue = self._queue, []
                 await asyncio.sleep(self._random.expovariate(1 / SYNC_S) * self.slowness)
                 written, batch = batch, []
-                for operation, answered in written:
-                    self._write(operation, answered)
+                for slots, end in written:
+                    self._write(slots, end)
         finally:
             self._has_process = False
             if self.acknowledges_early:
                 self._lose(batch)
             elif self._random.random() < 0.5:
-                for operation, answered in batch:
-                    self._write(operation, answered)
+                for slots, end in batch:
+                    self._write(slots, end)
 
-    def _lose(self, batch: list[tuple[Operation, asyncio.Future[Any]]]) -> None:
+    def _lose(self, batch: "list[Queued]") -> None:
         """Take back what was answered and is not on the disk."""
         if batch and self._synced is not None:
             self._table, self._standings = self._synced
@@ -110,35 +113,55 @@ class SyncingStore(MemoryStore):
             self.on_missing(key)
         self._rotten.discard(place)
 
-    async def _submit(self, operation: Operation) -> Any:
-        if self.is_full and not operation.spends_reserve:
-            raise InsufficientStorage(f"device {self.name} has only its reserve left")
-        if not self._has_process:
-            return self._apply(operation)  # the test's own hand
+    def _submit(self, operation: Operation) -> "asyncio.Future[Any]":
+        answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def end(outcomes: Sequence[Outcome]) -> None:
+            settle(answered, outcomes[0])
+
+        self._enter((operation,), end)
+        return answered
+
+    def _submit_all(self, slots: Sequence[Operation | Outcome]) -> "asyncio.Future[Sequence[Outcome]]":
+        answered: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
+
+        def end(outcomes: Sequence[Outcome]) -> None:
+            if not answered.done():
+                answered.set_result(outcomes)
+
+        self._enter(slots, end)
+        return answered
+
+    def _enter(self, slots: Sequence[Operation | Outcome], end: Callable[[Sequence[Outcome]], None]) -> None:
+        slots = [self._full(slot) for slot in slots]
+        if not self._has_process or all(isinstance(slot, Outcome) for slot in slots):
+            end(self._outcomes(slots))  # the test's own hand, or nothing to do
+            return
         if self.acknowledges_early:
             if not self._queue:
                 self._synced = self._table.copy(), dict(self._standings)
-            answer = self._apply(operation)
-            self._queue.append((Sweep(0), asyncio.get_running_loop().create_future()))
-            self._queued.set()
-            return answer
-        answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._queue.append((operation, answered))
+            end(self._outcomes(slots))
+            self._queue.append(((Sweep(0),), lambda outcomes: None))
+        else:
+            self._queue.append((slots, end))
         self._queued.set()
-        return await answered
 
-    def _write(self, operation: Operation, answered: "asyncio.Future[Any]") -> None:
-        try:
-            answer = self._apply(operation)
-        except Exception as error:
-            if not answered.done():
-                answered.set_exception(error)
-            return
-        if not answered.done():
-            answered.set_result(answer)
-        is_new = isinstance(answer, Acceptance) and answer.accepted
-        if is_new and isinstance(operation, Accept) and operation.key.table[:1] == b"o":
-            self.on_accept(operation.entry)
+    def _outcomes(self, slots: Sequence[Operation | Outcome]) -> list[Outcome]:
+        return [slot if isinstance(slot, Outcome) else self._outcome(slot) for slot in slots]
+
+    def _full(self, slot: Operation | Outcome) -> Operation | Outcome:
+        """Refuse what needs room where there is none."""
+        if isinstance(slot, Outcome) or not self.is_full or slot.spends_reserve:
+            return slot
+        return Outcome(None, InsufficientStorage(f"device {self.name} has only its reserve left"))
+
+    def _write(self, slots: Sequence[Operation | Outcome], end: Callable[[Sequence[Outcome]], None]) -> None:
+        outcomes = self._outcomes(slots)
+        end(outcomes)
+        for operation, (answer, _) in zip(slots, outcomes, strict=True):
+            is_new = isinstance(answer, Acceptance) and answer.accepted
+            if is_new and isinstance(operation, Accept) and operation.key.table[:1] == b"o":
+                self.on_accept(operation.entry)
 
 
 class _RottenBody(MemoryBody):

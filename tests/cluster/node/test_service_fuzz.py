@@ -14,11 +14,13 @@ from swiftlike.node_calls import (
     Method,
     PartitionDigests,
     encode_version,
+    join_offers,
     pack_list,
+    pack_offer,
 )
 from swiftlike.rpc.errors import StreamEnded
 from swiftlike.rpc.transport import Body, Header, Outcome, Reply
-from swiftlike.timestamps import WriteId
+from swiftlike.timestamps import Offer, WriteId
 from tests.cluster.node.conftest import EPOCH, Node
 from tests.engine.samples import (
     CONTAINER,
@@ -52,6 +54,15 @@ def sound_calls() -> dict[Method, tuple[dict[str, Any], bytes]]:
         Method.OFFER: (
             {**keyed, "entry": encode(entry), "with_body": True, "owing": True, "offer": "copy"},
             b"hello",
+        ),
+        Method.OFFERS: (
+            placed,
+            join_offers(
+                [
+                    pack_offer(object_key(name).path, encode(put(at, b"hello")), b"hello", Offer.COPY)
+                    for at, name in enumerate("pq")
+                ]
+            ),
         ),
         Method.OFFER_STREAM: ({**keyed, "body_id": body_id, "size": 5}, b"hello"),
         Method.PREPARE: ({**keyed, "ballot": bytes(ballot(2)), "closing": False}, b""),
