@@ -176,6 +176,7 @@ def _read(fields: Fields, table: bytes, placing: Placing, item: tuple[Any, ...])
         flags & OWING != 0,
         flags & FROM_VOTER != 0,
         placing.is_current,
+        raw,
     )
 
 

@@ -67,6 +67,8 @@ class Accept:
     is_current: Callable[[], bool] = lambda: True
     is_lent: bool = False
     """The finished file goes back to whoever staged it when the offer is refused, for another offer."""
+    entry_raw: bytes | None = None
+    """The entry as it is encoded, for a caller that has it."""
     body_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -113,7 +115,7 @@ class Accept:
                     _discard(change, self.body)
                 return Acceptance(accepted=True, whole=whole, votes=standing.votes, replaced=before)
             case Accepted(register):
-                entry_raw = encode(entry)
+                entry_raw = self.entry_raw or encode(entry)
                 location = _locate(change, bodies, key, entry, entry_raw, held, self.body)
                 change.put_register(raw_key, key.path, hashed, held, Held(register, location), entry_raw)
                 if self.owing:

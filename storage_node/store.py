@@ -90,6 +90,8 @@ class Offered:
     """A copy that an owner which votes hands to one that does not."""
     is_current: Callable[[], bool] = lambda: True
     """Whether the ring that placed it is still in use; asked on the writer's thread, when its turn comes."""
+    entry_raw: bytes | None = None
+    """The entry as it is encoded, for a caller that has it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,7 @@ class TableStore(ABC):
             offered.from_voter,
             oldest_us,
             offered.is_current,
+            entry_raw=offered.entry_raw,
         )
 
     def _accepts(self, offered: Iterable[Offered]) -> list[Operation | Outcome]:
