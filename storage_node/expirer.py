@@ -2,7 +2,8 @@
 
 Owns the walk over what is due on its device, whose turn each object is, the rate, and the counters. What deleting takes is
 the quorum client's business (`Expiring`), which a storage node does not know: whoever puts the process together hands one
-in. A due object that cannot be deleted now stays due, and is met again on the next walk; it never holds up those behind it.
+in. A due object that cannot be deleted now stays due, and is met again on the next walk; it never holds up those behind it,
+and where owners are silent (`silence`) a walk waits for two of them only.
 
 All owners of an object know when it is due, and take turns (`turns`): the first deletes it, which takes the due time from
 all of them. The next sees to those only that are left a while later, once it is through with its own. The index of what is
@@ -19,6 +20,7 @@ from typing import Final, NoReturn, Protocol
 from storage_node.jobs import Figure, repeat
 from storage_node.keys import DueDelete
 from storage_node.pace import Pace
+from storage_node.silence import Silence
 from storage_node.store import Store
 from storage_node.turns import Turn
 from swiftlike.entries import Version
@@ -82,6 +84,7 @@ class Expirer:
         self.ended: Final[Counter[Expiry]] = Counter()
         """Due objects by what became of them, since the start; one that is put off counts each time."""
         self.progress: Final = Progress()
+        self._silence = Silence(store.layout, TIMEOUT_S / 2)
 
     async def run(self) -> NoReturn:
         """Walk, until cancelled."""
@@ -90,6 +93,7 @@ class Expirer:
     async def walk(self) -> None:
         """Go over all that is due, once: first what is this device's to delete, then what others have left."""
         now_us, before = self._read_us(), self.ended.copy()
+        self._silence = Silence(self._store.layout, TIMEOUT_S / 2)
         await self._go_over(now_us, lambda turn, due: turn == 0, self.progress)
         await self._go_over(now_us, lambda turn, due: turn > 0 and due.at_us + turn * TURN_S * 1e6 <= now_us)
         self.progress.walks += 1
@@ -137,6 +141,9 @@ class Expirer:
             mine = [one for one in due if (turn := self._turn_at(one)) is not None and is_mine(turn, one)]
             async with asyncio.TaskGroup() as deletes:
                 for one in mine:
+                    if self._silence.covers(one.key):
+                        self.ended[Expiry.LATER] += 1
+                        continue
                     await self._pace.spend()
                     await gate.acquire()
                     deletes.create_task(self._delete(one, gate))
@@ -155,7 +162,10 @@ class Expirer:
             entry = None if held is None else held.register.entry
             if entry is None or entry.delete_at != due.at_us:
                 return  # it was deleted, or described anew, since the slice was read
+            time = asyncio.get_running_loop().time
+            began = time()
             ended = await self._expiring.expire(due.key.table, due.key.path, entry.version, TIMEOUT_S)
             self.ended[ended] += 1
+            self._silence.note(due.key, time() - began, is_done=ended is not Expiry.LATER)
         finally:
             gate.release()

@@ -2,7 +2,8 @@
 
 Owns the walk over the device's debts in the order of time, its rate, and its counters. What paying takes is the quorum
 client's business (`Payer`), which a storage node does not know: whoever puts the process together hands one in. A debt
-that cannot be paid now stays, and is met again on the next walk; it never holds up those behind it.
+that cannot be paid now stays, and is met again on the next walk; it never holds up those behind it, and where owners are
+silent (`silence`) a walk waits for two of them only.
 
 All owners of a key hold its debt. Each waits a little differently, so that mostly the first one pays for all of them.
 
@@ -19,6 +20,7 @@ from typing import Final, NoReturn, Protocol
 
 from storage_node.keys import Due, Key
 from storage_node.requests import MICROS_MAX
+from storage_node.silence import Silence
 from storage_node.store import Store
 from swiftlike.entries import Version
 from swiftlike.limits import DEBTS_AT_ONCE, DEBTS_PER_S
@@ -85,17 +87,18 @@ class Updater:
         now_us = self._read_us()
         before_us = now_us - int((GRACE_S + self._random.random() * GRACE_SPREAD_S) * 1e6)
         from_us, before = 0, self.ended.copy()
+        silence = Silence(self._store.layout, TIMEOUT_S / 2)
         while from_us < before_us:
             debts = await self._owed(from_us, before_us, SLICE)
             if not debts:
                 break
-            await self._pay_all(debts)
+            await self._pay_all(debts, silence)
             if len(debts) < SLICE:
                 break
             # A clock gives each microsecond to one write only, so no slice is full of one.
             from_us = debts[-1][1].ballot.micros + 1
             await self._sleep(len(debts) / DEBTS_PER_S)
-        await self._pay_those_ahead(now_us, before_us)
+        await self._pay_those_ahead(now_us, before_us, silence)
         self.walks += 1
         self.walked_us = self._read_us()
         self.left = self.ended[Payment.LATER] - before[Payment.LATER]
@@ -103,14 +106,14 @@ class Updater:
             counts = {payment.name.lower(): self.ended[payment] - before[payment] for payment in Payment}
             log.info("debts that writers left: %s", counts)
 
-    async def _pay_those_ahead(self, now_us: int, before_us: int) -> None:
+    async def _pay_those_ahead(self, now_us: int, before_us: int, silence: Silence) -> None:
         """Pay those that stand ahead of the clock, and did so before that time."""
         ahead = await self._owed(now_us, MICROS_MAX, AHEAD_MAX)
         self._ahead = {debt: self._ahead.get(debt, now_us) for debt in ahead}
         old = [debt for debt in ahead if self._ahead[debt] < before_us]
         for at in range(0, len(old), SLICE):
             some = old[at : at + SLICE]
-            await self._pay_all(some)
+            await self._pay_all(some, silence)
             await self._sleep(len(some) / DEBTS_PER_S)
 
     async def _owed(self, from_us: int, before_us: int, limit: int) -> list[tuple[Key, Version]]:
@@ -118,13 +121,19 @@ class Updater:
         due = await self._store.scan(self._store.due, Due.DEBT, before_us, limit, from_us)
         return [(key, version) for key, version in due if version is not None]
 
-    async def _pay_all(self, debts: list[tuple[Key, Version]]) -> None:
+    async def _pay_all(self, debts: list[tuple[Key, Version]], silence: Silence) -> None:
         gate = asyncio.Semaphore(DEBTS_AT_ONCE)
         over: list[tuple[Key, Version]] = []
+        time = asyncio.get_running_loop().time
 
         async def pay(key: Key, version: Version) -> None:
             async with gate:
-                ended = await self._payer.pay(key.table, key.path, version, TIMEOUT_S)
+                if silence.covers(key):
+                    ended = Payment.LATER
+                else:
+                    began = time()
+                    ended = await self._payer.pay(key.table, key.path, version, TIMEOUT_S)
+                    silence.note(key, time() - began, is_done=ended is not Payment.LATER)
             self.ended[ended] += 1
             if ended is not Payment.LATER:
                 over.append((key, version))

@@ -12,7 +12,9 @@ from proxy.store.manifests import Part
 from proxy.store.store import Store
 from proxy.store.values import Description, ObjectInfo
 from storage_node.expirer import TURN_S, WALK_S, Expirer
-from storage_node.keys import Due
+from storage_node.keys import Due, Key, Layout
+from storage_node.memory import MemoryStore
+from storage_node.store import Offered
 from storage_node.turns import turns_of
 from storage_node.updater import GRACE_S, GRACE_SPREAD_S, Updater
 from swiftlike.entries import Version
@@ -22,6 +24,10 @@ from swiftlike.node_calls import Query, RowRefused, RowTaken
 from swiftlike.node_client import Asked, NodeClient
 from swiftlike.rpc.called import answered_at_once
 from swiftlike.rpc.transport import Outcome, Reply
+from swiftlike.rpc.virtual_time import run_in_virtual_time
+from swiftlike.timestamps import Offer
+from tests.simulation.healing_cluster import put as a_put
+from tests.simulation.quorum_cluster import STARTED_US
 from tests.simulation.store_cluster import (
     CONTAINER,
     Sent,
@@ -351,6 +357,35 @@ def test_an_object_that_cannot_be_deleted_holds_up_no_other_and_is_met_again() -
         assert await names(store) == []
 
     play(scenario)
+
+
+def test_a_container_whose_owners_are_silent_holds_up_no_other() -> None:
+    class Silent:
+        """Waits in vain for one container, and knows how long."""
+
+        deleted_s = 0.0
+
+        async def expire(self, table: bytes, path: bytes, version: Version, timeout_s: float) -> Expiry:
+            if b"\0silent\0" not in path:
+                self.deleted_s = asyncio.get_running_loop().time()
+                return Expiry.DELETED
+            await asyncio.sleep(timeout_s)
+            return Expiry.LATER
+
+    async def scenario() -> None:
+        time = asyncio.get_running_loop().time
+        store = MemoryStore("device", Layout(7, {b"o\0": 10}), now_us)
+        quorums = Silent()
+        for name in (*(b"silent\0%03d" % number for number in range(300)), b"well\0z"):
+            entry = a_put(1, delete_at=STARTED_US + 9)
+            await store.offer(Offered(Key(b"o\0", b"acc\0" + name), entry, Offer.COPY, b"body"))
+        expirer = Expirer(store, quorums, lambda table, hashed: 0, lambda: STARTED_US + SECOND_US, per_s=1e6)
+        began = time()
+        await expirer.walk()
+        assert quorums.deleted_s - began <= 20, "two of one container are waited for, however many it has"
+        assert expirer.progress.left == 300
+
+    run_in_virtual_time(scenario())
 
 
 def test_with_a_majority_away_what_is_due_waits_and_is_told() -> None:
