@@ -31,7 +31,7 @@ from storage_node.soundness import Soundness
 from storage_node.store import Store
 from storage_node.taking import Rates, Settling, Source, Taken, Taker
 from swiftlike.limits import COMPARED_EVERY_S, HINTS_MAX, ITEMS_MAX, PARTITIONS_AT_ONCE, PEERS_AT_ONCE
-from swiftlike.node_calls import CaughtUp, Degraded, PartitionDigests
+from swiftlike.node_calls import CaughtUp, Degraded, PartitionDigests, Trusted
 from swiftlike.node_client import NodeClient, NodeFailed
 from swiftlike.rpc.transport import Address, Transport
 
@@ -147,6 +147,29 @@ class Replicator:
     def degraded(self) -> Sequence[Degraded]:
         """Return the partitions of this device that have fewer sound copies than owners, the worst first."""
         return self._soundness.degraded
+
+    async def trust(self, table: bytes, partition: int) -> Trusted:
+        """Vote on a partition on an operator's word, once everything was taken from the owners that vote and answer.
+
+        Raises StorageError when one of them did not hand over everything; RingChanged, DeviceFailed.
+        """
+        await self._look_at_shares()
+        shares = self._shares[table]
+        if partition not in shares.owned:
+            raise StorageError(f"this device does not own partition {partition} of ring {shares.ring.name}")
+        async with self._lock((table, partition)):
+            if self._store.standing(table, partition).votes:
+                return Trusted(len(shares.others(partition)), 0)
+            sources = self._sources(shares, partition)
+            told = await self._catching.trust(shares, table, partition, sources)
+        self.counts["trusted"] += 1
+        log.warning(
+            "votes on partition %d of table %r on an operator's word: with all that %d owners hold, and %d are silent",
+            partition,
+            table,
+            *told,
+        )
+        return told
 
     def look_at_rings(self) -> None:
         """A ring was replaced, or a pause is over: begin a pass at once."""
@@ -288,6 +311,18 @@ class Replicator:
         streams = NodeClient(self._transport, address, lambda table: epoch, timeout_s=BODY_S)
         return Source(device, client, streams, epoch)
 
+    def _sources(self, shares: Shares, partition: int) -> dict[DeviceId, Source]:
+        """Return the ways to the other owners of a partition."""
+        return {
+            owner: source
+            for owner in shares.others(partition)
+            if (source := self._source(shares, owner)) is not None
+        }
+
+    def _lock(self, place: Place) -> asyncio.Lock:
+        """Return what is held while a partition is healed; it lives as long as somebody heals it, or waits to."""
+        return self._busy.setdefault(place, asyncio.Lock())
+
     # --- comparing ----------------------------------------------------------------------------------------------
 
     async def _compare_with(self, peers: set[DeviceId]) -> dict[DeviceId, list[Place] | None]:
@@ -344,15 +379,10 @@ class Replicator:
             return
         table, partition = place
         shares = self._shares[table]
-        lock = self._busy.setdefault(place, asyncio.Lock())  # lives as long as somebody heals it, or waits to
         try:
-            async with lock:
+            async with self._lock(place):
                 if partition in shares.owned and not self._store.standing(table, partition).votes:
-                    sources = {
-                        owner: source
-                        for owner in shares.others(partition)
-                        if (source := self._source(shares, owner)) is not None
-                    }
+                    sources = self._sources(shares, partition)
                     if await self._catching.catch_up(shares, table, partition, sources):
                         self.counts["caught_up"] += 1
                         if partition in shares.moving:
@@ -401,11 +431,7 @@ class Replicator:
             for partition in held:
                 if self._is_paused():
                     break
-                sources = {
-                    owner: source
-                    for owner in shares.others(partition)
-                    if (source := self._source(shares, owner)) is not None
-                }
+                sources = self._sources(shares, partition)
                 done = await self._returning.give_back(shares, table, partition, sources)
                 held_for_others += not done
         if not self._is_paused():
@@ -432,6 +458,7 @@ class Replicator:
             Figure("silent", "Peers that did not answer the last time", len(self._silent)),
             Figure("waiting", "Partitions owned and not voted on", self.waiting),
             Figure("caught_up", "Partitions caught up with", counts["caught_up"], is_total=True),
+            Figure("trusted", "Partitions voted on by an operator's word", counts["trusted"], is_total=True),
             Figure("taken", "Entries taken from peers", taken["taken"], is_total=True),
             Figure("taken_rows", "Rows taken from peers", taken["rows"], is_total=True),
             Figure("taken_bytes", "Bytes of bodies taken from peers", taken["bytes"], is_total=True),

@@ -136,7 +136,9 @@ class DeviceService:
 
     def _register(self) -> None:
         compared = ComparedCalls(self._store, self._layout, self._rings, self._around.healing, self._table)
-        overseen = OverseenCalls(self._store, self._around.overseeing, self._around.pausing, self._key)
+        overseen = OverseenCalls(
+            self._store, self._around.overseeing, self._around.pausing, self._key, self._placed
+        )
         for method, handler, known in (
             *compared.handlers(),
             *overseen.handlers(),
@@ -270,6 +272,11 @@ class DeviceService:
         table = fields.table()
         placing = self._placing(table, fields)
         return Key(table, fields.path(table)), placing
+
+    def _placed(self, fields: Fields) -> tuple[bytes, int]:
+        """Return the table and the partition of a call that was placed by the ring in use here."""
+        table = self._table(fields)
+        return table, self._partition(table, fields)
 
     def _partition(self, table: bytes, fields: Fields) -> int:
         return fields.number("partition", 0, (1 << self._layout.part_powers[table]) - 1)

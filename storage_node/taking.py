@@ -98,6 +98,14 @@ async def standings_of(
     table: bytes, partition: int, owners: Mapping[DeviceId, Source]
 ) -> dict[DeviceId, Standing]:
     """Return how those owners of a partition stand that answer and vote."""
+    answers = await heard_from(table, partition, owners)
+    return {owner: standing for owner, standing in answers.items() if standing.votes}
+
+
+async def heard_from(
+    table: bytes, partition: int, owners: Mapping[DeviceId, Source]
+) -> dict[DeviceId, Standing]:
+    """Return how those owners of a partition stand that answer."""
 
     async def ask(source: Source) -> Standing | None:
         try:
@@ -106,11 +114,7 @@ async def standings_of(
             return None
 
     answers = await asyncio.gather(*map(ask, owners.values()))
-    return {
-        owner: standing
-        for owner, standing in zip(owners, answers, strict=True)
-        if standing is not None and standing.votes
-    }
+    return {owner: standing for owner, standing in zip(owners, answers, strict=True) if standing is not None}
 
 
 class Taker:
@@ -347,8 +351,13 @@ class Taker:
         self.counts["settled" if done else "unsettled"] += 1
         return done
 
-    async def take_marked(self, table: bytes, partition: int, source: Source) -> Taken:
-        """Take what no digest tells: have keys under a promise settled and take them, and owe what is owed there."""
+    async def take_marked(
+        self, table: bytes, partition: int, source: Source, *, settles: bool = True
+    ) -> Taken:
+        """Take what no digest tells: have keys under a promise settled and take them, and owe what is owed there.
+
+        Where nobody is left to settle with, the promises themselves are taken: this device then refuses what that one refuses.
+        """
         power = self._store.layout.part_powers[table]
         whole = Taken()
         after: bytes | None = b""
@@ -356,9 +365,13 @@ class Taker:
             marked, after, _ = await source.client.versions(table, power, partition, after, marked=True)
             promised = [held for held in marked if held.promised > held.ballot]
             for held in promised:
+                key = Key(table, held.path)
                 incarnation = max(held.ballot.incarnation, held.promised.incarnation)
-                whole.left += not await self.settle(Key(table, held.path), incarnation)
-            if promised:
+                if settles:
+                    whole.left += not await self.settle(key, incarnation)
+                else:
+                    await self._promise_alike(key, source)
+            if promised and settles:
                 paths = [held.path for held in promised]
                 there = await source.client.versions_of(table, paths)
                 here = await self._store.scan(self._store.versions_of, table, paths)
@@ -371,6 +384,21 @@ class Taker:
             if owed:
                 self.counts["owed"] += await self._store.owe(owed)
         return whole
+
+    async def _promise_alike(self, key: Key, source: Source) -> None:
+        """Promise what another owner has promised; what stands here above it already says as much.
+
+        Raises NodeFailed, BallotRefused, RingChanged.
+        """
+        register, _, _ = await source.client.read(key.table, key.path)
+        if register is None or register.promised <= register.ballot:
+            return  # something was accepted since
+        await self._store.prepare(
+            key,
+            register.promised,
+            closing=register.closing,
+            is_current=lambda: self._rings.epoch(key.table) == source.epoch,
+        )
 
     # --- rows ---------------------------------------------------------------------------------------------------
 

@@ -62,6 +62,7 @@ class Method(StrEnum):
     CAUGHT_UP = "caught_up"
     DEGRADED = "degraded"
     PAUSE = "pause"
+    TRUST = "trust"
     VERIFY = "verify"
     HEALTH = "health"
     STATS = "stats"
@@ -474,6 +475,15 @@ class CaughtUp(NamedTuple):
     """Partitions that it has not caught up with, the first ITEMS_MAX of them."""
     per_s: float = 0.0
     """How many of those that move it has caught up with a second, over the last ten minutes."""
+
+
+class Trusted(NamedTuple):
+    """With what a device votes on a partition on an operator's word."""
+
+    voters: int
+    """Owners that voted, all of whose memory it has."""
+    silent: int
+    """Owners that did not answer: what only they held is not there."""
 
 
 class Degraded(NamedTuple):

@@ -35,6 +35,7 @@ from swiftlike.node_calls import (
     RowTaken,
     Standing,
     Tally,
+    Trusted,
     decode_version,
     encode_version,
     pack_list,
@@ -359,6 +360,11 @@ class NodeClient:
         """Return how far a device is with the partitions of a table's ring."""
         reply = await self._call(Method.CAUGHT_UP, self._placed(table))
         return CaughtUp(**reply.header, waiting=unpack_list(reply.body))
+
+    async def trust(self, table: bytes, partition: int) -> Trusted:
+        """Have a device vote on a partition on an operator's word, once it has all that the owners hold who vote and answer."""
+        reply = await self._call(Method.TRUST, self._placed(table) | {"partition": partition})
+        return Trusted(**reply.header)
 
     async def verify(self, table: bytes, path: bytes) -> bool:
         """Have a device read the body of an entry back, every block of it; say whether there is one to read.

@@ -26,7 +26,7 @@ from storage_node.tables import Held
 from swiftlike.config import ConfigError, load_cluster, load_host
 from swiftlike.entries import unpack_metadata
 from swiftlike.timestamps import ZERO_BALLOT
-from tools.votes import NotTold, waiting
+from tools.votes import NotTold, Waiting, waiting
 
 _DIRECTORY = click.argument("directory", type=click.Path(path_type=Path))
 _INDEX = click.option(
@@ -160,27 +160,36 @@ def rebuild_index(directory: Path, cluster_file: Path, index_directory: Path | N
 @click.option(
     "--trust",
     is_flag=True,
-    help="Let it vote on all of them: what it holds is all there is, and what only lost devices held is gone.",
+    help="Let it vote on all of them, once it has all that the owners hold who answer and vote: what only lost devices held is gone.",
 )
 @_JSON
 def votes(name: str, config: Path, trust: bool, as_json: bool) -> None:
     """Say on which partitions the running device NAME does not vote, since it has still to catch up (exit code 1).
 
     It catches up by itself as long as a majority of the other owners answers and votes. Only where they are lost for good
-    does --trust help.
+    does --trust help: on one device that takes a lost one's place, and the next then catches up by itself.
     """
     with _refusals():
         host = load_host(config)
         found = waiting(host, load_cluster(host.cluster_file), name, trust=trust)
     figures = {each.ring: list(each.partitions) for each in found}
     verb = "votes on your word on" if trust else "has to catch up with"
-    lines = [f"{name} {verb} {len(each.partitions)} partitions of ring {each.ring}" for each in found]
+    lines = [
+        f"{name} {verb} {len(each.partitions)} partitions of ring {each.ring}{_how(each)}" for each in found
+    ]
     _print(
         {"device": name, "trusted": trust, "waiting": figures},
         as_json,
         "\n".join(lines or [f"{name} votes on all that it owns"]),
     )
     sys.exit(1 if found else 0)
+
+
+def _how(each: Waiting) -> str:
+    """Say what the operator may not have meant."""
+    words = [f"no owner that votes was found for {each.alone}"] * bool(each.alone)
+    words += [f"some owner is silent for {each.silent}"] * bool(each.silent)
+    return f": {', '.join(words)}" if words else ""
 
 
 def _find(closed: ClosedDevice, letter: bytes, path: bytes) -> Iterator[tuple[Key, Held]]:

@@ -7,10 +7,14 @@ from uuid import UUID
 import pytest
 
 from proxy.store.errors import OutcomeUnknown, Unavailable
+from storage_node.errors import StorageError
 from storage_node.sharing import shares_of
-from swiftlike.node_calls import Standing
+from storage_node.store import Offered
+from swiftlike.node_calls import Standing, Trusted
+from swiftlike.timestamps import Offer
 from tests.engine.conftest import stand
 from tests.simulation.healing_cluster import (
+    CONTAINER,
     HealingCluster,
     ballot,
     delete,
@@ -24,7 +28,7 @@ from tests.simulation.healing_cluster import (
     put,
     row,
 )
-from tests.simulation.store_cluster import create, get, names
+from tests.simulation.store_cluster import TABLES, create, get, names
 from tests.simulation.store_cluster import put as store_put
 
 
@@ -154,6 +158,125 @@ def test_what_lies_below_the_floor_comes_only_from_a_voter_to_who_does_not_vote(
         assert held(third, "o5")[0] == put(5), "it is below the floor, and voters hold it"
         await hold(third, "late", put(60))
         assert held(third, "late")[0] is None, "a voter takes nothing old that it lacks"
+
+    play_healing(scenario)
+
+
+# --- an operator's word -------------------------------------------------------------------------------------------
+
+
+async def replace_two(world: HealingCluster) -> None:
+    """Lose two of three owners for good: empty disks take their places, and only the first owner remembers anything."""
+    for number in (1, 2):
+        await world.cluster.network.crash(world.devices[number].name)
+        world.devices[number].wipe()
+    await world.adopt((0, 1, 2))
+    for number in (1, 2):
+        world.cluster.network.restart(world.devices[number].name)
+    await asyncio.sleep(0.1)
+
+
+async def trust(world: HealingCluster, number: int) -> list[Trusted]:
+    """Have a device vote on an operator's word, as the tool does."""
+    replicator = world.devices[number].replicator
+    assert replicator is not None
+    return [await replicator.trust(table, 0) for table in TABLES]
+
+
+def test_two_new_disks_of_three_both_told_to_vote_too_early_lose_nothing_that_the_third_holds() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        store = await world.proxy()
+        await create(store)
+        for at in range(20):
+            await store_put(store, b"o%02d" % at)
+        await replace_two(world)
+        await world.walk(1, 2)
+        assert not world.devices[1].votes()
+        assert not world.devices[2].votes(), "nobody votes by itself: a majority is gone"
+        await trust(world, 1)
+        await trust(world, 2)
+        assert world.devices[1].votes()
+        assert world.devices[2].votes()
+        async with down(world, 0):
+            assert await get(store, b"o07") == b"body", (
+                "the two new ones do not outvote what the old one held"
+            )
+            assert len(await names(store)) == 20
+        await world.walk(0, 1, 2)
+        assert world.agree(0, 1, 2)
+
+    play_healing(scenario)
+
+
+def test_one_that_is_told_to_vote_is_enough_for_the_other_to_catch_up_by_itself() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        await fill(world, 0, 1, 2, objects=50)
+        await replace_two(world)
+        assert await trust(world, 1) == [Trusted(voters=1, silent=0)] * len(TABLES)
+        await world.walk(2)
+        assert world.devices[2].votes()
+        assert world.agree(0, 1, 2)
+        assert await trust(world, 1) == [Trusted(voters=2, silent=0)] * len(TABLES), "it votes already"
+
+    play_healing(scenario)
+
+
+def test_who_votes_on_an_operators_word_has_the_promises_debts_and_floors_of_who_is_left() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        first = world.devices[0]
+        await fill(world, 0, objects=5)
+        await hold(first, "promised", put(10))
+        await hold(first, "owing", put(20), owing=True)
+        await first.store.prepare(key("promised"), ballot(5_000))
+        await first.store.prepare(key("nothing yet"), ballot(6_000))
+        await first.store.prepare(CONTAINER, ballot(7_000), closing=True)
+        await stand(first.store, b"o\0", 0, Standing(votes=True, floor_us=7, refusing_us=9))
+        await replace_two(world)
+        await trust(world, 1)
+        new = world.devices[1].store
+        assert new.standing(b"o\0", 0) == Standing(votes=True, floor_us=7, refusing_us=9)
+        for at, promised, closing in (
+            (key("promised"), ballot(5_000), False),
+            (key("nothing yet"), ballot(6_000), False),
+            (CONTAINER, ballot(7_000), True),
+        ):
+            held = new.read(at)
+            assert held is not None
+            assert (held.register.promised, held.register.closing) == (promised, closing)
+        refused = await new.offer(Offered(key("promised"), put(4_000), Offer.PASSING, b"body"))
+        assert not refused.accepted, "it refuses what the other one does"
+        assert [each.owes for each in new.versions_of(b"o\0", [key("owing").path])] == [True]
+
+    play_healing(scenario)
+
+
+def test_who_is_left_and_does_not_hand_over_everything_is_not_outvoted() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        await fill(world, 0, 1, 2, objects=5)
+        await replace_two(world)
+        new = world.devices[1]
+        assert new.pause is not None
+        await new.pause.set(world.cluster.read_us()() + 3_600_000_000)
+        with pytest.raises(StorageError, match="did not hand over everything"):
+            await trust(world, 1)
+        assert not new.store.standing(TABLES[-1], 0).votes
+        await new.pause.set(0)
+        await trust(world, 1)
+        assert held(new, "o3") == (put(3), True)
+
+    play_healing(scenario)
+
+
+def test_where_nobody_is_left_who_votes_the_word_is_taken_for_what_all_who_answer_hold() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        await fill(world, 1, objects=5)
+        for device in world.devices:
+            for table in TABLES:
+                await stand(device.store, table, 0, Standing())
+        async with down(world, 0):
+            assert await trust(world, 2) == [Trusted(voters=0, silent=1)] * len(TABLES)
+        assert held(world.devices[2], "o3") == (put(3), True)
+        assert world.devices[2].votes()
 
     play_healing(scenario)
 

@@ -14,7 +14,7 @@ from storage_node.memory import MemoryStore
 from storage_node.pause import Pause
 from storage_node.service import DeviceService, Surroundings
 from storage_node.store import Store
-from swiftlike.node_calls import CaughtUp, Degraded
+from swiftlike.node_calls import CaughtUp, Degraded, Trusted
 from swiftlike.node_client import NodeClient
 from swiftlike.rpc.transport import Address, Transport
 from swiftlike.rpc.virtual_time import VirtualLoop
@@ -63,6 +63,9 @@ class HeardHealing:
 
     def caught_up(self, table: bytes) -> CaughtUp:
         return CaughtUp(EPOCH, 3, 1, 2, 1, (4, 7))
+
+    async def trust(self, table: bytes, partition: int) -> Trusted:
+        return Trusted(1, 0)
 
     def degraded(self) -> tuple[Degraded, ...]:
         return (Degraded(OBJECTS, 3, owners=3, sound=1, since_us=NOW_US),)

@@ -3,7 +3,7 @@
 import pytest
 
 from swiftlike.limits import BLOCK_BYTES, PAUSE_S_MAX
-from swiftlike.node_calls import Code, Degraded
+from swiftlike.node_calls import Code, Degraded, Trusted
 from swiftlike.node_client import NodeFailed
 from tests.cluster.node.conftest import Node
 from tests.engine.samples import NOW_US, OBJECTS, delete, object_key, put
@@ -42,6 +42,15 @@ async def test_a_body_that_is_bad_is_told_and_is_missing_from_then_on(node: Node
 
 async def test_degraded_partitions_are_told_as_the_replicator_sees_them(node: Node) -> None:
     assert await node.client.degraded() == [Degraded(OBJECTS, 3, 3, 1, NOW_US)]
+
+
+async def test_an_operators_word_goes_to_the_replicator_and_names_a_partition_that_there_is(
+    node: Node,
+) -> None:
+    assert await node.client.trust(OBJECTS, 3) == Trusted(voters=1, silent=0)
+    with pytest.raises(NodeFailed) as refused:
+        await node.client.trust(OBJECTS, 16)
+    assert refused.value.reply.code == Code.BAD_CALL
 
 
 async def test_a_pause_is_kept_by_the_device_and_has_an_end(node: Node) -> None:

@@ -1,6 +1,7 @@
 """Devices of real processes that missed something, or lost everything, and are whole again without anybody reading."""
 
 import asyncio
+import json
 import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -17,9 +18,10 @@ from swiftlike.node_client import NodeClient, NodeFailed
 from swiftlike.rpc.client import Client
 from swiftlike.rpc.network import SocketNetwork
 from swiftlike.rpc.transport import TcpAddress
-from tests.cluster.serve.clusters import ACCOUNT, KEY, POWER, USER, HandMade, HandMadeHost, wait_for
+from tests.cluster.serve.clusters import ACCOUNT, KEY, OFTEN, POWER, USER, HandMade, HandMadeHost, wait_for
 from tests.cluster.serve.swift_client import Swift
 from tools.device import main as device_tool
+from tools.recon import main as recon_tool
 from tools.ring_builder.caught_up import who_waits
 
 OBJECTS = objects(0)
@@ -108,14 +110,7 @@ def test_a_disk_that_was_emptied_and_formatted_anew_is_filled_and_votes_again(cl
     with cluster.running():
         fill(first, 0, 30)
         cluster.storages[third.address].__exit__(None, None, None)
-        (name,) = third.device_ports
-        directory = third.root / "devices" / name
-        for part in directory.iterdir():
-            shutil.rmtree(part) if part.is_dir() else part.unlink()
-        third.uuids[name] = format_device(directory)
-        for builder in cluster.builders.values():
-            (device,) = (device for device in builder.present() if device.name == name)
-            builder.update(replace(device, uuid=third.uuids[name]))
+        format_anew(cluster, third)
         cluster.publish()
         fill(first, 30, 40)
         cluster.start_storage(third)
@@ -170,13 +165,7 @@ def test_a_device_whose_other_owners_are_lost_votes_on_an_operators_word_only(tm
     (name,) = host.device_ports
     with cluster.running():
         cluster.storages[host.address].__exit__(None, None, None)
-        directory = host.root / "devices" / name
-        for part in directory.iterdir():
-            shutil.rmtree(part) if part.is_dir() else part.unlink()
-        host.uuids[name] = format_device(directory)
-        for builder in cluster.builders.values():
-            (device,) = builder.present()
-            builder.update(replace(device, uuid=host.uuids[name]))
+        format_anew(cluster, host)
         cluster.publish()
         cluster.start_storage(host)
         cluster.wait_serving(host)
@@ -192,6 +181,61 @@ def test_a_device_whose_other_owners_are_lost_votes_on_an_operators_word_only(tm
         found = caught_up(cluster, host)
         assert found is not None
         assert (found.votes, found.waiting) == (found.owned, ())
+
+
+@pytest.mark.timeout(300)
+def test_two_of_three_disks_that_were_emptied_are_told_as_such_and_one_word_brings_all_back(
+    tmp_path: Path,
+) -> None:
+    cluster = HandMade.make(tmp_path, hosts=3, devices=1, jobs=OFTEN)
+    first, second, third = cluster.hosts
+    with cluster.running():
+        fill(first, 0, 20)
+        wait_for(
+            lambda: len({holds(cluster, host) for host in cluster.hosts}) == 1, "all hold the same", HEALED_S
+        )
+        for host in (second, third):
+            cluster.storages[host.address].__exit__(None, None, None)
+            format_anew(cluster, host)
+        cluster.publish()
+        for host in (second, third):
+            cluster.start_storage(host)
+            cluster.wait_serving(host)
+        look = ["--config", str(first.config), "--json"]
+
+        def is_told() -> bool:
+            degraded = json.loads(CliRunner().invoke(recon_tool, look).stdout)["degraded"]
+            return len(degraded) == 3 and all(counts == {"1": 1 << POWER} for counts in degraded.values())
+
+        wait_for(is_told, "recon tells of one sound copy of everything", HEALED_S)
+        with Swift((first.address, first.proxy_port), f"{ACCOUNT}:{USER}", KEY) as swift:
+            ask_for = f"{swift.path}/c/o011"
+            assert swift.ask("GET", ask_for, headers={"X-Auth-Token": swift.token}).status == 503
+        (name,) = second.device_ports
+        votes = ["votes", name, "--config", str(second.config)]
+        trusted = CliRunner().invoke(device_tool, [*votes, "--trust"])
+        assert f"{name} votes on your word on 16 partitions of ring object-0\n" in trusted.output
+        wait_for(
+            lambda: (found := caught_up(cluster, third)) is not None and found.votes == found.owned,
+            "the other one catches up by itself",
+            HEALED_S,
+        )
+        with Swift((first.address, first.proxy_port), f"{ACCOUNT}:{USER}", KEY) as swift:
+            for number in range(1, 20):
+                path = f"{swift.path}/c/o{number:03d}"
+                assert swift.ask("GET", path, headers={"X-Auth-Token": swift.token}).status == 200
+
+
+def format_anew(cluster: HandMade, host: HandMadeHost) -> None:
+    """Empty the disk of a host whose processes do not run, format it, and tell the builders its new uuid."""
+    (name,) = host.device_ports
+    directory = host.root / "devices" / name
+    for part in directory.iterdir():
+        shutil.rmtree(part) if part.is_dir() else part.unlink()
+    host.uuids[name] = format_device(directory)
+    for builder in cluster.builders.values():
+        (device,) = (device for device in builder.present() if device.name == name)
+        builder.update(replace(device, uuid=host.uuids[name]))
 
 
 def test_a_device_that_this_host_has_not_is_told(tmp_path: Path) -> None:
