@@ -11,3 +11,5 @@ class Exit(IntEnum):
     DRAINED = DRAINED_CODE
     REFUSED = REFUSED_CODE
     SYNC_FAILED = 3
+    GONE = 4
+    """What it served is not where it was opened: its directory was emptied, or its disk was unmounted."""

@@ -6,7 +6,8 @@ engine's insides; its jobs are the `workforce`'s, and what it says of itself its
     python -m storage_node.process --config HOST.toml --device NAME [--without-votes]
 
 Its first line on standard output is `ready` or `refused` and a sentence; logs go to standard error. Exit codes: 0 it
-drained, 2 refused to start, 3 a sync failed (the device returns as one that does not vote), anything else is a bug.
+drained, 2 refused to start, 3 a sync failed (the device returns as one that does not vote), 4 the device is not there any more,
+anything else is a bug.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from storage_node.disk import Disk
 from storage_node.errors import DeviceFailed, DeviceRefused, InsufficientStorage, StorageError
 from storage_node.exits import Exit
 from storage_node.metrics import DeviceMetrics
+from storage_node.presence import Presence, watch
 from storage_node.reporting import Reports, Space
 from storage_node.rings import RingSet
 from storage_node.service import DeviceService, Surroundings
@@ -196,7 +198,13 @@ class DeviceProcess:
             server = Server(network, service.service, self._cluster.secret, limits=limits)
             reports = Reports(self._config.name, device, space, rings, service, server, workforce, read_us)
             metrics = DeviceMetrics(device, service, server, space.free_bytes, reports.debts, workforce.jobs)
-            async with server, self._scraped(metrics), workforce, self._following(device, rings, workforce):
+            async with (
+                server,
+                self._scraped(metrics),
+                workforce,
+                self._following(device, rings, workforce),
+                self._watched(device),
+            ):
                 places = [await self._listen(server, address) for address in self._addresses()]
                 self._take_signals(loop, rings)
                 garbage.settle()
@@ -205,6 +213,23 @@ class DeviceProcess:
                 await self._stop.wait()
                 finished = await server.drain(loop.time() + self._storage.drain_s)
                 log.info("drained" if finished else "the deadline passed; what was still at work is cut")
+
+    @asynccontextmanager
+    async def _watched(self, device: Device) -> AsyncIterator[None]:
+        """See that the device stays where it was opened; where that is not so, or nobody sees it any more, the process ends."""
+
+        def hear(task: "asyncio.Task[None]") -> None:
+            if not task.cancelled():
+                log.critical("the device is not watched any more", exc_info=task.exception())
+                self._stop.set()
+
+        watching = asyncio.create_task(watch(Presence(device.root, device.index_directory), end_gone))
+        watching.add_done_callback(hear)
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.wait((watching,))
 
     # --- rings --------------------------------------------------------------------------------------------------
 
@@ -311,6 +336,15 @@ def end_now(failure: DeviceFailed) -> None:
     """A sync failed: nothing that this process remembers may be believed any more, so nothing is finished."""
     log.critical("%s", failure)
     os._exit(Exit.SYNC_FAILED)
+
+
+def end_gone(missing: str) -> None:
+    """What is served is gone: what was written since went nowhere, so nothing is finished, and nothing more is answered."""
+    log.critical(
+        "%s: the device is not served from deleted files; mount its disk, or format it anew and bind it",
+        missing,
+    )
+    os._exit(Exit.GONE)
 
 
 if __name__ == "__main__":

@@ -167,4 +167,6 @@ def _cause(code: int) -> str:
     """Say how a device's process ended."""
     if code == Exit.SYNC_FAILED:
         return "a sync failed: look at the disk; the device comes back without its votes"
+    if code == Exit.GONE:
+        return "what it served is not there any more: mount its disk; if it was emptied, format it anew and bind it"
     return cause(code)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Callable
@@ -198,6 +199,44 @@ async def test_a_failed_sync_ends_the_process_with_its_own_exit_code_and_the_dev
     async with client_of(host) as client:
         await wait_serving(client)
         assert not (await client.get(OBJECTS, path_of("o"))).votes
+
+
+async def test_a_device_that_was_emptied_under_its_process_is_not_served_from_deleted_files(
+    host: Host, run: Run
+) -> None:
+    process = run(start_device(host))
+    async with client_of(host) as client:
+        await wait_serving(client)
+        await vote(client)
+        assert await put(client, "before", b"sound")
+    for part in host.device_path("d1").iterdir():
+        shutil.rmtree(part) if part.is_dir() else part.unlink()
+    assert await process.wait() == Exit.GONE
+    assert "is not there any more" in process.log()
+    again = run(start_device(host))
+    assert await again.wait() == Exit.REFUSED
+    assert "holds no device.toml" in again.log()
+
+
+async def test_an_index_or_a_directory_that_another_one_replaced_is_not_served_either(
+    host: Host, run: Run
+) -> None:
+    for name in ("index/data.mdb", "volumes"):
+        process = run(start_device(host))
+        async with client_of(host) as client:
+            await wait_serving(client)
+        path = host.device_path("d1") / name
+        aside = path.with_name("aside")
+        path.rename(aside)
+        shutil.copytree(aside, path) if aside.is_dir() else shutil.copy(aside, path)
+        assert await process.wait() == Exit.GONE
+        assert f"{name} is not the one that was opened" in process.log()
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        aside.rename(path)
+    # What was only away for a while is the device that it was.
+    run(start_device(host))
+    async with client_of(host) as client:
+        await wait_serving(client)
 
 
 async def test_a_process_that_is_told_so_takes_all_votes_away_before_it_serves_or_does_not_serve(
