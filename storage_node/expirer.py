@@ -53,7 +53,7 @@ class Progress:
     walks: int = 0
     """Walks that went over all that was due."""
     walked_us: int = 0
-    """When the last of them began; 0: none has ended yet."""
+    """When the last of them ended; 0: none has."""
     waiting: int = 0
     """Objects that were due on this device when the last walk began, whoever's turn they were."""
     left: int = 0
@@ -97,7 +97,7 @@ class Expirer:
         await self._go_over(now_us, lambda turn, due: turn == 0, self.progress)
         await self._go_over(now_us, lambda turn, due: turn > 0 and due.at_us + turn * TURN_S * 1e6 <= now_us)
         self.progress.walks += 1
-        self.progress.walked_us = now_us
+        self.progress.walked_us = self._read_us()
         self.progress.left = self.ended[Expiry.LATER] - before[Expiry.LATER]
         if self.ended != before:
             counts = {expiry.name.lower(): self.ended[expiry] - before[expiry] for expiry in Expiry}
@@ -119,7 +119,7 @@ class Expirer:
             ),
             Figure("walks", "Walks over all that was due", progress.walks, is_total=True),
             Figure(
-                "last_walk_us", "When the last walk began, in microseconds since 1970", progress.walked_us
+                "last_walk_us", "When the last walk ended, in microseconds since 1970", progress.walked_us
             ),
             Figure("waiting", "Due objects on this device as the last walk began", progress.waiting),
             Figure("left", "Due objects that the last walk was to delete and could not", progress.left),

@@ -70,7 +70,7 @@ class Reaper:
         """What was removed since the start."""
         self.walks = 0
         self.walked_us = 0
-        """When the last walk began; 0: none has ended yet."""
+        """When the last walk ended; 0: none has."""
         self.waiting = 0
         """Deleted accounts on this device as the last walk went over them, whoever's turn they were."""
         self.left = 0
@@ -101,7 +101,7 @@ class Reaper:
                 elif reaped.end is ReapedEnd.LATER:
                     self.left += 1
         self.walks += 1
-        self.walked_us = now_us
+        self.walked_us = self._read_us()
 
     async def _find(self, now_us: int) -> dict[bytes, bool]:
         """Return the accounts that are this device's to remove now, and whether from the end."""
@@ -131,7 +131,7 @@ class Reaper:
             Figure("containers", "Containers of deleted accounts removed", self.containers, is_total=True),
             Figure("accounts", "Deleted accounts of which nothing is left", self.accounts, is_total=True),
             Figure("walks", "Walks over all accounts", self.walks, is_total=True),
-            Figure("last_walk_us", "When the last walk began, in microseconds since 1970", self.walked_us),
+            Figure("last_walk_us", "When the last walk ended, in microseconds since 1970", self.walked_us),
             Figure("waiting", "Deleted accounts on this device as the last walk began", self.waiting),
             Figure("left", "Accounts that the last walk was to remove and could not", self.left),
         )

@@ -81,7 +81,7 @@ class Reclaimer:
         """Partitions by why the last walk did no more for them."""
         self.walks = 0
         self.walked_us = 0
-        """When the last walk began; 0: none has ended yet."""
+        """When the last walk ended; 0: none has."""
 
     async def run(self) -> NoReturn:
         """Walk, until cancelled."""
@@ -91,7 +91,7 @@ class Reclaimer:
 
     async def walk(self) -> None:
         """Go over all partitions of all tables: move the floors that are this device's to move, forget what lies below its own."""
-        now_us, ended = self._read_us(), Counter[Wait]()
+        ended = Counter[Wait]()
         for table in self._store.layout.part_powers:
             ring = self._rings.ring(table)
             for number in range(ring.partition_count):
@@ -104,7 +104,7 @@ class Reclaimer:
                 await self._clear(table, number)
         self.ended = ended
         self.walks += 1
-        self.walked_us = now_us
+        self.walked_us = self._read_us()
         if ended[Wait.DIFFERING] or ended[Wait.SILENT] or ended[Wait.CATCHING_UP]:
             log.info("floors: %s", {wait.name.lower(): count for wait, count in ended.items()})
 
@@ -240,7 +240,7 @@ class Reclaimer:
             Figure("rows", "Rows of what was deleted forgotten", self.rows, is_total=True),
             Figure("floors_moved", "Floors put in force on all owners", self.moved, is_total=True),
             Figure("walks", "Walks over all partitions", self.walks, is_total=True),
-            Figure("last_walk_us", "When the last walk began, in microseconds since 1970", self.walked_us),
+            Figure("last_walk_us", "When the last walk ended, in microseconds since 1970", self.walked_us),
             *(
                 Figure(
                     f"partitions_{wait.name.lower()}",

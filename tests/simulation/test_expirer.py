@@ -349,6 +349,9 @@ def test_an_object_that_cannot_be_deleted_holds_up_no_other_and_is_met_again() -
         assert (expirer.ended[Expiry.DELETED], expirer.progress.left) == (300, 300)
         assert expirer.progress.waiting == 600
         assert took_s >= 599 / EXPIRED_PER_S, "no faster than it may"
+        assert expirer.progress.walked_us == world.cluster.read_us()(), (
+            "when it was through, not when it began"
+        )
         await expirer.walk()
         assert (expirer.ended[Expiry.DELETED], expirer.progress.left) == (600, 0)
         await asyncio.sleep(1)  # the majority may have been the other two

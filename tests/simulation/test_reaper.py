@@ -79,6 +79,7 @@ def test_what_a_deleted_account_held_goes_with_its_names_and_nobody_elses() -> N
         await asyncio.sleep(GRACE_S)
         for one in each:
             await one.walk()
+            assert one.walked_us == world.cluster.read_us()(), "when it was through, not when it began"
         await asyncio.sleep(1)
         assert await left_of(world, store) == (0, 0)
         assert sum(one.objects for one in each) == 80

@@ -86,6 +86,7 @@ async def written(store: Store, world: StoreCluster) -> None:
 async def walk_all(each: list[Reclaimer]) -> None:
     for one in each:
         await one.walk()
+        assert one.walked_us == one._read_us(), "when it was through, not when it began"
 
 
 async def pay(world: StoreCluster) -> None:
