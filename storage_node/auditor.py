@@ -11,8 +11,8 @@ that does not follow from its entries is said loudly and counted anew, since two
              partitions  every partition's digests against those of its buckets, and the tallies of its listings
              (then a rest, until it is time for the next)
 
-The position is written into the index once a minute and where a part of the pass ends; a restart reads at most a minute's
-worth again. A body that is in the page cache is read from there: what is verified is what readers are served.
+The position is written into the index once a minute, between two bodies, and where a part of the pass ends; a restart reads at most a
+minute's worth again, or one body. A body that is in the page cache is read from there: what is verified is what readers are served.
 """
 
 import asyncio
@@ -155,8 +155,7 @@ class Auditor:
             self.position = Position(Part.VALUES, b"", now_us, *self.position[3:])
         while self.position.began_us:
             await self._step()
-            if asyncio.get_running_loop().time() >= self._written_at + REMEMBER_S:
-                await self._remember()
+            await self._remember_in_time()
         log.info("a pass over this device ended: %s", self.audited)
 
     async def _step(self) -> None:
@@ -181,6 +180,10 @@ class Auditor:
             self.audited.passes += 1
         await self._remember()
 
+    async def _remember_in_time(self) -> None:
+        if asyncio.get_running_loop().time() >= self._written_at + REMEMBER_S:
+            await self._remember()
+
     async def _remember(self) -> None:
         self._written_at = asyncio.get_running_loop().time()
         await self._store.remember(JOB, self.position.pack())
@@ -196,7 +199,9 @@ class Auditor:
         await self._values.spend(found.seen)
         return found.after
 
-    async def _audit_buckets(self, start: bytes) -> bytes | None:
+    async def _audit_buckets(self, at: bytes) -> bytes | None:
+        """Check a slice of whole buckets, then its bodies; `at` is the first bucket, or the register in it whose body was read last."""
+        start = at[:HEAD_KEY_BYTES]
         found = await self._store.scan(self._store.audit_buckets, start, REGISTERS_SLICE)
         for head_key in found.drifted:
             if await self._store.recount_bucket(head_key):
@@ -208,7 +213,13 @@ class Auditor:
                 )
         await self._values.spend(len(found.registers))
         for key, held in found.registers:
+            raw_key = keys.register_key(key, self._store.layout.hashed(key.path))
+            if raw_key <= at:
+                continue
             await self._audit_body(key, held)
+            # A slice of large bodies takes hours: a process that is started anew meanwhile must come past them.
+            self.position = self.position._replace(at=raw_key)
+            await self._remember_in_time()
         return found.start
 
     async def _audit_listings(self, start: bytes) -> bytes | None:

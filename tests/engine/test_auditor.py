@@ -3,11 +3,13 @@
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from storage_node import auditor as auditor_module
 from storage_node import keys
 from storage_node.auditing import RangeOf
 from storage_node.auditor import JOB, Auditor, Part, Position, Rates
@@ -398,6 +400,33 @@ async def test_a_pass_that_was_cut_short_is_gone_on_with_where_it_was(store: Sto
     assert (job.audited.passes, job.audited.values) == (1, 0), "what was seen is not looked at again"
     assert job.position.last_ended_us == NOW_US
     assert Position.of(store.position(JOB)) == job.position
+
+
+async def test_a_pass_that_is_cut_short_again_and_again_within_one_slice_comes_past_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bodies = await fill_device(store)
+    monkeypatch.setattr(auditor_module, "REMEMBER_S", 0.0)
+    read: list[bytes] = []
+    for _ in range(len(bodies)):
+        pauses = 0
+
+        async def cut(pause_s: float) -> None:
+            nonlocal pauses
+            pauses += pause_s > 0.5
+            if pauses == 3:
+                raise asyncio.CancelledError
+
+        job = Auditor(store, lambda: NOW_US, FAST._replace(bodies_per_s=1), cut)
+        job.position = Position.of(store.position(JOB))
+        with suppress(asyncio.CancelledError):
+            await job.walk()
+        read.append(job.position.at)
+        if job.audited.passes:
+            break
+    assert job.audited.passes == 1, "each process read some bodies, and none began where the last one had"
+    assert read[:-1] == sorted(set(read[:-1]))
+    assert len(read) > 5, "and each of them only a few"
 
 
 async def test_the_position_of_another_release_means_a_pass_from_the_beginning(store: Store) -> None:
