@@ -1,20 +1,18 @@
 """swiftlike-dispersion: of a sample of what listings name, what share is at all of its owners, at some of them, at none.
 
-Owns how the sample is drawn and what counts as a copy. Nothing is written for it: names are drawn from the listings of containers and
-accounts, which are placed apart from what they name, so that an object of which no copy is left is noticed too, and so that
-what is measured is what clients have put there. A listing gives SPANS_MAX × ROWS_MAX names at most, so that no large one is all of the sample.
+Owns what counts as a copy, and what is told; how the sample is drawn is `drawing`'s. Nothing is written for it: names are drawn from the
+listings of containers and accounts, which are placed apart from what they name, so that an object of which no copy is left is
+noticed too, and so that what is measured is what clients have put there.
 
-Whatever is not at all of its owners is looked at once more a moment later: it may be on its way. Its cost is bounded by --sample, and by
-PARTITIONS_MAX where few partitions list anything. Exit codes: 0 all that was sampled is at all of its owners; 1 not; 2
+Whatever is not at all of its owners is looked at once more a moment later: it may be on its way. Exit codes: 0 all that was sampled is at all of its owners; 1 not; 2
 nobody could be asked.
 """
 
 import asyncio
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -25,52 +23,23 @@ from ring.device import Device, DeviceId
 from ring.errors import RingError
 from ring.hashing import partition_of_hash, path_hash
 from ring.ring import Ring
-from storage_node.differing import just_before
 from storage_node.sharing import owners_of
 from swiftlike.config import ConfigError
 from swiftlike.limits import PAGE_ITEMS_MAX
-from swiftlike.node_calls import ACCOUNTS, CONTAINERS, HeldVersion, Query, objects
-from swiftlike.node_client import NodeClient, NodeFailed
-from swiftlike.timestamps import ZERO_BALLOT, Ballot
+from swiftlike.node_calls import ACCOUNTS, CONTAINERS, HeldVersion
+from swiftlike.node_client import NodeClient
+from swiftlike.timestamps import ZERO_BALLOT
 from tools.asking import NOT_WELL, config_option, fail, json_option, show, timeout_option
+from tools.drawing import Named, Sample, draw
 from tools.members import Members, Silence, ask_all, open_members
 from tools.ring_builder.tables import show_lines, show_table
 
 _TOOL: Final = "swiftlike-dispersion"
-LISTINGS_MAX: Final = 20
-"""Listings of one partition that names are drawn from."""
-SPANS_MAX: Final = 4
-ROWS_MAX: Final = 25
-"""Of one listing: spans of names, and names of each."""
-PARTITIONS_MAX: Final = 20_000
-AT_ONCE: Final = 32
-"""Partitions that are looked into at the same time."""
 AGAIN_S: Final = 2.0
 """Until the second look."""
 TOLD_MAX: Final = 20
 
 Document = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """What a listing says is there."""
-
-    table: bytes
-    path: bytes
-    ballot: Ballot
-    """Of the version that the listing shows; ZERO_BALLOT: it tells of none."""
-
-
-@dataclass(slots=True)
-class Sample:
-    """What was drawn."""
-
-    named: list[Named] = field(default_factory=list)
-    partitions: int = 0
-    """Partitions of listings that were looked into."""
-    unread: int = 0
-    """Those of them of which no owner answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +59,7 @@ class Found:
     type=click.IntRange(1, 1_000_000),
     default=1_000,
     show_default=True,
-    help="Objects, and containers, to look for.",
+    help="Objects, and containers, to look for; all of them where there are fewer.",
 )
 @click.option("--seed", type=int, help="Draw the same sample again, as long as the cluster is the same.")
 @json_option
@@ -117,7 +86,7 @@ async def _measure(config: Path, wanted: int, random: Random, timeout_s: float) 
         await cluster.look()
         parts: dict[str, Document] = {}
         for kind, listing_table in (("objects", CONTAINERS), ("containers", ACCOUNTS)):
-            sample = await cluster.draw(listing_table, wanted, random)
+            sample = await draw(cluster, listing_table, members.rings[listing_table], wanted, random)
             found = await cluster.find(sample.named)
             if short := [each.named for each in found if each.copies < each.owners]:
                 await asyncio.sleep(AGAIN_S)
@@ -142,6 +111,7 @@ def part_document(sample: Sample, found: Sequence[Found], partition_count: int) 
     worst = sorted((each for each in found if each.copies < each.owners), key=lambda each: each.copies)
     return {
         "sampled": count,
+        "listed": sample.listed,
         "fully": fully,
         "partly": count - fully - gone,
         "not_there": gone,
@@ -198,65 +168,13 @@ class Cluster:
             else:
                 self._epochs[member.host, member.port] = answer
 
-    def _client(self, device: Device) -> NodeClient | None:
+    def client(self, device: Device) -> NodeClient | None:
         """Return the way to a device; None for one that did not answer."""
         epochs = self._epochs.get((device.host, device.port))
         return None if epochs is None else self._members.client(device, epochs, self._timeout_s)
 
-    async def draw(self, table: bytes, wanted: int, random: Random) -> Sample:
-        """Draw names from the listings that a table places, until there are enough or nothing is left to look into."""
-        ring = self._members.rings[table]
-        sample = Sample()
-        order = random.sample(range(ring.partition_count), min(ring.partition_count, PARTITIONS_MAX))
-        for at in range(0, len(order), AT_ONCE):
-            some = order[at : at + AT_ONCE]
-            async with asyncio.TaskGroup() as tasks:
-                drawing = [
-                    tasks.create_task(self._draw_from(table, ring, partition, Random(random.random())))
-                    for partition in some
-                ]
-            for task in drawing:
-                named = task.result()
-                sample.partitions += 1
-                sample.unread += named is None
-                sample.named += named or ()
-            if len(sample.named) >= wanted:
-                break
-        random.shuffle(sample.named)
-        del sample.named[wanted:]
-        return sample
-
-    async def _draw_from(
-        self, table: bytes, ring: Ring, partition: int, random: Random
-    ) -> list[Named] | None:
-        """Draw names from one partition; None when no owner of it can be asked."""
-        for device in self._owners(ring, partition):
-            client = self._client(device)
-            if client is None:
-                continue
-            try:
-                listings, _, votes = await client.listings(table, partition)
-                if not votes:
-                    continue
-                named: list[Named] = []
-                for path, incarnation, _ in random.sample(listings, min(LISTINGS_MAX, len(listings))):
-                    ranges, _ = await client.ranges(table, path, incarnation)
-                    for first, _ in random.sample(ranges, min(SPANS_MAX, len(ranges))):
-                        query = Query(
-                            marker=just_before(first), limit=ROWS_MAX, now_us=time.time_ns() // 1000
-                        )
-                        page, _ = await client.list_rows(table, path, query, incarnation)
-                        named += (
-                            _named(table, path, row.name, entry.policy, entry.ballot)
-                            for row in page.rows
-                            if (entry := row.entry) is not None
-                        )
-                return list(dict.fromkeys(named))
-            except NodeFailed:
-                continue  # another owner is asked
-        return None
-
-    def _owners(self, ring: Ring, partition: int) -> list[Device]:
+    def owners(self, ring: Ring, partition: int) -> list[Device]:
+        """Return the owners of a partition whose votes count."""
         voting, _ = owners_of(ring, partition)
         return [device for owner in voting if (device := ring.devices[owner]) is not None]
 
@@ -267,7 +185,7 @@ class Cluster:
         for each in named:
             ring = self._members.rings[each.table]
             hashed = path_hash(each.path, ring.hash_seed)
-            owners[each] = self._owners(ring, partition_of_hash(hashed, ring.part_power))
+            owners[each] = self.owners(ring, partition_of_hash(hashed, ring.part_power))
             for device in owners[each]:
                 wanted.setdefault((each.table, device.id), []).append(each)
         answers: dict[tuple[DeviceId, Named], HeldVersion] = {}
@@ -275,7 +193,7 @@ class Cluster:
         async def ask(asked: tuple[bytes, DeviceId, Sequence[Named]]) -> None:
             table, owner, some = asked
             device = self._members.rings[table].devices[owner]
-            client = None if device is None else self._client(device)
+            client = None if device is None else self.client(device)
             if client is not None:
                 held = await client.versions_of(table, [each.path for each in some])
                 answers.update(((owner, each), version) for each, version in zip(some, held, strict=True))
@@ -296,13 +214,6 @@ class Cluster:
             )
             for each in named
         ]
-
-
-def _named(table: bytes, parent: bytes, name: bytes, policy: int, ballot: Ballot) -> Named:
-    path = parent + b"\0" + name
-    if table == ACCOUNTS:
-        return Named(CONTAINERS, path, ZERO_BALLOT)  # a container's row has a ballot of its own kind
-    return Named(objects(policy), path, ballot)
 
 
 def _show(document: Document) -> None:
@@ -330,7 +241,7 @@ def _show(document: Document) -> None:
     for kind in ("objects", "containers"):
         part = document[kind]
         show_lines(
-            f"{kind}: from {part['partitions_looked_into']} of {part['partitions']} partitions of listings"
+            f"{kind}: drawn from {part['listed']} in {part['partitions_looked_into']} of {part['partitions']} partitions of listings"
             + (f", {part['partitions_unread']} of which nobody told" if part["partitions_unread"] else "")
         )
         show_lines(

@@ -13,7 +13,8 @@ from swiftlike.node_calls import HeldVersion
 from swiftlike.registers import Register
 from swiftlike.timestamps import NO_WRITE, ZERO_BALLOT, Ballot, Timestamp, WriteId
 from tests.unit.ring.rings import fields, ring_of
-from tools.dispersion import Found, Named, Sample, copies_of, part_document, shown
+from tools.dispersion import Found, copies_of, part_document, shown
+from tools.drawing import Named, Sample
 from tools.inspection import Answers, Copy, document_of, parse, ring_document, roles_in
 from tools.members import Silence
 
@@ -151,9 +152,10 @@ def test_a_copy_is_the_newest_version_whole(answers: list[HeldVersion | None], c
 def test_a_sample_is_told_by_copies_with_the_worst_first() -> None:
     named = [Named(b"o\0", b"a\0c\0%d" % at, ZERO_BALLOT) for at in range(4)]
     found = [Found(one, 3, copies) for one, copies in zip(named, (3, 2, 1, 0), strict=True)]
-    part = part_document(Sample(named, 7, 1), found, 16)
+    part = part_document(Sample(named, 9, 7, 1), found, 16)
     assert part == {
         "sampled": 4,
+        "listed": 9,
         "fully": 1,
         "partly": 2,
         "not_there": 1,
