@@ -41,7 +41,7 @@ from swiftlike.rpc.transport import UnixAddress
 from swiftlike.timestamps import Ballot, Timestamp, WriteId
 from tests.cluster.device.hosts import (
     OBJECTS,
-    SECRET,
+    RPC_SECRET,
     Host,
     Running,
     client_of,
@@ -290,7 +290,7 @@ def run_load(load: Load, ready: Any, go: Any, results: Any) -> None:
     """Be one caller process."""
 
     async def run() -> None:
-        async with Client(SocketNetwork(), SECRET.encode()) as transport:
+        async with Client(SocketNetwork(), RPC_SECRET) as transport:
             client = NodeClient(transport, UnixAddress(load.socket), lambda table: 1, timeout_s=60)
             await client.health()
             ready.release()
@@ -342,7 +342,7 @@ async def load_reads(client: NodeClient, load: Load, until: float) -> int:
     """Stream a large body again and again; this process has nothing else to do, so it may block."""
     done = 0
     header = {"table": OBJECTS, "path": b"acc\0con\0large", "epoch": 1}
-    with LeanReader(load.socket, SECRET.encode()) as reader:
+    with LeanReader(load.socket, RPC_SECRET) as reader:
         while time.perf_counter() < until:
             assert reader.read(Method.GET_STREAM, header) == READ_BYTES
             done += 1

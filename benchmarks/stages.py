@@ -175,7 +175,7 @@ async def _look(host_file: Path, processes: dict[int, str]) -> Seen:
         more_user, more_system = _cpu_s(pid)
         cpu_s[name] = user + more_user, system + more_system
     host = load_host(host_file)
-    secret = load_cluster(host.cluster_file).secret
+    secret = load_cluster(host.cluster_file).rpc_secret
     done: Counter[str] = Counter()
     async with Client(SocketNetwork(), secret) as transport:
         for stats in await asyncio.gather(*(_stats(transport, host, name) for name in _names(host))):

@@ -92,7 +92,7 @@ async def open_quorums(
     """
     rings = FollowedRings(host.ring_directory, cluster)
     async with (
-        Client(calling_network(host.tls), cluster.secret) as transport,
+        Client(calling_network(host.tls), cluster.rpc_secret) as transport,
         following(rings, when_ended),
         open_store(transport, rings, host, cluster, now_us) as store,
     ):

@@ -112,7 +112,7 @@ class Worker:
         rings = FollowedRings(self._host.ring_directory, self._cluster)
         async with AsyncExitStack() as held:
             network = calling_network(self._host.tls)
-            transport = await held.enter_async_context(Client(network, self._cluster.secret))
+            transport = await held.enter_async_context(Client(network, self._cluster.rpc_secret))
             await held.enter_async_context(following(rings, self._end_unfollowed))
             registers = await held.enter_async_context(
                 registers_of(transport, rings, self._host, self._now_us)

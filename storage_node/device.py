@@ -30,10 +30,12 @@ from storage_node.errors import (
     BodyDamaged,
     BodyGone,
     DeviceFailed,
+    DeviceRefused,
     InsufficientStorage,
     StorageError,
 )
 from storage_node.files import Files, StagedFile
+from storage_node.identity import DeviceFile
 from storage_node.index import Index
 from storage_node.index_place import check_owner, elsewhere, place_to_serve
 from storage_node.keys import Key, Layout
@@ -107,6 +109,7 @@ class Device(TableStore):
         """
         settings = settings or Settings()
         device = identity.read_device_file(root)
+        marked = device.under(layout.seed, root)
         super().__init__(f"{root.name} ({device.uuid})", layout, read_us, settings.reclaim_age_us)
         self.root: Final = root
         self.uuid: Final = device.uuid
@@ -120,8 +123,8 @@ class Device(TableStore):
             self._index = open_index(self.index_directory, map_bytes=settings.index_map_bytes)
             try:
                 check_owner(self._index, device, root, self.index_directory)
-                if (index := elsewhere(root, self.index_directory)) != device.index:
-                    identity.write_device_file(root, replace(device, index=index), self.disk)
+                index = elsewhere(root, self.index_directory)
+                self._record(device, replace(marked, index=index))
                 self.volumes = Volumes(
                     root / "volumes", device.stamp, self.disk, volume_bytes_max=settings.volume_bytes_max
                 )
@@ -539,6 +542,23 @@ class Device(TableStore):
         await self.on_thread(self.volumes.remove, volume)
 
     # ---- opening -------------------------------------------------------------------------------------------
+
+    def _record(self, before: DeviceFile, after: DeviceFile) -> None:
+        """Write `device.toml` where it says something else. The mark of the seed alone can wait for room."""
+        if before == after:
+            return
+        try:
+            identity.write_device_file(self.root, after, self.disk)
+        except DeviceRefused as refused:
+            error = refused.__cause__
+            if before.index != after.index or getattr(error, "errno", None) not in (
+                errno.ENOSPC,
+                errno.EDQUOT,
+            ):
+                raise
+            _log.warning(
+                "device %s is full: it notes under which seed it was filled at its next start", self.name
+            )
 
     def _load_standings(self, *, without_votes: bool) -> None:
         if without_votes or identity.has_failed(self.root):

@@ -6,7 +6,8 @@ Never opens the index, and never looks for it.
 `device.toml`, format 1: `format` (this number), `uuid` (new at each format and each rebuild of the index, since either
 may have forgotten what was promised), `generation` (counts the indexes: 1 when formatted), `stamp` (the uuid that the
 device was formatted with, which its volumes and files bear) and, only when it is not on the device, `index` (the directory
-of the index). Written beside, synced, renamed, and the directory synced.
+of the index). From its first start on also `seed_mark`, by which the cluster's seed is known again: under another seed nothing
+that the device holds would be found. Written beside, synced, renamed, and the directory synced.
 """
 
 import fcntl
@@ -14,7 +15,7 @@ import os
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -23,6 +24,7 @@ import tomli_w
 
 from storage_node.disk import Disk
 from storage_node.errors import DeviceFailed, DeviceRefused
+from swiftlike.seeds import seed_mark
 
 FORMAT: Final = 1
 DEVICE_FILE: Final = "device.toml"
@@ -44,6 +46,18 @@ class DeviceFile:
     stamp: UUID
     index: Path | None = None
     """The directory of its index, when that is not on the device."""
+    seed_mark: str | None = None
+    """Of the seed that places its paths; None before the first start."""
+
+    def under(self, seed: int, root: Path) -> "DeviceFile":
+        """Return it with the mark of the cluster's seed. Raises DeviceRefused when it was filled under another one."""
+        mark = seed_mark(seed)
+        if self.seed_mark not in (None, mark):
+            raise DeviceRefused(
+                f"{root} was filled under another hash_seed than cluster.toml has now (its mark is {self.seed_mark}, and that "
+                f"of cluster.toml {mark}): put the old one back there, since under a new one nothing is found"
+            )
+        return replace(self, seed_mark=mark)
 
 
 def read_device_file(root: Path) -> DeviceFile:
@@ -56,6 +70,7 @@ def read_device_file(root: Path) -> DeviceFile:
         raw = tomllib.loads(path.read_text("utf-8"))
         device_format = raw["format"]
         uuid, generation, stamp, index = raw["uuid"], raw["generation"], raw["stamp"], raw.get("index")
+        mark = raw.get("seed_mark")
     except FileNotFoundError:
         raise DeviceRefused(
             f"{root} holds no {DEVICE_FILE}: mount its disk, or format it with swiftlike-device init"
@@ -72,7 +87,10 @@ def read_device_file(root: Path) -> DeviceFile:
         raise DeviceRefused(f"{path} has format {device_format}, this release knows {FORMAT}: upgrade it")
     _check_directories(root)
     try:
-        return DeviceFile(UUID(uuid), int(generation), UUID(stamp), None if index is None else Path(index))
+        place = None if index is None else Path(index)
+        return DeviceFile(
+            UUID(uuid), int(generation), UUID(stamp), place, None if mark is None else str(mark)
+        )
     except (ValueError, TypeError, AttributeError):
         raise DeviceRefused(
             f"{path} names no valid uuid and generation: restore it, or rebuild-index"
@@ -90,6 +108,8 @@ def write_device_file(root: Path, device: DeviceFile, disk: Disk) -> None:
     }
     if device.index is not None:
         fields["index"] = str(device.index)
+    if device.seed_mark is not None:
+        fields["seed_mark"] = device.seed_mark
     with refusing(root):
         if beside.exists():
             disk.unlink(beside)  # a crash left it

@@ -195,7 +195,7 @@ class DeviceProcess:
         limits = self._storage.limits.rpc_limits()
         async with DeviceService(device, rings.layout, rings, surroundings) as service:
             network = SocketNetwork(server_tls=self._tls)
-            server = Server(network, service.service, self._cluster.secret, limits=limits)
+            server = Server(network, service.service, self._cluster.rpc_secret, limits=limits)
             reports = Reports(self._config.name, device, space, rings, service, server, workforce, read_us)
             metrics = DeviceMetrics(device, service, server, space.free_bytes, reports.debts, workforce.jobs)
             async with (

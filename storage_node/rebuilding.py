@@ -94,9 +94,9 @@ def rebuild_index(
     """
     layout = Layout(seed, {})  # no ring is needed: only standings depend on part powers, and there are none
     disk = disk or Disk()
-    old = identity.read_device_file(root)
+    old = identity.read_device_file(root).under(seed, root)
     place = place_to_rebuild(root, old, index_directory)
-    rebuilt = Rebuilt(DeviceFile(uuid4(), old.generation + 1, old.stamp, elsewhere(root, place)))
+    rebuilt = Rebuilt(replace(old, uuid=uuid4(), generation=old.generation + 1, index=elsewhere(root, place)))
     with ExitStack() as parts:
         parts.callback(identity.unlock_device, identity.lock_device(root))
         if index_directory is None and old.index is not None:

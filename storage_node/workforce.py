@@ -177,7 +177,7 @@ class Workforce:
             await self.replicator.run()
 
     def _transport(self) -> Client:
-        return Client(calling_network(self._host.tls), self._cluster.secret)
+        return Client(calling_network(self._host.tls), self._cluster.rpc_secret)
 
     # --- what takes a majority -----------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from swiftlike.limits import (
     RPC_SECRET_BYTES_MIN,
     RpcLimits,
 )
+from swiftlike.seeds import bound_secret
 from swiftlike.toml_tables import Between, ConfigError, load_table, read_secret
 from swiftlike.user_config import UserConfig, check_users
 
@@ -104,6 +105,11 @@ class Cluster:
     reclaim_age_us: int
     auth: AuthConfig = AuthConfig()
     users: tuple[UserConfig, ...] = ()
+
+    @property
+    def rpc_secret(self) -> bytes:
+        """What processes prove to each other: the secret and the seed, since who places by another seed does harm."""
+        return bound_secret(self.secret, self.hash_seed)
 
 
 @dataclass(frozen=True, slots=True)

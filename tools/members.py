@@ -110,7 +110,7 @@ async def open_members(config: Path) -> AsyncIterator[Members]:
         table: load_ring(host.ring_directory / f"{ring_name(table)}{RING_SUFFIX}", cluster.hash_seed)
         for table in tables(policy.index for policy in cluster.policies)
     }
-    async with Client(calling_network(host.tls), cluster.secret) as transport:
+    async with Client(calling_network(host.tls), cluster.rpc_secret) as transport:
         yield Members(host, cluster, rings, transport)
 
 

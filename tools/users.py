@@ -228,7 +228,7 @@ def _load(asked: Asked) -> tuple[HostConfig, Cluster]:
 async def _open_users(host: HostConfig, cluster: Cluster) -> AsyncIterator[Users]:
     rings = FollowedRings(host.ring_directory, cluster)
     async with (
-        Client(calling_network(host.tls), cluster.secret) as transport,
+        Client(calling_network(host.tls), cluster.rpc_secret) as transport,
         open_store(transport, rings, host, cluster, _now_us) as store,
         Users(store, cluster.secret, cluster.auth.token_lifetime_s, _now_us) as users,
     ):

@@ -56,7 +56,7 @@ async def _ask(host: HostConfig, cluster: Cluster, name: str, *, trust: bool) ->
     names = {ring_name(table): table for table in all_tables}
     rings = RingFiles.load(host.ring_directory, names, cluster.hash_seed, lambda old, new: None)
     found: list[Waiting] = []
-    async with Client(calling_network(host.tls), cluster.secret) as transport:
+    async with Client(calling_network(host.tls), cluster.rpc_secret) as transport:
         address = TcpAddress(host.storage.bind_host, device.port)
         client = NodeClient(
             transport,

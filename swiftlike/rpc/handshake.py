@@ -103,7 +103,8 @@ class ServerHandshake:
                 _one_of(frame, MAC_BYTES), _mac(self._secret, b"client", self._transcript)
             ):
                 raise WrongSecret(
-                    "the client does not hold this cluster's secret; compare the secret files of both hosts"
+                    "the client does not hold this cluster's secret; compare the secret files of both hosts, and "
+                    "hash_seed in their cluster.toml"
                 )
             return Kind.WELCOME, (_mac(self._secret, b"server", self._transcript),)
         raise ProtocolBroken(f"{frame.kind.name} out of turn in the client's half of the handshake")

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -31,6 +32,7 @@ from storage_node.rebuilding import rebuild_index
 from storage_node.store import Offered
 from swiftlike.limits import QUEUED_OPERATIONS_MAX
 from swiftlike.node_calls import Standing
+from swiftlike.seeds import seed_mark
 from tests.engine.conftest import SETTINGS, opened, stand, vote_everywhere
 from tests.engine.samples import LARGE, LAYOUT, NOW_US, OBJECTS, ballot, delete, object_key, put
 from tests.engine.test_store_contract import body_of, offer
@@ -109,6 +111,29 @@ def test_a_device_file_that_is_not_ours_is_refused(root: Path, text: str, fix: s
     (root / "device.toml").write_text(text)
     with pytest.raises(DeviceRefused, match=fix):
         open_now(root)
+
+
+def test_a_device_is_refused_under_another_seed_than_it_was_filled_under(root: Path) -> None:
+    assert identity.read_device_file(root).seed_mark is None
+    open_now(root).close_now()
+    before = (root / "device.toml").read_bytes()
+    with pytest.raises(DeviceRefused, match="was filled under another hash_seed than"):
+        Device(root, replace(LAYOUT, seed=8), lambda: NOW_US, settings=SETTINGS)
+    with pytest.raises(DeviceRefused, match="put the old one back"):
+        rebuild_index(root, 8, map_bytes=SETTINGS.index_map_bytes)
+    assert (root / "device.toml").read_bytes() == before
+    rebuild_index(root, LAYOUT.seed, map_bytes=SETTINGS.index_map_bytes)
+    with pytest.raises(DeviceRefused, match="put the old one back"):
+        Device(root, replace(LAYOUT, seed=8), lambda: NOW_US, settings=SETTINGS)
+    open_now(root).close_now()
+
+
+def test_a_device_of_an_earlier_release_takes_the_mark_of_its_seed_at_its_next_start(root: Path) -> None:
+    text = (root / "device.toml").read_text()
+    assert "seed_mark" not in text
+    open_now(root).close_now()
+    assert (root / "device.toml").read_text() == f'{text}seed_mark = "{seed_mark(LAYOUT.seed)}"\n'
+    open_now(root).close_now()
 
 
 def test_a_device_that_is_in_use_is_refused(root: Path) -> None:

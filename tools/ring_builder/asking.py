@@ -29,7 +29,7 @@ def ask_for_uuids(devices: Sequence[Device], cluster_file: Path, ca_file: Path |
     Raises RingError when one of these files is no good, or when a device does not answer or is another one than it should be.
     """
     try:
-        secret = load_cluster(cluster_file).secret
+        secret = load_cluster(cluster_file).rpc_secret
         network = calling_network(None if ca_file is None else TlsConfig(ca_file))
     except ConfigError as error:
         raise RingError(str(error)) from None

@@ -37,7 +37,7 @@ def who_waits(ring: Ring, host_file: Path) -> list[str]:
 
 
 async def _ask_all(ring: Ring, host: HostConfig, cluster: Cluster) -> list[str]:
-    async with Client(calling_network(host.tls), cluster.secret) as transport:
+    async with Client(calling_network(host.tls), cluster.rpc_secret) as transport:
 
         async def ask(device: Device) -> str | None:
             address = TcpAddress(device.host, device.port)

@@ -23,9 +23,11 @@ from swiftlike.node_client import NodeClient, NodeFailed
 from swiftlike.rpc.client import Client
 from swiftlike.rpc.network import SocketNetwork
 from swiftlike.rpc.transport import Outcome, TcpAddress, UnixAddress
+from swiftlike.seeds import bound_secret
 
 SECRET = "the secret of the cluster under test"
 SEED = 0x5EED
+RPC_SECRET = bound_secret(SECRET.encode(), SEED)
 POWER = 2
 OBJECTS = objects(0)
 TABLES = (ACCOUNTS, CONTAINERS, OBJECTS)
@@ -209,7 +211,7 @@ async def client_of(
     host: Host, name: str = "d1", epoch: int = 1, **options: float
 ) -> AsyncIterator[NodeClient]:
     """Call a device over its Unix socket."""
-    async with Client(SocketNetwork(), SECRET.encode()) as transport:
+    async with Client(SocketNetwork(), RPC_SECRET) as transport:
         yield NodeClient(transport, host.unix(name), lambda table: epoch, **options)
 
 

@@ -24,7 +24,7 @@ from swiftlike.timestamps import Ballot, Timestamp, WriteId
 from tests.cluster.device.hosts import (
     OBJECTS,
     POWER,
-    SECRET,
+    RPC_SECRET,
     TABLES,
     Host,
     Running,
@@ -84,7 +84,7 @@ async def test_a_device_process_serves_over_its_unix_socket_and_over_tcp(host: H
         await wait_serving(client)
         await vote(client)
         assert await put(client, "o", b"hello")
-    async with Client(SocketNetwork(), SECRET.encode()) as transport:
+    async with Client(SocketNetwork(), RPC_SECRET) as transport:
         found = await NodeClient(transport, host.tcp("d1"), lambda table: 1).get(OBJECTS, path_of("o"))
     assert (found.body, found.votes, found.whole) == (b"hello", True, True)
 

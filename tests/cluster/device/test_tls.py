@@ -18,7 +18,7 @@ from swiftlike.rpc.network import SocketNetwork
 from swiftlike.tls import calling_network, client_context, server_context
 from tests.cluster.device.authority import Authority
 from tests.cluster.device.hosts import (
-    SECRET,
+    RPC_SECRET,
     Host,
     Running,
     client_of,
@@ -56,7 +56,7 @@ def tls_of(host: Host) -> TlsConfig:
 
 async def health(host: Host, network: SocketNetwork) -> str:
     """Ask the device over TCP how it is; say what became of that."""
-    async with Client(network, SECRET.encode()) as transport:
+    async with Client(network, RPC_SECRET) as transport:
         client = NodeClient(transport, host.tcp("d1"), lambda table: 1, timeout_s=5)
         try:
             return str((await client.health())["state"])

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple, TypeVar
 from ring.device import Partition
 from ring.file import load_ring
 from storage_node.keys import ROWS_OF
+from swiftlike.config import load_cluster
 from swiftlike.digests import Digest
 from swiftlike.node_calls import PartitionDigests, objects, ring_name, tables
 from swiftlike.node_client import NodeClient
@@ -39,7 +40,7 @@ def ask_all(cluster: HandMade, question: Callable[[NodeClient], Awaitable[T]]) -
     epoch = {table: cluster.builders[ring_name(table)].epoch for table in TABLES}
 
     async def main() -> dict[str, T]:
-        secret = (cluster.root / "secret").read_bytes().strip()
+        secret = load_cluster(cluster.root / "cluster.toml").rpc_secret
         async with Client(SocketNetwork(), secret) as transport:
             return {
                 name: await question(

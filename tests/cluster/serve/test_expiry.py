@@ -24,7 +24,7 @@ def due_on_devices(data: Path) -> dict[str, int]:
     async def ask() -> dict[str, int]:
         host = load_host(data / "host.toml")
         cluster = load_cluster(host.cluster_file)
-        async with Client(calling_network(host.tls), cluster.secret) as transport:
+        async with Client(calling_network(host.tls), cluster.rpc_secret) as transport:
             found = {}
             for name in DEVICES:
                 socket = UnixAddress(str(host.socket_directory / f"{name}.sock"))

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from ring.file import load_ring
 from storage_node.formatting import format_device
+from swiftlike.config import load_cluster
 from swiftlike.node_calls import CONTAINERS, CaughtUp, objects
 from swiftlike.node_client import NodeClient, NodeFailed
 from swiftlike.rpc.client import Client
@@ -40,7 +41,7 @@ def ask(cluster: HandMade, host: HandMadeHost, question: Callable[[NodeClient], 
     epoch = max(builder.epoch for builder in cluster.builders.values())
 
     async def main() -> T:
-        secret = (cluster.root / "secret").read_bytes().strip()
+        secret = load_cluster(cluster.root / "cluster.toml").rpc_secret
         async with Client(SocketNetwork(), secret) as transport:
             (port,) = host.device_ports.values()
             return await question(NodeClient(transport, TcpAddress(host.address, port), lambda table: epoch))

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ring.file import load_ring
+from swiftlike.config import load_cluster
 from swiftlike.entries import Entry
 from swiftlike.node_calls import CONTAINERS, RowOffer
 from swiftlike.node_client import NodeClient
@@ -182,7 +183,9 @@ def list_what_is_nowhere(cluster: HandMade) -> None:
     ring = load_ring(cluster.root / "rings" / "container.ring", SEED)
 
     async def main() -> None:
-        async with Client(SocketNetwork(), (cluster.root / "secret").read_bytes().strip()) as transport:
+        async with Client(
+            SocketNetwork(), load_cluster(cluster.root / "cluster.toml").rpc_secret
+        ) as transport:
             for owner in ring.primaries(ring.partition_of(ACCOUNT.encode(), b"con")):
                 client = NodeClient(transport, TcpAddress(owner.host, owner.port), lambda table: ring.epoch)
                 register, _, _ = await client.read(CONTAINERS, f"{ACCOUNT}\0con".encode())

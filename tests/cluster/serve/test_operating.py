@@ -168,7 +168,7 @@ def test_a_cluster_grows_by_a_disk_by_the_guide(tmp_path: Path) -> None:
         wait_for(operator.is_well, "recon says that all is well", HEALED_S)
 
 
-def test_a_host_with_another_secret_is_told_what_is_wrong(tmp_path: Path) -> None:
+def test_a_host_with_another_secret_or_seed_is_told_what_is_wrong(tmp_path: Path) -> None:
     cluster = HandMade.make(tmp_path, hosts=3, devices=1, jobs=OFTEN)
     operator = Operator(cluster, cluster.hosts[0], {})
     with cluster.running():
@@ -176,9 +176,13 @@ def test_a_host_with_another_secret_is_told_what_is_wrong(tmp_path: Path) -> Non
         done = operator.run("swiftlike-recon --config host.toml")
         assert done.returncode == 2
         assert "secret" in done.stdout, done
+        (cluster.root / "secret").write_text("the secret of a cluster made by hand")
+        settings = (cluster.root / "cluster.toml").read_text()
+        (cluster.root / "cluster.toml").write_text(settings.replace("c0ffee00", "c0ffee01"))
+        assert "hash_seed" in operator.run("swiftlike-recon --config host.toml").stdout
+        (cluster.root / "cluster.toml").write_text(settings)
         (cluster.root / "secret").chmod(0o644)
         readable = operator.run("swiftlike-recon --config host.toml")
         assert (readable.returncode, "chmod" in readable.stderr) == (2, True)
         (cluster.root / "secret").chmod(0o600)
-        (cluster.root / "secret").write_text("the secret of a cluster made by hand")
         wait_for(operator.is_well, "recon says that all is well", HEALED_S)

@@ -52,6 +52,7 @@ FAULTS = (
     "Upgrading",
     "Restoring an index",
     "port is busy",
+    "seed was changed",
     "secret is lost",
     "builder is lost",
 )
