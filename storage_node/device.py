@@ -12,7 +12,7 @@ import asyncio
 import errno
 import logging
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -41,7 +41,8 @@ from storage_node.index_place import check_owner, elsewhere, place_to_serve
 from storage_node.keys import Key, Layout
 from storage_node.keyvalues import Reading
 from storage_node.locations import FileId, InFile, InVolume, Location, VolumeId
-from storage_node.maintenance import RemoveVolume
+from storage_node.lost_bodies import lost_in
+from storage_node.maintenance import RemoveVolume, SettleVolumes
 from storage_node.open_body import OpenBody
 from storage_node.operations import Content, Disown, Fill, Operation, Relocate
 from storage_node.partition_digests import count_where_missing
@@ -128,6 +129,8 @@ class Device(TableStore):
                 self.volumes = Volumes(
                     root / "volumes", device.stamp, self.disk, volume_bytes_max=settings.volume_bytes_max
                 )
+                self.lost_volumes: Mapping[VolumeId, int] = self._compare_volumes()
+                """Volumes that hold less than the index points at, each with its size; 0: it is gone. Of `lost_bodies`."""
                 self._load_standings(without_votes=without_votes)
             except BaseException:
                 self._index.close()
@@ -532,6 +535,19 @@ class Device(TableStore):
         with self._view() as view:
             return tables.read_files_pointed_at(view, after, limit)
 
+    async def lost_bodies(self, after: bytes, limit: int) -> tuple[list[tuple[Key, InVolume]], bytes | None]:
+        """Return what lost volumes held for the next `limit` registers, and the index key to go on from."""
+        return await self.scan(self._lost_bodies, after, limit)
+
+    def _lost_bodies(self, after: bytes, limit: int) -> tuple[list[tuple[Key, InVolume]], bytes | None]:
+        with self._view() as view:
+            return tables.read_lost_bodies(view, self.lost_volumes, after, limit)
+
+    async def settle_volumes(self) -> None:
+        """Count nothing any more in what the volumes have lost: nothing points there."""
+        await self._submit(SettleVolumes(self.lost_volumes))
+        self.lost_volumes = {}
+
     async def remove_volume(self, volume: VolumeId) -> None:
         """Remove a volume that nothing points at."""
         if self.volumes.is_active(volume) or self.live_bytes()[volume] != 0:
@@ -559,6 +575,13 @@ class Device(TableStore):
             _log.warning(
                 "device %s is full: it notes under which seed it was filled at its next start", self.name
             )
+
+    def _compare_volumes(self) -> dict[VolumeId, int]:
+        """Return the volumes that have lost something, and see that no number is given twice while anything points there."""
+        with self._index.reading() as view:
+            counts = tables.read_volumes(view)
+        self.volumes.number_from(max(counts, default=VolumeId(0)))
+        return lost_in(counts, {volume: self.volumes.size(volume) for volume in self.volumes.ids()})
 
     def _load_standings(self, *, without_votes: bool) -> None:
         if without_votes or identity.has_failed(self.root):

@@ -15,7 +15,7 @@ Owns the names of the tables and the order of keys within them. Never reads or w
     t 1                      ballot's time(8) register key            debts: objects whose row is still owed
     t 2                      key's first four bytes, time(8), rest    tombstones and promises, by reclaim group, then time
     m 0                      register key                             entries whose body is missing here
-    v 0                      volume(4)                                live bytes of a volume
+    v 0                      volume(4)                                live bytes of a volume, and how far its records reach
     f 0                      table(2) part power(1) partition(4)      voting and floor
     f 1                                                               set by format: first votes may still be granted
     f 2                      table(2)                                 epoch of the ring that standings were last held against

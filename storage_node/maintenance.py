@@ -4,7 +4,7 @@ Owns what may be forgotten and when: each step looks again, inside its transacti
 Never moves a body and never decides what is accepted; that is `operations`'s.
 """
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -297,3 +297,20 @@ class RemoveVolume:
     def apply(self, change: Change, bodies: Bodies) -> None:
         """Remove its count."""
         change.forget_volume(self.volume)
+
+
+@dataclass(slots=True)
+class SettleVolumes:
+    """Stop counting what volumes have lost, once nothing points there: those of size 0 are gone, the others are shorter."""
+
+    sizes: Mapping[VolumeId, int]
+    body_bytes: int = 0
+    spends_reserve: bool = True
+
+    def apply(self, change: Change, bodies: Bodies) -> None:
+        """Forget the one, and the end of the other."""
+        for volume, size in self.sizes.items():
+            if size:
+                change.shorten_volume(volume)
+            else:
+                change.forget_volume(volume)

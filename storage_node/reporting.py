@@ -16,6 +16,7 @@ from storage_node.disk import Disk
 from storage_node.rings import RingSet
 from storage_node.service import DeviceService
 from storage_node.workforce import Workforce
+from swiftlike.limits import PAGE_ITEMS_MAX
 from swiftlike.listed import Payment
 from swiftlike.rpc.server import Server
 
@@ -102,6 +103,7 @@ class Reports:
         device = self._device
         return {
             "volumes": len(device.volumes.ids()),
+            "missing": len(device.missing(None, PAGE_ITEMS_MAX)),
             "live_bytes": sum(device.live_bytes().values()),
             "free_bytes": self._space.free_bytes(),
             "quarantined": device.bad_bodies.quarantined(),

@@ -32,7 +32,9 @@ from swiftlike.node_calls import HeldVersion, Standing
 from swiftlike.registers import Register, decode_register, encode_register
 from swiftlike.timestamps import ZERO_BALLOT, Ballot, WriteId
 
-_COUNT: Final = Struct(">Q")
+_COUNT: Final = Struct(">QQ")
+_LIVE_ONLY: Final = Struct(">Q")
+"""What was written of a volume before its end was."""
 _STANDING: Final = Struct(">BQQ")
 
 REGISTER_TABLES: Final = (b"a", b"c", b"o")
@@ -50,6 +52,27 @@ class Held(NamedTuple):
 
     register: Register
     location: Location = UNNEEDED
+
+
+class VolumeCount(NamedTuple):
+    """What the index says of a volume."""
+
+    live_bytes: int
+    """Bytes that something points at."""
+    end: int
+    """Where the last record ends that anything ever pointed at; 0: not known."""
+
+    def encode(self) -> bytes:
+        """Write it down."""
+        return _COUNT.pack(*self)
+
+    @classmethod
+    def decode(cls, raw: bytes | None) -> "VolumeCount":
+        """Read it."""
+        if raw is None:
+            return cls(0, 0)
+        live_bytes, end = _COUNT.unpack(raw) if len(raw) == _COUNT.size else (*_LIVE_ONLY.unpack(raw), 0)
+        return cls(live_bytes, end)
 
 
 def read_held(view: Reading, key: bytes) -> Held | None:
@@ -252,12 +275,37 @@ def read_standings(view: Reading, layout: Layout) -> dict[PartitionKey, Standing
     return standings
 
 
-def read_live_bytes(view: Reading) -> dict[VolumeId, int]:
-    """Return how many bytes of each volume something points at."""
+def read_volumes(view: Reading) -> dict[VolumeId, VolumeCount]:
+    """Return what is counted of each volume."""
     return {
-        VolumeId(int.from_bytes(key[2:], "big")): _COUNT.unpack(raw)[0]
+        VolumeId(int.from_bytes(key[2:], "big")): VolumeCount.decode(raw)
         for key, raw in view.scan(keys.VOLUMES, keys.after(keys.VOLUMES))
     }
+
+
+def read_live_bytes(view: Reading) -> dict[VolumeId, int]:
+    """Return how many bytes of each volume something points at."""
+    return {volume: count.live_bytes for volume, count in read_volumes(view).items()}
+
+
+def read_lost_bodies(
+    view: Reading, sizes: Mapping[VolumeId, int], after: bytes, limit: int
+) -> tuple[list[tuple[Key, InVolume]], bytes | None]:
+    """Return which bodies among the `limit` registers behind the index key `after` reach beyond the size that their volume is
+    given in `sizes`, and where to go on; None: these were the last.
+    """
+    lost: list[tuple[Key, InVolume]] = []
+    count, key = 0, after
+    for table in REGISTER_TABLES:
+        for key, raw in view.scan(max(table, after + b"\0"), keys.after(table)):
+            if len(key) > HEAD_KEY_BYTES and isinstance(place := decode_location(raw), InVolume):
+                size = sizes.get(place.volume)
+                if size is not None and _end_of(place, decode_held(key, raw)) > size:
+                    lost.append((keys.key_of(key), place))
+            count += 1
+            if count == limit:
+                return lost, key
+    return lost, None
 
 
 def read_files_pointed_at(view: Reading, after: bytes, limit: int) -> tuple[set[FileId], bytes | None]:
@@ -311,6 +359,7 @@ class Change:
         self._standings = standings
         self._heads: dict[bytes, list[int]] = {}
         self._live: dict[VolumeId, int] = {}
+        self._ends: dict[VolumeId, int] = {}
 
     def standing(self, table: bytes, hashed: int) -> Standing:
         """Return what this owner may say about a path of a table."""
@@ -460,8 +509,8 @@ class Change:
             put(key, tally.encode())
         for volume, change in self._live.items():
             key = keys.volume_key(volume)
-            raw = self.view.get(key)
-            put(key, _COUNT.pack((0 if raw is None else _COUNT.unpack(raw)[0]) + change))
+            live_bytes, end = VolumeCount.decode(self.view.get(key))
+            put(key, _COUNT.pack(live_bytes + change, max(end, self._ends.get(volume, 0))))
         self._flush_partitions()
 
     def _flush_partitions(self) -> None:
@@ -485,6 +534,11 @@ class Change:
     def forget_volume(self, volume: VolumeId) -> None:
         """Remove the count of a volume that is about to be removed."""
         self.view.delete(keys.volume_key(volume))
+
+    def shorten_volume(self, volume: VolumeId) -> None:
+        """Let the end of a volume be as little known as it was at first: what lay there is lost, and disowned."""
+        key = keys.volume_key(volume)
+        self.view.put(key, VolumeCount.decode(self.view.get(key))._replace(end=0).encode())
 
     def _move_digest(
         self, key: bytes, path: bytes, hashed: int, old: Entry | None, new: Entry | None
@@ -533,6 +587,7 @@ class Change:
             self.view.delete(keys.MISSING + key)
         if isinstance(new, InVolume) and after is not None:
             self._count_live(new, after, 1)
+            self._ends[new.volume] = max(self._ends.get(new.volume, 0), _end_of(new, after))
         elif not new.held:
             self.view.put(keys.MISSING + key, b"")
 
@@ -540,6 +595,12 @@ class Change:
         assert held.register.entry is not None, "only an entry has a body"
         change = sign * record_bytes(location, held.register.entry.size)
         self._live[location.volume] = self._live.get(location.volume, 0) + change
+
+
+def _end_of(location: InVolume, held: Held) -> int:
+    """Return where the record of a body ends."""
+    assert held.register.entry is not None, "only an entry has a body"
+    return location.offset + record_bytes(location, held.register.entry.size)
 
 
 def _delete_time(entry: Entry | None) -> int | None:

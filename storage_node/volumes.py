@@ -191,6 +191,10 @@ class Volumes:
         """Return the volumes there are, oldest first."""
         return tuple(sorted(self._volumes))
 
+    def number_from(self, last: VolumeId) -> None:
+        """Give the next volume a higher number than `last`, which the index knows, whatever files there are."""
+        self._last = max(self._last, last)
+
     def headless(self) -> list[Path]:
         """Return files that a crash kept from becoming volumes; not the newest, which may be about to become one."""
         paths = sorted(self._directory.glob("*.vol"))[:-1]

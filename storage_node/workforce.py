@@ -17,6 +17,7 @@ from storage_node.device import Device
 from storage_node.expirer import Expirer, Expiring
 from storage_node.housekeeping import Kept, keep_house
 from storage_node.jobs import Job
+from storage_node.lost_bodies import LostBodies
 from storage_node.mender import Mender, Mending
 from storage_node.pause import Pause
 from storage_node.reaper import Reaper, Reaping
@@ -108,6 +109,9 @@ class Workforce:
         self._begin(
             "the device is not kept in order", keep_house(self._device, self._read_us, kept=compactor)
         )
+        lost_bodies = LostBodies(self._device)
+        self.jobs["lost_bodies"] = lost_bodies
+        self._begin("lost volumes are not looked into", lost_bodies.run())
         self._begin("nothing is reclaimed", self._reclaim())
         self._begin("the device is not audited", self._audit())
         self._begin("the jobs that take a majority are not done", self._ask_quorums())

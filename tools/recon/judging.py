@@ -103,7 +103,8 @@ def device_document(member: Member, seen: Seen, here: Mapping[str, Ring], now_us
         "backlog": {
             "debts": debts.get("left", 0),
             "hints": replicator.get("hints_waiting", 0),
-            "missing_bodies": mender.get("left", 0) + mender.get("waiting", 0),
+            "missing_bodies": max(mender.get("left", 0) + mender.get("waiting", 0), stats.get("missing", 0)),
+            "lost_volumes": jobs.get("lost_bodies", {}).get("volumes", 0),
             "due": expirer.get("waiting", 0),
             "due_late_s": expirer.get("late_s", 0.0),
             "differing_partitions": replicator.get("differing", 0),
@@ -200,6 +201,11 @@ def _of_device(member: Member, document: Document, now_us: int) -> Iterable[str]
         yield f"has to catch up with {backlog['not_voting']} partitions before it votes on them"
     if backlog["missing_bodies"]:
         yield f"lacks {backlog['missing_bodies']} bodies that no owner who answers has brought yet"
+    if backlog["lost_volumes"]:
+        yield (
+            f"lost {backlog['lost_volumes']} volumes or a part of them, and looks which bodies were in them: look at its disk; "
+            "they are brought back"
+        )
     if backlog["debts"]:
         yield f"holds {backlog['debts']} rows that no majority of a listing's owners takes"
     if backlog["due_late_s"] > LATE_S:

@@ -103,6 +103,8 @@ def judged(**changes: Any) -> dict[str, Any]:
         ),
         pytest.param({"jobs__mender__left": 2}, "lacks 2 bodies", id="a body that nobody has"),
         pytest.param({"jobs__mender__waiting": 2}, "lacks 2 bodies", id="a body that was just found missing"),
+        pytest.param({"stats__missing": 2}, "lacks 2 bodies", id="a body that no walk has met yet"),
+        pytest.param({"jobs__lost_bodies": {"volumes": 1}}, "lost 1 volumes or a part", id="a lost volume"),
         pytest.param({"stats__debts": {"left": 4}}, "holds 4 rows", id="rows that are owed"),
         pytest.param({"jobs__expirer__late_s": 300.0}, "due 300 s ago", id="late deletions"),
         pytest.param({"jobs__replicator__last_pass_us": 0}, "has not ended a pass", id="no pass"),
