@@ -56,6 +56,7 @@ from storage_node.warmth import Warmth
 from swiftlike.entries import Entry
 from swiftlike.limits import (
     BODY_BYTES_MAX,
+    COMMIT_ROOM_BYTES_MAX,
     INDEX_LOOKUPS_SAMPLED,
     INDEX_MAP_BYTES,
     READ_THREADS,
@@ -118,6 +119,8 @@ class Device(TableStore):
         self.settings: Final = settings
         self.counters: Final = Counters()
         self.disk: Final = disk or Disk()
+        self._owes_votes = False
+        """Whether the votes are to be taken away before anything else is committed."""
         self._lock = identity.lock_device(root)
         try:
             self.index_directory: Final = place_to_serve(root, device, settings.index_directory)
@@ -125,6 +128,7 @@ class Device(TableStore):
             try:
                 check_owner(self._index, device, root, self.index_directory)
                 index = elsewhere(root, self.index_directory)
+                self._places = (root,) if index is None else (root, self.index_directory)
                 self._record(device, replace(marked, index=index))
                 self.volumes = Volumes(
                     root / "volumes", device.stamp, self.disk, volume_bytes_max=settings.volume_bytes_max
@@ -139,7 +143,6 @@ class Device(TableStore):
             identity.unlock_device(self._lock)
             raise
         self._tell_of_damage()
-        self._places = (root,) if index is None else (root, self.index_directory)
         self.files = Files(root / "files", root / "staging", device.stamp, self.disk)
         self._writer = GroupCommit(self, on_failure)
         self.on_missing: Callable[[Key], None] = lambda key: None
@@ -272,6 +275,7 @@ class Device(TableStore):
 
     def _commit(self, operations: Sequence[Operation]) -> list[Outcome]:
         try:
+            self._check_commit_room()
             if self._has_room() or all(operation.spends_reserve for operation in operations):
                 return [Outcome(answer) for answer in self._commit_together(operations)]
         except DeviceFailed:
@@ -283,6 +287,7 @@ class Device(TableStore):
 
     def _commit_alone(self, operation: Operation) -> Outcome:
         try:
+            self._check_commit_room()
             if not operation.spends_reserve and not self._has_room():
                 return self._refusal(self._no_room())
             (answer,) = self._commit_together([operation])
@@ -338,6 +343,23 @@ class Device(TableStore):
             return InsufficientStorage(f"device {self.name} is full: add devices")
         self.counters.write_errors += 1
         return StorageError(f"device {self.name}: {error}; look at the disk")
+
+    def _check_commit_room(self) -> None:
+        """Raise InsufficientStorage when not even a commit may begin; once one may, votes that are owed go first."""
+        if self._lacking_bytes():
+            raise self._no_commit_room()
+        if self._owes_votes:
+            self._take_votes()
+
+    def _lacking_bytes(self) -> int:
+        """Return how many bytes must become free before a commit may begin."""
+        room_bytes = min(self.settings.reserve_bytes // 4, COMMIT_ROOM_BYTES_MAX)
+        return max(0, *(room_bytes - self.disk.free_bytes(place) for place in self._places))
+
+    def _no_commit_room(self) -> InsufficientStorage:
+        return InsufficientStorage(
+            f"device {self.name} is full to the last, and is only read from: free {self._lacking_bytes()} bytes or more of its disk"
+        )
 
     def _has_room(self) -> bool:
         # An index on a disk of its own needs room there: a commit that meets a full disk ends the process.
@@ -586,18 +608,18 @@ class Device(TableStore):
     def _load_standings(self, *, without_votes: bool) -> None:
         if without_votes or identity.has_failed(self.root):
             # The page cache may show bytes that never reached the disk: what is here may be less than was promised.
-            # The mark goes last: a crash before takes the votes once more.
-            change = self._index.begin()
-            try:
-                Change(change, self.layout, {}).take_all_votes()
-            except BaseException:
-                change.abort()
-                raise
-            change.commit()
-            identity.clear_failed(self.root)
-            _log.warning(
-                "device %s: its last sync failed; it does not vote until it has caught up", self.name
-            )
+            if lacking := self._lacking_bytes():
+                # There is no room to take the votes away, and reads are worth more than nothing: in memory there are none, nothing
+                # is committed before they are taken, and the mark sees to it that the next process does the same.
+                identity.note_failed(self.root)
+                self._owes_votes = True
+                _log.error(
+                    "device %s: its last sync failed and its disk is full: it is only read from, without a vote, until %d bytes are free",
+                    self.name,
+                    lacking,
+                )
+            else:
+                self._take_votes()
         if carried := carry_standings(self._index, self.layout):
             _log.info("device %s: %d partitions were divided as a part power was raised", self.name, carried)
         if counted := count_where_missing(self._index, self.layout):
@@ -606,6 +628,23 @@ class Device(TableStore):
             )
         with self._index.reading() as view:
             self._standings = tables.read_standings(view, self.layout)
+        if self._owes_votes:
+            self._standings = {
+                place: standing._replace(votes=False) for place, standing in self._standings.items()
+            }
+
+    def _take_votes(self) -> None:
+        """Take all votes away durably. The mark of the failed sync goes last: a crash before takes them once more."""
+        change = self._index.begin()
+        try:
+            Change(change, self.layout, {}).take_all_votes()
+        except BaseException:
+            change.abort()
+            raise
+        change.commit()
+        identity.clear_failed(self.root)
+        self._owes_votes = False
+        _log.warning("device %s: its last sync failed; it does not vote until it has caught up", self.name)
 
 
 def _count_faults(read: Callable[[], T]) -> tuple[T, int]:

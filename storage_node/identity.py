@@ -205,6 +205,18 @@ def mark_failed(root: Path) -> None:
         ) from error
 
 
+def note_failed(root: Path) -> None:
+    """Note durably that a sync failed, before the device is served all the same. Raises DeviceRefused when the disk is too full."""
+    if has_failed(root):
+        return
+    try:
+        mark_failed(root)
+    except DeviceFailed as error:
+        raise DeviceRefused(
+            f"{root} has no room to note that a sync failed ({error}): free some MiB of it"
+        ) from error
+
+
 def has_failed(root: Path) -> bool:
     """Say whether a sync failed since the votes were last taken away. Raises DeviceRefused when the disk does not tell."""
     with refusing(root):

@@ -82,6 +82,10 @@ class Index:
                 lib_version=_LIB_VERSION,
             )
         except lmdb.Error as error:
+            if getattr(error, "code", None) == errno.ENOSPC:
+                raise DeviceRefused(
+                    f"the index in {path} cannot be opened, since its disk is full: free some MiB of it"
+                ) from None
             raise DeviceRefused(
                 f"the index in {path} cannot be opened ({error}): run rebuild-index"
             ) from None

@@ -23,6 +23,7 @@ from swiftlike.limits import (
     REAPED_PER_S,
     RECLAIM_AGE_US,
     RESERVE_BYTES,
+    RESERVE_BYTES_MIN,
     RPC_SECRET_BYTES_MIN,
     RpcLimits,
 )
@@ -185,8 +186,9 @@ class StorageConfig:
     """Address that the device processes listen on, as in the ring; only the cluster's own network should reach it."""
     devices: tuple[DeviceConfig, ...]
     """At least one."""
-    reserve_bytes: Annotated[int, Between(0, 2**50)] = RESERVE_BYTES
-    """Free space on each device that new bodies leave alone, so that deletes always find room. 1 GiB."""
+    reserve_bytes: Annotated[int, Between(RESERVE_BYTES_MIN, 2**50)] = RESERVE_BYTES
+    """Free space on each device that new bodies leave alone, so that deletes find room, and the index does: a commit that meets a full
+    disk ends the process. 1 GiB; 4 MiB at least."""
     drain_s: Annotated[float, Between(0, 3600)] = 20.0
     """After SIGTERM, how long what is at work may take to finish. 20 s: below the 30 that most service managers wait."""
     restart_min_s: Annotated[float, Between(0.01, 3600)] = 0.5

@@ -84,6 +84,12 @@ by 256 KiB reached three quarters of the rate."""
 RESERVE_BYTES: Final = 1024**3
 """Free space below which new bodies are refused, unless the configuration says otherwise; deletes and rows go on."""
 
+RESERVE_BYTES_MIN: Final = 4 * 1024**2
+"""The least that the configuration may say: without a reserve, the first commit that meets the full disk ends the process."""
+
+COMMIT_ROOM_BYTES_MAX: Final = 16 * 1024**2
+"""What is left of the reserve for a commit to begin at all is a quarter of it, and this at most."""
+
 IOVECS_MAX: Final = 1_024
 """Buffers in one `pwritev` (IOV_MAX on Linux)."""
 

@@ -125,7 +125,7 @@ class _Reader:
             assert isinstance(size, int | float)
             if not bounds.least <= size <= bounds.most:
                 what = "must have a length of" if isinstance(value, str) else "must be"
-                raise self._wrong(key, f"{what} {bounds.least:g} to {bounds.most:g}", value, shows)
+                raise self._wrong(key, f"{what} {_span(bounds)}", value, shows)
         return float(value) if whole_for_real else value  # type: ignore[arg-type]  # it is an int
 
     def _wrong(self, key: str, rule: str, value: object, shows: "Shows") -> ConfigError:
@@ -154,12 +154,20 @@ def _advice(key: str, known: list[str]) -> str:
     return f"did you mean {near[0]}?" if near else f"remove it, or use one of {', '.join(sorted(known))}"
 
 
+def _span(bounds: Between) -> str:
+    """Say in words what bounds allow: whole numbers to the last digit."""
+    least, most = (
+        f"{bound:g}" if isinstance(bound, float) else str(bound) for bound in (bounds.least, bounds.most)
+    )
+    return least if least == most else f"{least} to {most}"
+
+
 def _wanted(hint: Any) -> str:
     """Say in words what a type asks for."""
     if get_origin(hint) is Annotated:
         hint, bounds = get_args(hint)
         unit = " characters" if hint is str else ""
-        return f"{_wanted(hint)} ({bounds.least:g} to {bounds.most:g}{unit})"
+        return f"{_wanted(hint)} ({_span(bounds)}{unit})"
     if get_origin(hint) is tuple:
         kind = get_args(hint)[0]
         return "an array of tables" if is_dataclass(kind) else f"an array, each {_wanted(kind)}"

@@ -777,6 +777,45 @@ async def test_a_device_that_cannot_take_its_votes_away_is_not_opened(
     assert open_now_and_ask(root), "nothing was done"
 
 
+async def test_a_full_device_whose_sync_failed_serves_reads_and_votes_on_nothing_until_there_is_room(
+    root: Path,
+) -> None:
+    disk, settings = FaultyDisk(), Settings(reserve_bytes=4_000, index_map_bytes=1 << 30)
+    async with opened(root, settings) as device:
+        await vote_everywhere(device)
+        await offer(device, KEY, put(1, b"kept"), b"kept")
+    disk.free = 999
+    for told in (True, False):  # the second process is not told, and must find the mark
+        async with opened(root, settings, disk=disk, without_votes=told) as device:
+            assert identity.has_failed(root)
+            assert await body_of(device) == b"kept"
+            assert not device.standing(OBJECTS, 0).votes
+            for refused in (
+                offer(device, KEY, delete(2)),
+                device.grant_first_votes(OBJECTS, [0]),
+                stand(device, OBJECTS, 0, Standing(votes=True)),
+            ):
+                with pytest.raises(InsufficientStorage, match="is only read from: free 1 bytes or more"):
+                    await refused
+    async with opened(root, settings, disk=disk) as device:
+        disk.free = 1_000
+        answer = await offer(device, KEY, delete(2))
+        assert (answer.accepted, answer.votes) == (True, False)
+        assert not identity.has_failed(root)
+    assert not open_now_and_ask(root), "the votes were taken away durably"
+
+
+async def test_nothing_is_committed_on_a_disk_that_is_full_to_the_last(root: Path) -> None:
+    disk = FaultyDisk()
+    async with opened(root, Settings(reserve_bytes=4_000, index_map_bytes=1 << 30), disk=disk) as device:
+        await vote_everywhere(device)
+        disk.free = 999
+        with pytest.raises(InsufficientStorage, match="is full to the last"):
+            await offer(device, KEY, delete(2))
+        disk.free = 1_000
+        assert (await offer(device, KEY, delete(2))).accepted
+
+
 async def test_a_writer_that_cannot_begin_tells_whoever_waits_and_goes_on(
     device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:

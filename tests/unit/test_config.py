@@ -149,6 +149,12 @@ def test_a_secret_that_others_may_read_is_refused_with_the_chmod_that_helps(
         pytest.param(
             "drain_s = 3", "drain_s = nan", "storage.drain_s must be 0 to 3600, and is nan", id="nan"
         ),
+        pytest.param(
+            "drain_s = 3",
+            "reserve_bytes = 0",
+            "reserve_bytes must be 4194304 to 1125899906842624, and is 0",
+            id="reserve",
+        ),
         pytest.param("drain_s = 3", "limits = 3", "storage.limits must be a table, and is 3", id="table"),
         pytest.param(
             "drain_s = 3", "restart_min_s = 60", "restart_min_s is above storage.restart_max_s", id="order"
@@ -233,7 +239,9 @@ def test_a_wrong_host_file_is_refused_by_key_and_with_the_fix(
         pytest.param(
             "00000000deadbeef", "00000000deadbeeg", "16 hexadecimal digits: openssl rand -hex 8", id="seed"
         ),
-        pytest.param("00000000deadbeef", "beef", "hash_seed must have a length of 16 to 16", id="short seed"),
+        pytest.param(
+            "00000000deadbeef", "beef", "hash_seed must have a length of 16, and is", id="short seed"
+        ),
         pytest.param("index = 7", "index = 0", "index 0 is there twice", id="index"),
         pytest.param("index = 7", "index = 256", "policies[1].index must be 0 to 255", id="index range"),
         pytest.param('"twice"', '"Standard"', "name standard is there twice", id="policy name"),

@@ -18,6 +18,7 @@ from ring.device import Device, DeviceId
 from ring.file import RingFields, write_ring
 from ring.ring import CHECKSUM_BYTES
 from storage_node.formatting import format_device
+from swiftlike.limits import RESERVE_BYTES_MIN
 from swiftlike.node_calls import ACCOUNTS, CONTAINERS, objects
 from swiftlike.node_client import NodeClient, NodeFailed
 from swiftlike.rpc.client import Client
@@ -61,7 +62,7 @@ class Host:
     uuids: dict[str, UUID] = field(default_factory=dict)
     settings: dict[str, object] = field(
         default_factory=lambda: {
-            "reserve_bytes": 0,
+            "reserve_bytes": RESERVE_BYTES_MIN,
             "drain_s": 5.0,
             "restart_min_s": 0.05,
             "restart_max_s": 0.2,

@@ -162,7 +162,7 @@ class Tormentor:
     def _fill(self, host: HandMadeHost, name: str, trouble: Trouble, dice: Random, undo: ExitStack) -> str:
         directory = host.root / "devices" / name
         if not os.path.ismount(directory):
-            before = host.storage.get("reserve_bytes", 0)
+            before = host.storage.get("reserve_bytes", RESERVE_BYTES)
             undo.callback(self._configure, host, host.storage, {"reserve_bytes": before})
             self._configure(host, host.storage, {"reserve_bytes": NEVER_ENOUGH})
             return f"{host.address}, by its reserve"

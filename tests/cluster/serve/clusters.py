@@ -21,6 +21,7 @@ from ring.builder import RingBuilder
 from ring.device import Device, DeviceId
 from ring.file import replace_file
 from storage_node.formatting import format_device
+from swiftlike.limits import RESERVE_BYTES_MIN
 from swiftlike.node_calls import ring_name, tables
 from tests.cluster.device.hosts import free_ports
 
@@ -235,7 +236,7 @@ class HandMadeHost:
             "socket_directory": "run",
             "storage": {
                 "bind_host": self.address,
-                "reserve_bytes": 0,
+                "reserve_bytes": RESERVE_BYTES_MIN,
                 "drain_s": 5.0,
                 "restart_min_s": 0.05,
                 "restart_max_s": 1.0,
