@@ -80,11 +80,18 @@ def read_device_file(root: Path) -> DeviceFile:
             f"{path} cannot be read ({error.strerror}): give this user access to the device"
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError) as error:
-        raise DeviceRefused(
-            f"{path} is not a device file ({error!r}): mount the right disk at {root}"
-        ) from None
+        match error:
+            case UnicodeDecodeError():
+                why = "it is no text"
+            case KeyError():
+                why = f"it lacks {error}"
+            case _:
+                why = str(error)
+        raise DeviceRefused(f"{path} is not a device file ({why}): mount the right disk at {root}") from None
     if device_format != FORMAT:
-        raise DeviceRefused(f"{path} has format {device_format}, this release knows {FORMAT}: upgrade it")
+        raise DeviceRefused(
+            f"{path} has format {str(device_format)[:20]}, this release knows {FORMAT}: upgrade swiftlike on this host"
+        )
     _check_directories(root)
     try:
         place = None if index is None else Path(index)

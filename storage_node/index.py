@@ -108,7 +108,7 @@ class Index:
             raise DeviceRefused(f"the index in {self._path} is empty: run rebuild-index")
         if raw[0] != FORMAT_VERSION:
             raise DeviceRefused(
-                f"the index in {self._path} has format {raw[0]}, this release reads 1: upgrade it"
+                f"the index in {self._path} has format {raw[0]}, this release reads 1: upgrade swiftlike on this host"
             )
         return Identity(UUID(bytes=raw[1:17]), int.from_bytes(raw[17:25], "big"))
 

@@ -276,7 +276,9 @@ class Volumes:
         """Return the volume of a place, its file held for the caller. Raises BodyGone."""
         volume = self._volumes.get(location.volume)
         if volume is None:
-            raise BodyGone(f"volume {location.volume} was compacted meanwhile: begin the read again")
+            raise BodyGone(
+                f"volume {location.volume} is not there (compacted meanwhile, or lost): begin the read again"
+            )
         volume.file.hold()
         return volume
 

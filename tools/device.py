@@ -78,7 +78,9 @@ def check_command(directory: Path, index_directory: Path | None, as_json: bool) 
 @_JSON
 def show(directory: Path, path: str, index_directory: Path | None, as_json: bool) -> None:
     """Say what a device holds at PATH: account, account/container or account/container/object."""
-    account, *rest = path.encode().split(b"/", 2)
+    account, *rest = path.encode("utf-8", "surrogateescape").split(b"/", 2)
+    if not account or b"" in rest:
+        _fail(f"{path!r} names nothing: give account, account/container or account/container/object", 2)
     wanted = b"\0".join((account, *rest))
     letter = (b"a", b"c", b"o")[len(rest)]
     with _refusals(), _closed(directory, index_directory) as closed:

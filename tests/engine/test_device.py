@@ -101,9 +101,13 @@ def test_a_directory_without_a_device_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "fix"),
     [
-        ("format = 2\nuuid = ''\ngeneration = 1\nstamp = ''", "format 2, this release knows 1: upgrade it"),
+        (
+            "format = 2\nuuid = ''\ngeneration = 1\nstamp = ''",
+            "format 2, this release knows 1: upgrade swiftlike on",
+        ),
         ("format = 1", "mount the right disk"),
         ("nonsense", "mount the right disk"),
+        ("format = 1\nuuid = ''", r"is not a device file \(it lacks 'generation'\): mount the right disk"),
         ("format = 1\nuuid = 'x'\ngeneration = 1\nstamp = 'x'", "names no valid uuid"),
     ],
 )
@@ -111,6 +115,15 @@ def test_a_device_file_that_is_not_ours_is_refused(root: Path, text: str, fix: s
     (root / "device.toml").write_text(text)
     with pytest.raises(DeviceRefused, match=fix):
         open_now(root)
+
+
+def test_a_device_file_that_is_garbled_is_refused_without_showing_it(root: Path) -> None:
+    (root / "device.toml").write_bytes(b"\xff\x00garbage" * 100)
+    with pytest.raises(
+        DeviceRefused, match=r"is not a device file \(it is no text\): mount the right disk"
+    ) as refused:
+        open_now(root)
+    assert len(str(refused.value)) < 200 + len(str(root)) * 2
 
 
 def test_a_device_is_refused_under_another_seed_than_it_was_filled_under(root: Path) -> None:

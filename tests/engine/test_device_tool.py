@@ -78,6 +78,25 @@ async def test_a_sound_device_passes_its_check_and_is_not_touched_by_it(root: Pa
     assert tree(root) == before
 
 
+@pytest.mark.parametrize("path", ["", "/", "acc/", "acc//small", "acc/con/"])
+async def test_what_is_no_path_is_told_with_what_is_one(root: Path, path: str) -> None:
+    await fill_device(root)
+    result = run("show", root, path)
+    assert result.exit_code == 2
+    assert (
+        result.stderr
+        == f"{path!r} names nothing: give account, account/container or account/container/object\n"
+    )
+
+
+async def test_a_path_that_is_no_text_is_looked_for_as_it_is(root: Path) -> None:
+    async with opened(root) as device:
+        await offer(device, object_key(b"\xff"), put(1, b"x"), b"x")
+    assert "state: live" in run("show", root, os.fsdecode(b"acc/con/\xff")).stdout
+    nothing = run("show", root, os.fsdecode(b"acc/con/\xfe"))
+    assert (nothing.exit_code, "holds nothing at" in nothing.stderr) == (1, True)
+
+
 async def test_what_a_crash_leaves_behind_is_listed_and_is_no_damage(root: Path) -> None:
     await fill_device(root)
     with (root / "volumes" / "00000001.vol").open("ab") as file:

@@ -213,6 +213,11 @@ def no_device(data: Path, other: Path) -> None:
     (data / "devices" / "d1").mkdir()
 
 
+def another_policy(data: Path, other: Path) -> None:
+    path = data / "cluster.toml"
+    path.write_text(path.read_text().replace("index = 0", "index = 2"))
+
+
 def open_secret(data: Path, other: Path) -> None:
     (data / "secret").chmod(0o644)
 
@@ -234,6 +239,7 @@ def no_users(data: Path, other: Path) -> None:
         (foreign_ring, "container.ring is a ring of another cluster: it names none of the devices"),
         (no_ring, "account.ring"),
         (no_device, "holds no device.toml"),
+        (another_policy, "has no policy with index 0, whose objects are here: give it back that index"),
         (open_secret, "run chmod 600"),
         (no_users, "names no user: add [[users]] there, or give --users FILE"),
     ],

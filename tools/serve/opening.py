@@ -235,7 +235,12 @@ def _check_devices(layout: Layout, served: ServeFile, devices: int | None) -> No
 def _check_cluster(layout: Layout, served: ServeFile, replicas: int | None) -> Cluster:
     """Refuse files that do not belong together."""
     cluster = load_cluster(layout.cluster_file)
-    (policy,) = [policy for policy in cluster.policies if policy.index == POLICY]
+    policy = next((policy for policy in cluster.policies if policy.index == POLICY), None)
+    if policy is None:
+        raise ServeRefused(
+            f"{layout.cluster_file} has no policy with index {POLICY}, whose objects are here: give it back that index, which is "
+            "for ever; another policy is added beside it"
+        )
     if replicas is not None and replicas != policy.replicas:
         raise ServeRefused(
             f"{layout.data} keeps {policy.replicas} replicas and --replicas says {replicas}: leave it out, or choose another "
