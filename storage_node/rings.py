@@ -37,7 +37,9 @@ class RingSet:
             ring_name(table): table for table in tables(policy.index for policy in cluster.policies)
         }
         try:
-            self._files = RingFiles.load(directory, self._tables, cluster.hash_seed, self._changed)
+            self._files = RingFiles.load(
+                directory, self._tables, cluster.hash_seed, self._changed, replicas=cluster.ring_replicas
+            )
         except RingError as error:
             raise DeviceRefused(f"{error}; a device serves no table without its ring") from None
         self._watchers = {table: self._files.watcher(name) for name, table in self._tables.items()}

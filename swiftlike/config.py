@@ -65,7 +65,8 @@ class PolicyConfig:
     name: Annotated[str, Between(1, 63)]
     """What clients call it in `X-Storage-Policy`; letters, digits, `_`, `.` and `-`."""
     replicas: Annotated[int, Between(1, 16)] = 3
-    """Copies of each object. 3: one may be down, and nothing waits for it. Must agree with the ring's."""
+    """Copies of each object. 3: one may be down, and nothing waits for it. Must agree with the ring's to less than one copy: a process that
+    finds it otherwise is refused at its start, and says so where a new ring changes it."""
     default: bool = False
     """The policy of containers that ask for none; exactly one is. A single policy is it without saying so."""
 
@@ -106,6 +107,11 @@ class Cluster:
     reclaim_age_us: int
     auth: AuthConfig = AuthConfig()
     users: tuple[UserConfig, ...] = ()
+
+    @property
+    def ring_replicas(self) -> dict[str, int]:
+        """How many copies the rings of the policies must give, by the names of these rings."""
+        return {f"object-{policy.index}": policy.replicas for policy in self.policies}
 
     @property
     def rpc_secret(self) -> bytes:

@@ -15,9 +15,9 @@ class FollowedRings:
     """The rings of all tables, for `Registers`. `run` follows their files; without it, they stay as they were read."""
 
     def __init__(self, directory: Path, cluster: Cluster) -> None:
-        """Read the rings of a cluster's tables. Raises RingFileError when one is missing or no ring."""
+        """Read the rings of a cluster's tables. Raises RingFileError when one is missing, no ring, or of other replicas."""
         names = {ring_name(table): table for table in tables(policy.index for policy in cluster.policies)}
-        self._files = RingFiles.load(directory, names, cluster.hash_seed)
+        self._files = RingFiles.load(directory, names, cluster.hash_seed, replicas=cluster.ring_replicas)
         self._watchers = {table: self._files.watcher(name) for name, table in names.items()}
 
     def ring(self, table: bytes) -> Ring:

@@ -247,7 +247,7 @@ def _check_cluster(layout: Layout, served: ServeFile, replicas: int | None) -> C
             "directory with --data"
         )
     names = [ring_name(table) for table in tables(policy.index for policy in cluster.policies)]
-    rings = RingFiles.load(layout.rings, names, cluster.hash_seed)
+    rings = RingFiles.load(layout.rings, names, cluster.hash_seed, replicas=cluster.ring_replicas)
     ours = {device.uuid for device in served.devices}
     for name in names:
         theirs = {str(device.uuid) for device in rings.ring(name).devices if device is not None}

@@ -60,3 +60,37 @@ async def test_a_newer_file_is_taken_when_somebody_says_that_there_is_one(direct
     await asyncio.wait([following])
     assert changes == [("container", 1, 2)]
     assert (files.ring("container").epoch, files.ring("account").epoch) == (2, 1)
+
+
+def test_a_ring_that_gives_other_replicas_than_is_said_is_refused_and_a_fraction_agrees_with_both(
+    directory: Path,
+) -> None:
+    with pytest.raises(
+        RingFileError, match=r"account\.ring: ring account, epoch 1, gives 2 replicas and .* says 3: correct"
+    ):
+        RingFiles.load(directory, NAMES, SEED, replicas={"account": 3})
+    RingFiles.load(directory, NAMES, SEED, replicas={"account": 2, "object-9": 5})
+    write_ring(directory / "account.ring", fields([device(0), device(1)], [[0, 1], [1]], name="account"))
+    for said in (1, 2):
+        assert (
+            RingFiles.load(directory, NAMES, SEED, replicas={"account": said}).ring("account").replicas == 1.5
+        )
+    with pytest.raises(RingFileError, match=r"gives 1\.5 replicas"):
+        RingFiles.load(directory, NAMES, SEED, replicas={"account": 3})
+
+
+def test_a_newer_ring_that_gives_other_replicas_is_taken_and_told_of(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    changes: list[int] = []
+    files = RingFiles.load(
+        directory, NAMES, SEED, lambda old, new: changes.append(new.epoch), replicas={"container": 2}
+    )
+    newer = successor_of(ring_of(replace(FIRST, name="container")), FIRST)
+    write_ring(
+        directory / "container.ring", replace(newer, name="container", replicas=1.0, rows=newer.rows[:1])
+    )
+    assert files.watcher("container").check()
+    assert (changes, files.ring("container").replicas) == ([2], 1.0)
+    assert "gives 1 replicas and cluster.toml says 2" in caplog.text
+    assert "refused at the next start" in caplog.text
