@@ -625,6 +625,7 @@ async def test_a_failed_sync_behind_a_cancelled_upload_is_final_too(root: Path) 
             assert let_go.wait(20)
             super()._flush_file(fd)
 
+    open_now(root).close_now()  # what the first start writes is not what is held
     reached, let_go, told = Event(), Event(), asyncio.Event()
     disk, body = Held(), b"x" * LARGE
     disk.sync_error = errno.EIO

@@ -10,11 +10,13 @@ from uuid import UUID
 import pytest
 
 from ring.file import load_ring
+from storage_node.formatting import format_device
 from swiftlike.config import load_cluster, load_host
 from swiftlike.user_config import load_users
+from tools.ring_builder.cli import main as ring_builder
 from tools.serve.layout import Layout, ServeRefused
 from tools.serve.making import first_user
-from tools.serve.opening import Asked, Opened, host_file, opened
+from tools.serve.opening import Asked, Opened, host_file, opened, wait_for_predecessor
 
 USERS = """
 [[users]]
@@ -235,7 +237,7 @@ def no_users(data: Path, other: Path) -> None:
             "is not empty (it holds thesis.tex) and no cluster of swiftlike serve: choose an empty",
         ),
         (newer_format, "has format 2 and this release knows 1: upgrade swiftlike"),
-        (foreign_device, "is a device of another cluster"),
+        (foreign_device, "is left out, since it is a device that no ring here names"),
         (foreign_ring, "container.ring is a ring of another cluster: it names none of the devices"),
         (no_ring, "account.ring"),
         (no_device, "holds no device.toml"),
@@ -255,13 +257,70 @@ def test_data_that_cannot_be_served_is_refused_with_the_fix(
     assert "\n" not in said
 
 
+def garbled_device(data: Path, other: Path) -> None:
+    (data / "devices" / "d1" / "device.toml").write_bytes(b"\xff\x00")
+
+
+def newer_device(data: Path, other: Path) -> None:
+    path = data / "devices" / "d1" / "device.toml"
+    path.write_text(path.read_text().replace("format = 1", "format = 2"))
+
+
+def no_directory(data: Path, other: Path) -> None:
+    rmtree(data / "devices" / "d1")
+
+
+def no_volumes(data: Path, other: Path) -> None:
+    rmtree(data / "devices" / "d1" / "volumes")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "is_left_out"),
+    [
+        (foreign_device, True),
+        (no_device, False),
+        (no_directory, False),
+        (no_volumes, False),
+        (garbled_device, False),
+        (newer_device, False),
+    ],
+)
+def test_one_bad_device_of_three_keeps_the_others_from_nothing(
+    tmp_path: Path, spoil: Callable[[Path, Path], None], is_left_out: bool
+) -> None:
+    data = tmp_path / "data"
+    look(data)
+    look(tmp_path / "other", devices=1)
+    spoil(data, tmp_path / "other")
+    with opened(asked(data)) as cluster, host_file(cluster, asked(data), 1234) as path:
+        wait_for_predecessor(cluster.layout, cluster.served)
+        host = load_host(path)
+    assert host.storage is not None
+    # Others are told of by their own processes, and tried again while the cluster serves.
+    assert list(cluster.left_out) == (["d1"] if is_left_out else [])
+    assert [device.name for device in host.storage.devices] == ["d1", "d2", "d3"][is_left_out:]
+
+
+def test_a_replaced_device_is_left_out_until_the_rings_name_it(data: Path) -> None:
+    no_device(data, data)
+    uuid = format_device(data / "devices" / "d1")
+    assert (
+        f"swiftlike-ring-builder {data}/rings/RING.builder bind d1 --uuid {uuid}, then write_ring"
+        in refusal(data)
+    )
+    for name in ("account", "container", "object-0"):
+        for words in (["bind", "d1", "--uuid", str(uuid)], ["write_ring"]):
+            assert ring_builder([str(data / "rings" / f"{name}.builder"), *words], 1_700_000_000) == 0
+    assert look(data).left_out == {}
+
+
 def test_data_that_is_refused_is_left_as_it_was(data: Path, tmp_path: Path) -> None:
     look(tmp_path / "other", devices=1)
     foreign_device(data, tmp_path / "other")
     file = tmp_path / "users.toml"
     file.write_text(USERS)
     before = (data / "cluster.toml").read_bytes()
-    assert "is a device of another cluster" in refusal(data, users_file=file)
+    assert "a device that no ring here names" in refusal(data, users_file=file)
     assert (data / "cluster.toml").read_bytes() == before
 
 

@@ -18,6 +18,7 @@ from proxy.supervisor import PortTaken, held_port
 from swiftlike import logs, signals
 from swiftlike.config import ConfigError, ProxyConfig
 from tools.serve.layout import ServeRefused
+from tools.serve.making import POLICY
 from tools.serve.opening import Asked, Opened, host_file, opened, wait_for_predecessor
 from tools.serve.running import run
 from tools.serve.telling import Ready, as_json, as_page, endpoint
@@ -96,7 +97,7 @@ def _serve(asked: Asked, show: Callable[[Ready], str]) -> None:
         ready = _ready(asked, cluster, port)
 
         def when_ready(refusals: Sequence[str]) -> None:
-            for refusal in refusals:
+            for refusal in [*cluster.left_out.values(), *refusals]:
                 click.echo(f"swiftlike serve: {refusal}", err=True)
             click.echo(show(ready))
 
@@ -113,7 +114,7 @@ def _port(asked: Asked, cluster: Opened) -> Iterator[int]:
 
 def _ready(asked: Asked, cluster: Opened, port: int) -> Ready:
     proxy = ProxyConfig(asked.bind_host, port, asked.workers)
-    (policy,) = [policy for policy in cluster.cluster.policies if policy.index == 0]
+    policy = next(policy for policy in cluster.cluster.policies if policy.index == POLICY)
     return Ready(
         endpoint(asked.bind_host, port),
         cluster.first,

@@ -8,18 +8,19 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random, SystemRandom
 from shutil import rmtree
 from typing import Final
+from uuid import UUID
 
 from ring.errors import RingError
 from ring.files import RingFiles
 from storage_node.errors import DeviceRefused, StorageError
-from storage_node.identity import lock_device, read_device_file, unlock_device
+from storage_node.identity import DeviceFile, lock_device, read_device_file, unlock_device
 from swiftlike.config import Cluster, ConfigError, load_cluster, load_host
 from swiftlike.node_calls import ring_name, tables
 from swiftlike.toml_tables import load_table
@@ -78,6 +79,8 @@ class Opened:
     first: UserConfig
     """Whose keys are shown."""
     was_made: bool
+    left_out: Mapping[str, str]
+    """Devices that are not to be started, by name, and why. What is wrong with the others, their processes say themselves."""
 
 
 @contextmanager
@@ -97,14 +100,14 @@ def opened(asked: Asked) -> Iterator[Opened]:
                 _make(layout, asked, users)
             served = read_serve_file(layout)
             _check_devices(layout, served, asked.devices)
-            cluster = _check_cluster(layout, served, asked.replicas)
+            cluster, left_out = _check_cluster(layout, served, asked.replicas)
             if users and not was_made:  # only now: what is refused is left as it was
                 cluster = _seed(layout, users)
             if not cluster.users:
                 raise ServeRefused(
                     f"{layout.cluster_file} names no user: add [[users]] there, or give --users FILE"
                 )
-        yield Opened(layout, cluster, served, (users or cluster.users)[0], was_made)
+        yield Opened(layout, cluster, served, (users or cluster.users)[0], was_made, left_out)
 
 
 @contextmanager
@@ -166,6 +169,7 @@ def host_file(opened: Opened, asked: Asked, port: int) -> Iterator[Path]:
                             "port": device.port,
                         }
                         for device in opened.served.devices
+                        if device.name not in opened.left_out
                     ],
                 },
                 "proxy": {"bind_host": asked.bind_host, "port": port, "workers": asked.workers},
@@ -199,6 +203,8 @@ def wait_for_predecessor(layout: Layout, served: ServeFile) -> bool:
                 unlock_device(lock_device(layout.devices / device.name))
                 break
             except DeviceRefused as refused:
+                if refused.__cause__ is not None:
+                    break  # it cannot be looked at: nobody uses it, and its own process says what is wrong
                 if time.monotonic() > until:
                     raise ServeRefused(str(refused)) from None
             waited = True
@@ -216,24 +222,18 @@ def _make(layout: Layout, asked: Asked, users: tuple[UserConfig, ...]) -> None:
 
 
 def _check_devices(layout: Layout, served: ServeFile, devices: int | None) -> None:
-    """Refuse another number of devices, or a device that is not the one that was formatted here."""
+    """Refuse another number of devices."""
     if devices is not None and devices != len(served.devices):
         raise ServeRefused(
             f"{layout.data} has {len(served.devices)} devices and --devices says {devices}: leave it out, or choose another "
             "directory with --data"
         )
-    for device in served.devices:
-        found = read_device_file(layout.devices / device.name)
-        # A rebuilt index has a new uuid under the old stamp; what that means is for the device and its ring to say.
-        if str(found.stamp) != device.uuid:
-            raise ServeRefused(
-                f"{layout.devices / device.name} is a device of another cluster (uuid {found.stamp}, and {device.uuid} was made "
-                "here): put back its own, or choose another directory with --data"
-            )
 
 
-def _check_cluster(layout: Layout, served: ServeFile, replicas: int | None) -> Cluster:
-    """Refuse files that do not belong together."""
+def _check_cluster(
+    layout: Layout, served: ServeFile, replicas: int | None
+) -> tuple[Cluster, Mapping[str, str]]:
+    """Refuse files that do not belong together; return which devices are not to be started besides, and why."""
     cluster = load_cluster(layout.cluster_file)
     policy = next((policy for policy in cluster.policies if policy.index == POLICY), None)
     if policy is None:
@@ -248,15 +248,50 @@ def _check_cluster(layout: Layout, served: ServeFile, replicas: int | None) -> C
         )
     names = [ring_name(table) for table in tables(policy.index for policy in cluster.policies)]
     rings = RingFiles.load(layout.rings, names, cluster.hash_seed, replicas=cluster.ring_replicas)
-    ours = {device.uuid for device in served.devices}
+    found, refused = _look_at_devices(layout, served, cluster)
+    ours = {UUID(device.uuid) for device in served.devices} | {device.uuid for device in found.values()}
+    ringed: set[UUID | None] = set()
     for name in names:
-        theirs = {str(device.uuid) for device in rings.ring(name).devices if device is not None}
+        theirs = {device.uuid for device in rings.ring(name).devices if device is not None}
+        ringed |= theirs
         if not theirs & ours:
             raise ServeRefused(
                 f"{layout.rings / name}.ring is a ring of another cluster: it names none of the devices of {layout.data}; put "
                 "back its own, or choose another directory with --data"
             )
-    return cluster
+    left_out = {
+        name: _stranger(layout, name, device)
+        for name, device in found.items()
+        # A rebuilt index has a new uuid under the old stamp; what that means is for the device and its ring to say.
+        if device.stamp != served.uuid_of(name) and device.uuid not in ringed
+    }
+    if len(refused) + len(left_out) == len(served.devices):
+        raise ServeRefused("; ".join([*refused, *left_out.values()]))
+    return cluster, left_out
+
+
+def _look_at_devices(
+    layout: Layout, served: ServeFile, cluster: Cluster
+) -> tuple[dict[str, DeviceFile], list[str]]:
+    """Return the devices that may be started, by name, and what is wrong with the others."""
+    found: dict[str, DeviceFile] = {}
+    refused = []
+    for device in served.devices:
+        root = layout.devices / device.name
+        try:
+            found[device.name] = read_device_file(root).under(cluster.hash_seed, root)
+        except DeviceRefused as refusal:
+            refused.append(str(refusal))
+    return found, refused
+
+
+def _stranger(layout: Layout, name: str, device: DeviceFile) -> str:
+    """Say of a device that it is not the one that was made here, nor one that the rings know."""
+    return (
+        f"{layout.devices / name} is left out, since it is a device that no ring here names (uuid {device.uuid}): put back its own; "
+        f"if its disk was replaced, bind it in each of the rings (swiftlike-ring-builder {layout.rings}/RING.builder bind {name} "
+        f"--uuid {device.uuid}, then write_ring) and start again"
+    )
 
 
 def _seed(layout: Layout, users: Sequence[UserConfig]) -> Cluster:

@@ -138,12 +138,15 @@ def test_what_cannot_be_served_is_refused_in_one_sentence(
     assert sentence in refused("--data", str(tmp_path / "data"), "--port", "0", *options)
 
 
-def test_a_device_whose_index_is_lost_is_told_of_and_the_others_serve(tmp_path: Path) -> None:
+def test_a_device_that_cannot_be_used_is_told_of_and_the_others_serve(tmp_path: Path) -> None:
     data = tmp_path / "data"
     with Serve(data) as serve:
         pass
     for path in (data / "devices" / "d2" / "index").iterdir():
         path.unlink()
+    path = data / "devices" / "d3" / "device.toml"
+    path.write_text(path.read_text().replace("format = 1", "format = 2"))
     with Serve(data) as serve:
         assert is_healthy(serve)
         assert "rebuild-index" in serve.log()
+        assert "has format 2, this release knows 1: upgrade swiftlike on this host" in serve.log()

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import pytest
 
 from tests.cluster.device.hosts import free_ports
+from tests.cluster.serve.clusters import Serve, wait_for
+from tests.cluster.serve.swift_client import Swift
 from tools.serve.command import serve
 
 ROOT = Path(__file__).parents[3]
@@ -65,7 +67,7 @@ class Operator:
     """Someone who follows the page in an empty directory."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         self._started: list[subprocess.Popen[bytes]] = []
         programs = directory / "bin"
         programs.mkdir()
@@ -76,7 +78,7 @@ class Operator:
     def follow(self, step: Step) -> None:
         """Write a file, or run a command."""
         if step.file:
-            (self._directory / step.file).write_text(step.text)
+            (self.directory / step.file).write_text(step.text)
         elif step.text.endswith(" &"):
             self._start(step.text.removesuffix(" &"))
         else:
@@ -91,10 +93,10 @@ class Operator:
             assert process.wait(60) == 0, process.args
 
     def _start(self, command: str) -> None:
-        with (self._directory / "background.log").open("ab") as log:
+        with (self.directory / "background.log").open("ab") as log:
             process = subprocess.Popen(
                 ["bash", "-c", f"exec {command}"],
-                cwd=self._directory,
+                cwd=self.directory,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -108,7 +110,7 @@ class Operator:
         while True:
             done = subprocess.run(
                 ["bash", "-ec", step.text],
-                cwd=self._directory,
+                cwd=self.directory,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -120,7 +122,7 @@ class Operator:
             if done.returncode == 0 or is_warned:
                 assert set(step.said) <= set(done.stdout.splitlines()), done
                 return
-            log = (self._directory / "background.log").read_text() if self._started else ""
+            log = (self.directory / "background.log").read_text() if self._started else ""
             assert time.monotonic() < until, (done, log)
             time.sleep(0.5)
 
@@ -154,6 +156,20 @@ def test_the_commands_of_the_page_do_what_it_says(operator: Operator, title: str
     for step in steps:
         if not step.text.startswith("curl ") or shutil.which("curl") is not None:
             operator.follow(step)
+
+
+def test_a_disk_is_replaced_by_the_page(operator: Operator) -> None:
+    data = operator.directory / "swiftlike-data"
+    with Serve(data) as serve, Swift.of(serve.ready) as swift:
+        assert swift.ask("PUT", f"{swift.path}/con").status == 201
+        assert swift.ask("PUT", f"{swift.path}/con/kept", b"kept").status == 201
+    for step in steps_of(section("Replacing a disk", free_ports(4))):
+        operator.follow(step)
+    with Serve(data) as serve:
+        assert serve.log() == ""
+        operator.follow(Step("", "swiftlike-recon --config swiftlike-data/host.toml", ()))
+        volumes = data / "devices" / "d2" / "volumes"
+        wait_for(lambda: any(b"kept" in path.read_bytes() for path in volumes.iterdir()), "it holds the body")
 
 
 def test_the_page_names_every_option() -> None:
