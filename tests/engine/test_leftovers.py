@@ -2,15 +2,17 @@
 
 import asyncio
 import os
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 
-from storage_node import compaction
+from storage_node import compaction, identity
 from storage_node.checking import ClosedDevice, check
 from storage_node.device import Device, Settings
+from storage_node.disk import Disk
 from storage_node.keys import Layout
 from storage_node.leftovers import Removed, remove_leftovers
 from storage_node.locations import InFile
@@ -112,13 +114,21 @@ async def test_a_wrong_seed_makes_nothing_look_left_over(root: Path) -> None:
     async with opened(root) as device:
         await vote_everywhere(device)
         await offer(device, KEY, put(1, bytes(LARGE)), bytes(LARGE))
+    forget_the_seed(root)  # as an earlier release did; with its mark the device is refused
     stranger = Device(root, Layout(99, LAYOUT.part_powers), lambda: NOW_US, settings=SETTINGS)
     assert stranger.read(KEY) is None
     stranger.start()
     assert (await remove_leftovers(stranger, FAR_FUTURE_US)).files == 0
     await stranger.close()
+    forget_the_seed(root)
     async with opened(root) as device:
         assert await body_of(device, KEY) == bytes(LARGE)
+
+
+def forget_the_seed(root: Path) -> None:
+    device = identity.read_device_file(root)
+    assert device.seed_mark is not None
+    identity.write_device_file(root, replace(device, seed_mark=None), Disk())
 
 
 async def test_the_only_copy_of_a_missing_body_and_what_cannot_be_read_are_kept(root: Path) -> None:

@@ -305,11 +305,11 @@ def test_a_replaced_device_is_left_out_until_the_rings_name_it(data: Path) -> No
     no_device(data, data)
     uuid = format_device(data / "devices" / "d1")
     assert (
-        f"swiftlike-ring-builder {data}/rings/RING.builder bind d1 --uuid {uuid}, then write_ring"
+        f"swiftlike-ring-builder {data}/rings/RING.builder bind /d1 --uuid {uuid}, then write_ring"
         in refusal(data)
     )
     for name in ("account", "container", "object-0"):
-        for words in (["bind", "d1", "--uuid", str(uuid)], ["write_ring"]):
+        for words in (["bind", "/d1", "--uuid", str(uuid)], ["write_ring"]):
             assert ring_builder([str(data / "rings" / f"{name}.builder"), *words], 1_700_000_000) == 0
     assert look(data).left_out == {}
 

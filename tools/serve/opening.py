@@ -289,7 +289,7 @@ def _stranger(layout: Layout, name: str, device: DeviceFile) -> str:
     """Say of a device that it is not the one that was made here, nor one that the rings know."""
     return (
         f"{layout.devices / name} is left out, since it is a device that no ring here names (uuid {device.uuid}): put back its own; "
-        f"if its disk was replaced, bind it in each of the rings (swiftlike-ring-builder {layout.rings}/RING.builder bind {name} "
+        f"if its disk was replaced, bind it in each of the rings (swiftlike-ring-builder {layout.rings}/RING.builder bind /{name} "
         f"--uuid {device.uuid}, then write_ring) and start again"
     )
 

@@ -161,8 +161,8 @@ def test_the_commands_of_the_page_do_what_it_says(operator: Operator, title: str
 def test_a_disk_is_replaced_by_the_page(operator: Operator) -> None:
     data = operator.directory / "swiftlike-data"
     with Serve(data) as serve, Swift.of(serve.ready) as swift:
-        assert swift.ask("PUT", f"{swift.path}/con").status == 201
-        assert swift.ask("PUT", f"{swift.path}/con/kept", b"kept").status == 201
+        assert swift.request("PUT", "con").status == 201
+        assert swift.put("con", "kept", b"kept").status == 201
     for step in steps_of(section("Replacing a disk", free_ports(4))):
         operator.follow(step)
     with Serve(data) as serve:
