@@ -65,7 +65,7 @@ class HealingDevice(SimulatedDevice):
             DeviceService(self.store, self.store.layout, self.shelf, surroundings) as service,
             host.server(service.service, SECRET) as server,
             host.client(SECRET) as transport,
-            quorum_client(cluster, host, 0.0, lambda: 0.0) as quorums,
+            quorum_client(cluster, host) as quorums,
         ):
             self.counts = service.counts
             random = Random(cluster.random.random())

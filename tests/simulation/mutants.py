@@ -33,15 +33,22 @@ from tests.simulation.syncing_store import SyncingStore
 
 
 class Mutant(Enum):
-    """A bug."""
+    """A bug; for those that are hard to find, the shortest story that shows it, with owners 0, 1 and 2."""
 
     SKIP_SYNC = "a device answers before what it wrote is on its disk"
     COUNT_HANDOFF = "a handoff's copy makes up for an owner that is missing from a majority"
     LOSE_DEBT = "a device does not remember that a row is owed"
     PAY_UNCHOSEN = "a debt is paid for what was offered, whether it was chosen or not"
+    """Only 0 takes a write before its proxy dies, and falls silent. It comes back, compares nothing yet, and pays: the write is
+    listed. A read that asks 1 and 2 does not find it."""
     WIPED_VOTES = "a disk that was replaced votes at once"
     CATCH_UP_FROM_ONE = "an owner votes once a single other has handed over what it holds"
+    """0 and 1 take a write that misses 2. The disk of 1 is replaced while 0 is gone, and 1 votes with what 2 has: a read that asks
+    them does not find the write."""
     PROMISES_VANISH = "who catches up has nothing settled that stands under a promise"
+    """0 and 1 promise a swap whose offers are held up. The disk of 1 is replaced, and takes all that 0 and 2 have accepted. A
+    write by a slower clock, below that promise, is taken by 1 and 2. Then the offers arrive, and the swap replaces what it was
+    not judged on."""
     FORGET_MOVING = "while a partition moves, only its new owners are asked"
     RECLAIM_EARLY = "a floor is in force as soon as it is old enough, whatever the owners hold"
     ROW_AT_ONE = "a write is answered once a single owner of the listing has its row"
@@ -54,8 +61,14 @@ class Mutant(Enum):
     BASE_WITHOUT_BALLOT = (
         "a write is taken to be undone although something was judged on what is newer than it"
     )
+    """Only 0 takes a write, only 0 takes what is then judged on it, and 1 and 2 take what is judged on that. Asked without 0, they
+    have not heard of the write, and it is made again, over what was built on it."""
     ONE_SET = Shortcut.ONE_SET
+    """New owners have caught up, and one more write comes to the old ones alone before the move is settled. A read that asks two new
+    owners does not find it."""
     ACROSS_BALLOTS = Shortcut.ACROSS_BALLOTS
+    """0 takes a write, 2 a newer one, and 1 the first again, carried through under a ballot newer still, which gets no further. 0
+    and 1 together look as if they had chosen the first; a read that asks 0 and 2 finds the second."""
 
 
 @contextmanager

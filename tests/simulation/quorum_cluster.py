@@ -143,12 +143,12 @@ class Cluster:
         self,
         name: str,
         skew_s: float = 0.0,
-        loss: Callable[[], float] = lambda: 0.0,
+        way: "WayOut | None" = None,
         patience: Patience = PATIENCE,
     ) -> Registers:
         """Start a proxy with a clock of its own."""
         client = await self._stack.enter_async_context(self.network.host(name).client(SECRET))
-        transport = await self._stack.enter_async_context(LossyTransport(client, self.random, loss))
+        transport = await self._stack.enter_async_context(LossyTransport(client, self.random, way))
         clock = Clock(self.read_us(skew_s), self.random.getrandbits(64))
         registers = Registers(transport, self.new_shelf(), clock, Random(self.random.random()), patience)
         return await self._stack.enter_async_context(registers)
@@ -188,20 +188,31 @@ class Cluster:
         await self.devices[target].store.offer(offered)
 
 
+class WayOut:
+    """What befalls the calls that leave a process; whoever lets things go wrong changes it."""
+
+    def __init__(self, loss_chance: float = 0.0) -> None:
+        self.loss_chance = loss_chance
+        """Of each call, and of each answer."""
+        self.repeat_chance = 0.0
+        """That a call arrives a second time, later."""
+        self.bad_links: Mapping[Address, float] = {}
+        """Peers to which more is lost than to others."""
+        self.held_until = 0.0
+        """What would arrive before then arrives then, whether its caller still waits or not."""
+
+    def loss_to(self, peer: Address) -> float:
+        """The chance that a call to this peer is lost, or its answer."""
+        return max(self.loss_chance, self.bad_links.get(peer, 0.0))
+
+
 class LossyTransport:
     """A Transport whose calls and answers may be lost, or arrive late; also long after the caller's deadline."""
 
-    def __init__(
-        self,
-        inner: Transport,
-        random: Random,
-        loss: Callable[[], float],
-        repeats: Callable[[], float] = lambda: 0.0,
-    ) -> None:
+    def __init__(self, inner: Transport, random: Random, way: WayOut | None = None) -> None:
         self._inner = inner
         self._random = random
-        self._loss = loss
-        self._repeats = repeats
+        self._way = way or WayOut()
         self._under_way = asyncio.TaskGroup()
 
     async def __aenter__(self) -> Self:
@@ -246,14 +257,16 @@ class LossyTransport:
         return call
 
     async def _travel(self, peer: Address, method: str, header: Header, body: Body) -> Reply | None:
-        if self._random.random() < self._loss():
+        if self._random.random() < self._way.loss_to(peer):
             return None
-        repeats = self._repeats()
+        repeats = self._way.repeat_chance
         if repeats and self._random.random() < repeats:
             self._under_way.create_task(self._arrive_late(peer, method, header, bytes(body)))
         await asyncio.sleep(self._delay_s() * (8 if self._random.random() < 0.1 else 1))
+        if (held_s := self._way.held_until - self.now()) > 0:
+            await asyncio.sleep(held_s + self._delay_s())
         reply = await self._inner.call(peer, method, header, body, deadline=self.now() + 30 * STEP_S)
-        if self._random.random() < self._loss():
+        if self._random.random() < self._way.loss_to(peer):
             return None
         await asyncio.sleep(self._delay_s())
         return reply

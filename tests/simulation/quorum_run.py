@@ -22,7 +22,7 @@ from swiftlike.rpc.virtual_time import run_in_virtual_time
 from swiftlike.timestamps import ZERO_BALLOT, Ballot, WriteId
 from tests.engine.conftest import stand
 from tests.simulation.linearizability import Call, Ended, Kind, Value
-from tests.simulation.quorum_cluster import KEY, STEP_S, TABLE, Cluster, next_ring, ring_fields
+from tests.simulation.quorum_cluster import KEY, STEP_S, TABLE, Cluster, WayOut, next_ring, ring_fields
 
 CLIENTS: Final = 4
 CALLS_EACH: Final = 5
@@ -61,31 +61,23 @@ async def _run(seed: int, owners: int, moving: bool, streaming: bool) -> Run:
         cluster = Cluster(network, stack, owners, others=2 if moving else 0)
         await cluster.start()
         random = network.random
-        weather = _Losses(random.choice([0, 0, 0.05, 0.2, 0.35]))
+        way = WayOut(random.choice([0, 0, 0.05, 0.2, 0.35]))
         is_rough = random.random() < 0.25
         history: list[Call] = []
         async with asyncio.TaskGroup() as group:
             for number in range(CLIENTS):
                 skew_s = random.choice([0, 0, 5, 50, 400]) * STEP_S / 10
-                registers = await cluster.proxy(f"proxy-{number}", skew_s, weather.loss)
+                registers = await cluster.proxy(f"proxy-{number}", skew_s, way)
                 calls = CALLS_EACH + 5 if moving else CALLS_EACH
                 group.create_task(Client(cluster, registers, history, streaming).live(calls))
             async with _faults(cluster, is_rough):
                 if moving:
                     await _move(cluster)
                 await asyncio.sleep(FAULTS_END_S)
-        weather.loss_chance = 0.0
+        way.loss_chance = 0.0
         last = await cluster.proxy("proxy-last")
         is_readable = await _read_in_the_end(last, history)
         return Run(history, is_readable, network.trace_digest())
-
-
-class _Losses:
-    def __init__(self, loss_chance: float) -> None:
-        self.loss_chance = loss_chance
-
-    def loss(self) -> float:
-        return self.loss_chance
 
 
 class Client:

@@ -18,7 +18,7 @@ from swiftlike.node_calls import ACCOUNTS, CONTAINERS, Query, objects
 from swiftlike.rpc.simulated import SimulatedNetwork, Weather
 from swiftlike.rpc.transport import Body
 from swiftlike.rpc.virtual_time import run_in_virtual_time
-from tests.simulation.quorum_cluster import STARTED_US, Cluster
+from tests.simulation.quorum_cluster import STARTED_US, Cluster, WayOut
 
 POLICIES = (PolicyConfig(0, "standard", default=True), PolicyConfig(1, "other"))
 TABLES = (objects(0), objects(1), CONTAINERS, ACCOUNTS)
@@ -36,12 +36,12 @@ class StoreCluster:
     stack: AsyncExitStack
     graces: Graces = field(default_factory=Graces)
     registers: dict[str, Registers] = field(default_factory=dict)
-    loss_chance: float = 0.0
-    """Of each call, and of each answer."""
+    way: WayOut = field(default_factory=WayOut)
+    """Of the calls of all proxies."""
 
     async def proxy(self, name: str = "proxy", skew_s: float = 0.0) -> Store:
         """Start a proxy."""
-        registers = await self.cluster.proxy(name, skew_s, lambda: self.loss_chance, PATIENCE)
+        registers = await self.cluster.proxy(name, skew_s, self.way, PATIENCE)
         self.registers[name] = registers
         return await self.stack.enter_async_context(
             Store(registers, POLICIES, self.cluster.random, self.graces)

@@ -15,13 +15,14 @@ from storage_node.keyvalues import MemoryKeyValues
 from storage_node.locations import InVolume, Location
 from storage_node.maintenance import Sweep
 from storage_node.memory import MemoryBody, MemoryStore, settle
-from storage_node.operations import Accept, Disown, Operation
+from storage_node.operations import Accept, Disown, Operation, Prepare
 from storage_node.store import Outcome
 from storage_node.tables import Held, PartitionKey
 from swiftlike.entries import Entry
 from swiftlike.limits import RECLAIM_AGE_US
-from swiftlike.node_calls import Acceptance, Standing
+from swiftlike.node_calls import Acceptance, Promise, Standing
 from swiftlike.rpc.transport import Body
+from swiftlike.timestamps import Ballot
 
 Queued: TypeAlias = tuple[Sequence[Operation | Outcome], Callable[[Sequence[Outcome]], None]]
 
@@ -52,6 +53,8 @@ class SyncingStore(MemoryStore):
         self.is_full = False
         self.on_accept: Callable[[Entry], None] = lambda entry: None
         """Called with each entry of an object that was taken and is on the disk."""
+        self.on_promise: Callable[[Ballot], None] = lambda ballot: None
+        """Called with each ballot that was promised at an object's key."""
         self.on_missing: Callable[[Key], None] = lambda key: None
         """Called with each key whose body was found damaged."""
         self._synced: tuple[MemoryKeyValues, dict[PartitionKey, Standing]] | None = None
@@ -162,6 +165,9 @@ class SyncingStore(MemoryStore):
             is_new = isinstance(answer, Acceptance) and answer.accepted
             if is_new and isinstance(operation, Accept) and operation.key.table[:1] == b"o":
                 self.on_accept(operation.entry)
+            is_promised = isinstance(answer, Promise) and answer.register is not None
+            if is_promised and isinstance(operation, Prepare) and operation.key.table[:1] == b"o":
+                self.on_promise(operation.ballot)
 
 
 class _RottenBody(MemoryBody):

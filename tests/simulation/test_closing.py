@@ -31,7 +31,7 @@ from swiftlike.node_client import NodeFailed
 from swiftlike.rpc.simulated import SimulatedNetwork, Weather
 from swiftlike.rpc.virtual_time import run_in_virtual_time
 from swiftlike.timestamps import ZERO_BALLOT, Ballot, Offer, Timestamp
-from tests.simulation.quorum_cluster import STARTED_US, STEP_S, Cluster
+from tests.simulation.quorum_cluster import STARTED_US, STEP_S, Cluster, WayOut
 from tests.simulation.test_quorum_client import soon
 
 CONTAINER = Key(CONTAINERS, b"account\0container")
@@ -227,9 +227,9 @@ async def schedule(seed: int) -> tuple[int, bool, bool]:
     async with SimulatedNetwork(seed) as network, AsyncExitStack() as stack:
         cluster = Cluster(network, stack, 3, tables=(CONTAINERS,))
         await cluster.start()
-        random, loss = network.random, [0.0]
+        random, way = network.random, WayOut()
         await create(await cluster.proxy("creator"))
-        loss[0] = random.choice([0.1, 0.2, 0.35])
+        way.loss_chance = random.choice([0.1, 0.2, 0.35])
         taken: list[bytes] = []
         deleted: list[Written] = []
 
@@ -255,12 +255,12 @@ async def schedule(seed: int) -> tuple[int, bool, bool]:
 
         async with asyncio.TaskGroup() as group:
             for number in range(5):
-                registers = await cluster.proxy(f"proxy-{number}", loss=lambda: loss[0])
+                registers = await cluster.proxy(f"proxy-{number}", way=way)
                 if number < 2:
                     group.create_task(living(partial(remove, registers), 8 * STEP_S))
                 else:
                     group.create_task(living(partial(list_rows, registers, number), 32 * STEP_S))
-        loss[0] = 0.0
+        way.loss_chance = 0.0
         last = await cluster.proxy("last")
         settled = await last.settle(CONTAINER, deadline=soon())
         assert settled.entry is not None

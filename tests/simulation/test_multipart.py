@@ -834,7 +834,7 @@ def test_uploads_in_bad_weather_end_as_they_were_told_to_and_leave_nothing(seed:
                 network.restart(device.name)
                 await asyncio.sleep(1.0)
 
-        world.loss_chance = dice.choice([0.0, 0.01])
+        world.way.loss_chance = dice.choice([0.0, 0.01])
         raging = asyncio.ensure_future(weather())
         async with asyncio.TaskGroup() as clients:
             for key in keys:
@@ -842,7 +842,7 @@ def test_uploads_in_bad_weather_end_as_they_were_told_to_and_leave_nothing(seed:
         await asyncio.gather(*repeats)
         raging.cancel()
         await asyncio.gather(raging, return_exceptions=True)
-        world.loss_chance = 0.0
+        world.way.loss_chance = 0.0
         for device in world.cluster.devices:
             if not world.cluster.network.is_powered(device.name):
                 world.cluster.network.restart(device.name)

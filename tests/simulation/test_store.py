@@ -570,7 +570,7 @@ def test_where_all_owners_are_slow_a_read_and_a_listing_ask_no_more_of_them_than
         await put(store, b"a")
         await asyncio.sleep(10)
         hasty = replace(PATIENCE, hedge_s=0.05)
-        registers = await world.cluster.proxy("hasty", 0.0, lambda: 0.0, hasty)
+        registers = await world.cluster.proxy("hasty", patience=hasty)
         reader = await world.stack.enter_async_context(Store(registers, POLICIES, world.cluster.random))
         await names(reader)
         world.cluster.network.weather = Weather(latency_s=(0.1, 0.11))

@@ -85,7 +85,7 @@ async def pay_everything(world: StoreCluster, store: Store) -> None:
 def test_in_the_end_the_listing_shows_what_can_be_read(seed: int) -> None:
     async def scenario(world: StoreCluster, store: Store) -> None:
         await create(store)
-        world.loss_chance = world.cluster.random.choice([0.0, 0.03, 0.1])
+        world.way.loss_chance = world.cluster.random.choice([0.0, 0.03, 0.1])
         skews_s = [0.0, 0.5, -0.5]
         stores = [await world.proxy(f"client-{at}", skew_s) for at, skew_s in enumerate(skews_s)]
         restarting = asyncio.ensure_future(restart_devices(world))
@@ -94,7 +94,7 @@ def test_in_the_end_the_listing_shows_what_can_be_read(seed: int) -> None:
                 clients.create_task(live(world, each))
         restarting.cancel()
         await asyncio.gather(restarting, return_exceptions=True)
-        world.loss_chance = 0.0
+        world.way.loss_chance = 0.0
         await asyncio.sleep(5)
         await pay_everything(world, store)
         for each in stores:

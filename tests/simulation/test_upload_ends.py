@@ -784,12 +784,12 @@ def test_of_many_who_end_uploads_in_bad_weather_all_are_told_one_end(seed: int) 
             ended[key] = (winners.pop() if winners else "", last)
 
         ended: dict[bytes, tuple[str, str]] = {}
-        world.loss_chance = dice.choice([0.0, 0.01, 0.03])
+        world.way.loss_chance = dice.choice([0.0, 0.01, 0.03])
         raging = asyncio.ensure_future(weather())
         await asyncio.gather(*map(one, range(10)))
         raging.cancel()
         await asyncio.gather(raging, return_exceptions=True)
-        world.loss_chance = 0.0
+        world.way.loss_chance = 0.0
         await pay_all(world, store)
         kept = 0
         for key, (won, last) in ended.items():

@@ -7,31 +7,35 @@ included, every listing must show what can be read, and every history must be li
 """
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AsyncExitStack, ExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import md5
 from typing import Final
 from unittest.mock import patch
 
 from proxy.store.errors import (
+    AccountDeleted,
     ConditionFailed,
+    NoSuchAccount,
     NoSuchContainer,
     NoSuchObject,
     OutcomeUnknown,
     StoreError,
     Unavailable,
 )
+from proxy.store.names import ContainerName
 from proxy.store.store import Store
 from proxy.store.values import Description, ListedObject, ObjectInfo
-from storage_node import reclaimer, updater
+from storage_node import reaper, reclaimer, updater
 from storage_node.keys import Due
+from swiftlike.limits import RPC_BODY_BYTES_MAX
 from swiftlike.node_calls import Query
 from swiftlike.rpc.simulated import SimulatedNetwork, Weather
 from swiftlike.rpc.virtual_time import run_in_virtual_time
 from tests.simulation.linearizability import Call, Ended, Kind, Value, is_linearizable
-from tests.simulation.plans import DEVICES, DUE, FORGETFUL_S, NAMES, OTHERS, PROXIES, Plan, Step
+from tests.simulation.plans import DEVICES, DUE, FORGETFUL_S, LARGE, NAMES, OTHERS, PROXIES, Plan, Step
 from tests.simulation.quorum_cluster import Cluster
 from tests.simulation.seen_in_listings import Seen, wrong_in
 from tests.simulation.store_cluster import CONTAINER, TABLES, Sent, create, named, now_us, read_body, soon
@@ -42,6 +46,10 @@ UNDER_WAY_S: Final = 5.0
 """For what clients that died had under way to arrive, or to be given up."""
 DUE_WITHIN_S: Final = 8.0
 """Until what is to be deleted at a time is."""
+DOOMED: Final = ContainerName(b"doomed", b"Con")
+"""Of the account that is deleted in some plans."""
+DOOMED_WRITES: Final = 8
+DELETE_TRIES: Final = 60
 WRITING: Final = (Kind.PUT, Kind.SWAP, Kind.POST)
 """What leaves its number in what it wrote."""
 
@@ -76,17 +84,27 @@ def run(plan: Plan) -> End:
             stack.enter_context(
                 patch.multiple(updater, GRACE_S=quick_s, GRACE_SPREAD_S=quick_s, WALK_S=quick_s)
             )
+        # A request takes 20 s at most, and what it sent may arrive a while after.
+        stack.enter_context(patch.multiple(reaper, GRACE_S=45.0, TURN_S=10.0, WALK_S=5.0))
         return run_in_virtual_time(_run(plan))
 
 
 async def _run(plan: Plan) -> End:
     async with SimulatedNetwork(plan.seed, Weather()) as network, AsyncExitStack() as stack:
-        make = partial(WorldDevice, reclaim_age_us=int(plan.age_s * 1e6), lag_s=plan.lag_s)
+        make = partial(
+            WorldDevice,
+            reclaim_age_us=int(plan.age_s * 1e6),
+            lag_s=plan.lag_s,
+            skews_s=plan.device_skews_s,
+            is_wide=plan.is_wide,
+        )
         cluster = Cluster(network, stack, DEVICES, OTHERS, TABLES, device=make)
         await cluster.start()
         world = World(cluster, plan)
-        await world.live()
-        await world.end()
+        async with world.watched():
+            await world.live()
+            await world.end()
+        world.judge()
         return End([*world.wrong, *world.operator.wrong], world.histories, network.trace_digest())
 
 
@@ -98,6 +116,8 @@ class World:
         self.wrong: list[str] = []
         self.histories: dict[bytes, list[Call]] = {name: [] for name in NAMES}
         self._seen: list[Seen] = []
+        self._has_begun: Final = asyncio.Event()
+        """The container is there."""
         self._cluster: Final = cluster
         self._plan: Final = plan
         self._devices: Final = [device for device in cluster.devices if isinstance(device, WorldDevice)]
@@ -106,33 +126,68 @@ class World:
                 cluster,
                 f"proxy-{number}",
                 plan.skews_s[number],
-                lambda: self._nemesis.loss_chance,
-                lambda: self._nemesis.repeat_chance,
                 leaves_hints=not plan.lag_s,
             )
             for number in range(PROXIES)
         ]
         down: set[str] = set()
-        self.operator: Final = Operator(cluster, self._devices, down)
+        self.operator: Final = Operator(cluster, self._devices, down, is_wide=plan.is_wide)
         self._nemesis: Final = Nemesis(cluster, self._devices, self._proxies, self.operator, down)
 
     async def live(self) -> None:
         """Let clients, troubles and the operator have their time."""
         for proxy in self._proxies:
             await create(await proxy.store())
+        self._has_begun.set()
+        if self._plan.doom_s is not None:
+            await create(await self._proxies[0].store(), DOOMED)
         async with asyncio.TaskGroup() as tasks:
             for trouble in self._plan.troubles:
                 tasks.create_task(self._nemesis.suffer(trouble))
             for proxy, steps in zip(self._proxies, self._plan.clients, strict=True):
                 tasks.create_task(self._act(proxy, steps))
             tasks.create_task(self.operator.work(self._plan.tasks))
+            if self._plan.doom_s is not None:
+                tasks.create_task(self._write_to_the_doomed(self._plan.doom_s))
+                tasks.create_task(self._delete_the_doomed(self._plan.doom_s))
+
+    @asynccontextmanager
+    async def watched(self) -> AsyncIterator[None]:
+        """Have somebody look at everything now and then meanwhile, as the plan says."""
+        if not self._plan.watch_s:
+            yield
+            return
+        watcher = asyncio.create_task(self._watch(WorldProxy(self._cluster, "proxy-watching")))
+        try:
+            yield
+        finally:
+            watcher.cancel()
+            await asyncio.wait((watcher,))
+        if not watcher.cancelled():
+            watcher.result()
+
+    async def _watch(self, proxy: WorldProxy) -> None:
+        await self._has_begun.wait()
+        while True:
+            await asyncio.sleep(self._cluster.random.expovariate(1 / self._plan.watch_s))
+            store = await proxy.store()
+            await self._list(store, limit=1_000)
+            await self._read_all(store)
 
     # --- clients ------------------------------------------------------------------------------------------------
 
     async def _act(self, proxy: WorldProxy, steps: tuple[Step, ...]) -> None:
         for step in steps:
-            await asyncio.sleep(step.wait_s)
+            await self._wait_for_turn(step)
             await proxy.serve(partial(self._do, step=step), step.life_s)
+
+    async def _wait_for_turn(self, step: Step) -> None:
+        if not step.is_cued:
+            await asyncio.sleep(step.wait_s)
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(step.wait_s):
+                await self.operator.did_something.wait()
 
     async def _do(self, store: Store, step: Step) -> None:
         now = asyncio.get_running_loop().time
@@ -223,10 +278,44 @@ class World:
         ]
         return Value(writers[0] if writers else -1, int(item.content_type.removeprefix("x/")))
 
+    # --- an account that is deleted -----------------------------------------------------------------------------
+
+    async def _write_to_the_doomed(self, doom_s: float) -> None:
+        """Write before, while and after the account is deleted; whatever comes of that."""
+        random = self._cluster.random
+
+        async def write(store: Store) -> None:
+            name = named(b"%d" % random.randrange(4), DOOMED)
+            with suppress(StoreError):
+                await store.objects.put(name, Sent(b"doomed"), deadline=soon())
+
+        for _ in range(DOOMED_WRITES):
+            await asyncio.sleep(random.expovariate(DOOMED_WRITES / 2 / max(doom_s, 0.1)))
+            await random.choice(self._proxies).serve(write, None)
+
+    async def _delete_the_doomed(self, doom_s: float) -> None:
+        is_over = False
+
+        async def delete(store: Store) -> None:
+            nonlocal is_over
+            with suppress(OutcomeUnknown, Unavailable):
+                try:
+                    await store.accounts.delete(DOOMED.account, deadline=soon())
+                except (AccountDeleted, NoSuchAccount):
+                    is_over = True
+
+        await asyncio.sleep(doom_s)
+        for _ in range(DELETE_TRIES):
+            await self._proxies[0].serve(delete, None)
+            if is_over:
+                return
+            await asyncio.sleep(1)
+        self.wrong.append("an account cannot be deleted")
+
     # --- the end ------------------------------------------------------------------------------------------------
 
     async def end(self) -> None:
-        """Judge, once troubles have ended and the jobs have had their time."""
+        """Look at everything, once troubles have ended and the jobs have had their time."""
         self._cluster.network.mend()
         last = WorldProxy(self._cluster, "proxy-last")
         await self._list(await last.store(), limit=1_000)
@@ -235,6 +324,9 @@ class World:
         await asyncio.sleep(UNDER_WAY_S)
         await self._wait_done()
         await self._read_in_the_end(await last.store())
+
+    def judge(self) -> None:
+        """Say what may not have been seen."""
         for seen in self._seen:
             self.wrong += wrong_in(seen, self.histories)
         self.wrong += [
@@ -274,6 +366,7 @@ class World:
         found = {
             "debts are owed": any(store.due(Due.DEBT, 2**62, 1) for store in stores),
             "objects are due": any(store.due(Due.DELETE, 2**62, 1) for store in stores),
+            "a deleted account lives": any(device.lives(DOOMED.account) for device in owners),
             "bodies are missing": any(store.missing(None, 1) for store in stores),
             "owners do not vote": not all(device.has_caught_up(epoch) for device in owners),
             "owners differ": len({device.state() for device in owners}) > 1,
@@ -334,17 +427,22 @@ def value_of(info: ObjectInfo | None) -> Value | None:
     return Value(int(info.attributes["meta:body"]), int(info.content_type.removeprefix("x/")))
 
 
+@lru_cache(4)
 def _body(number: int) -> bytes:
-    return b"body %d" % number
+    body = b"body %d" % number
+    return body if number < LARGE else body.ljust(64) * (RPC_BODY_BYTES_MAX // 64 + 1_000)
 
 
+@lru_cache(1_000)
 def _etag(number: int) -> str:
     return md5(_body(number), usedforsecurity=False).hexdigest()
 
 
 def _sent(step: Step) -> Sent:
     attributes = {"meta:body": str(step.number), "type": f"x/{step.number}"}
-    return Sent(_body(step.number), attributes)
+    if step.number < LARGE:
+        return Sent(_body(step.number), attributes)
+    return Sent(_body(step.number), attributes, pieces=7, is_size_known=step.dice < 0.5, pause_s=0.01)
 
 
 def _describing(number: int) -> Callable[[ObjectInfo], Description]:

@@ -4,7 +4,7 @@ Owns how each is put together from the real parts, as its program does it. Never
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from random import Random
@@ -17,6 +17,7 @@ from storage_node.errors import BodyDamaged
 from storage_node.expirer import Expirer
 from storage_node.keys import Key
 from storage_node.mender import Mender
+from storage_node.reaper import Reaper
 from storage_node.reclaimer import Reclaimer
 from storage_node.replicator import Replicator
 from storage_node.service import DeviceService, Surroundings
@@ -25,27 +26,23 @@ from storage_node.updater import Updater
 from storage_node.voting import founding_partitions
 from swiftlike.digests import Digest
 from swiftlike.entries import Entry
-from swiftlike.limits import BODY_BYTES_MAX, RECLAIM_AGE_US
+from swiftlike.limits import BODY_BYTES_MAX, RECLAIM_AGE_US, SWEPT_ROWS_MAX
 from swiftlike.node_calls import objects
 from swiftlike.rpc.simulated import SimulatedHost
 from swiftlike.rpc.transport import TcpAddress
-from swiftlike.timestamps import Clock
+from swiftlike.timestamps import ZERO_BALLOT, Ballot, Clock
 from tests.engine.conftest import stand
-from tests.simulation.quorum_cluster import SECRET, Cluster, LossyTransport, SimulatedDevice
+from tests.simulation.quorum_cluster import SECRET, Cluster, LossyTransport, SimulatedDevice, WayOut
 from tests.simulation.store_cluster import PATIENCE, POLICIES, TABLES
 from tests.simulation.syncing_store import SyncingStore
 
 AUDIT_S: Final = 20.0
 """Between two looks at all bodies of a device."""
+SWEEP_S: Final = 20.0
 BODIES: Final = objects(0)
 """The table of objects that clients write to."""
 KINDS: Final = (*TABLES, b"r\0", b"r\1")
 """All that owners compare."""
-
-
-def never() -> float:
-    """A chance of nothing."""
-    return 0.0
 
 
 @asynccontextmanager
@@ -53,18 +50,17 @@ async def quorum_client(
     cluster: Cluster,
     host: SimulatedHost,
     skew_s: float = 0.0,
-    loss: Callable[[], float] = never,
-    repeats: Callable[[], float] = never,
+    way: WayOut | None = None,
     writer: int | None = None,
     *,
     leaves_hints: bool = True,
 ) -> AsyncIterator[Store]:
-    """The domain as a process of a host holds it; `loss` and `repeats` are chances of each call."""
+    """The domain as a process of a host holds it."""
     if writer is None:
         writer = cluster.random.getrandbits(64)
     async with (
         host.client(SECRET) as client,
-        LossyTransport(client, cluster.random, loss, repeats) as transport,
+        LossyTransport(client, cluster.random, way) as transport,
         Registers(
             transport,
             cluster.new_shelf(),
@@ -86,8 +82,6 @@ class WorldProxy:
         cluster: Cluster,
         name: str,
         skew_s: float = 0.0,
-        loss: Callable[[], float] = never,
-        repeats: Callable[[], float] = never,
         *,
         leaves_hints: bool = True,
     ) -> None:
@@ -98,8 +92,8 @@ class WorldProxy:
         """Of the process that lives now: in each of its ballots."""
         self._cluster: Final = cluster
         self._skew_s: Final = skew_s
-        self._loss: Final = loss
-        self._repeats: Final = repeats
+        self.way: Final = WayOut()
+        """Of its calls; the process that follows this one has it too."""
         self._store: Store | None = None
         self._serves = asyncio.Event()
         self._is_dying = False
@@ -114,8 +108,7 @@ class WorldProxy:
                 self._cluster,
                 host,
                 self._skew_s,
-                self._loss,
-                self._repeats,
+                self.way,
                 self.writer,
                 leaves_hints=self._leaves_hints,
             ) as self._store:
@@ -164,16 +157,31 @@ class WorldDevice(SimulatedDevice):
     store: SyncingStore
 
     def __init__(
-        self, cluster: Cluster, number: int, reclaim_age_us: int = RECLAIM_AGE_US, lag_s: float = 0.0
+        self,
+        cluster: Cluster,
+        number: int,
+        reclaim_age_us: int = RECLAIM_AGE_US,
+        lag_s: float = 0.0,
+        skews_s: Sequence[float] = (),
+        *,
+        is_wide: bool = False,
     ) -> None:
-        """Begin with an empty disk; its processes compare what they hold with others' from `lag_s` on."""
+        """Begin with an empty disk; its processes compare what they hold with others' from `lag_s` on.
+
+        `skews_s`: how far the clocks of all devices are ahead. `is_wide`: accounts may be deleted, and are removed.
+        """
         super().__init__(cluster, number)
+        self._is_wide: Final = is_wide
+        self._skew_s: Final = skews_s[number] if skews_s else 0.0
+        self._read_us: Final = cluster.read_us(self._skew_s)
         self._lag_s: Final = lag_s
         self._reclaim_age_us: Final = reclaim_age_us
         self.number: Final = number
         self.uuid = UUID(int=number + 1)
         self.on_accept: Callable[[WorldDevice, Entry], None] = lambda device, entry: None
         """Called with each object's entry that is taken anew and on the disk."""
+        self.on_promise: Callable[[WorldDevice, Ballot], None] = lambda device, ballot: None
+        """Called with each ballot that is promised at an object's key, and on the disk."""
         self._cluster: Final = cluster
         self._replicator: Replicator | None = None
         self._ring_came: Final = asyncio.Event()
@@ -184,9 +192,10 @@ class WorldDevice(SimulatedDevice):
         cluster = self._cluster
         self.uuid = uuid
         self.store = SyncingStore(
-            self.name, cluster.layout, cluster.read_us(), cluster.random, self._reclaim_age_us
+            self.name, cluster.layout, self._read_us, cluster.random, self._reclaim_age_us
         )
         self.store.on_accept = lambda entry: self.on_accept(self, entry)
+        self.store.on_promise = lambda ballot: self.on_promise(self, ballot)
 
     async def boot(self, host: SimulatedHost) -> None:
         """What its process does."""
@@ -198,10 +207,10 @@ class WorldDevice(SimulatedDevice):
                 DeviceService(store, store.layout, shelf, surroundings) as service,
                 host.server(service.service, SECRET) as server,
                 host.client(SECRET) as transport,
-                quorum_client(cluster, host, leaves_hints=not self._lag_s) as client,
+                quorum_client(cluster, host, self._skew_s, leaves_hints=not self._lag_s) as client,
             ):
                 await server.listen(TcpAddress(host.name, 6200))
-                random, read_us = Random(cluster.random.random()), cluster.read_us()
+                random, read_us = Random(cluster.random.random()), self._read_us
                 turn = turns_of(shelf.ring, self.uuid)
                 mender = Mender(store, client.mending, self.uuid)
                 store.on_missing = mender.tell
@@ -218,6 +227,9 @@ class WorldDevice(SimulatedDevice):
                         jobs.create_task(reclaimer.run())
                         jobs.create_task(self._take_rings(replicator))
                         jobs.create_task(self._audit())
+                        if self._is_wide:
+                            jobs.create_task(Reaper(store, client.reaping, turn, read_us).run())
+                            jobs.create_task(self._sweep())
                 finally:
                     self._replicator = None
 
@@ -247,6 +259,13 @@ class WorldDevice(SimulatedDevice):
                     except BodyDamaged:
                         continue  # it was set aside, and the mender told
 
+    async def _sweep(self) -> None:
+        """Remove the rows of containers that are gone, as the housekeeping of a real disk does."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            while await self.store.sweep(SWEPT_ROWS_MAX):
+                pass
+
     # --- what an operator does and sees ---------------------------------------------------------------------------
 
     def look_at_rings(self) -> None:
@@ -272,6 +291,22 @@ class WorldDevice(SimulatedDevice):
     def state(self) -> tuple[Digest, ...]:
         """What it holds."""
         return tuple(self.store.partition_digest(kind, 0) for kind in KINDS)
+
+    def outstanding(self, key: Key) -> Ballot:
+        """What a ballot has to pass at a key."""
+        held = self.store.read(key)
+        return ZERO_BALLOT if held is None else held.register.outstanding
+
+    def lives(self, account: bytes) -> bool:
+        """Whether it holds anything of an account that is not deleted, or the account itself."""
+        lead = account + b"\0"
+        return any(
+            held.register.entry is not None
+            and not held.register.entry.tombstone
+            and (key.path + b"\0").startswith(lead)
+            for table in TABLES
+            for key, held in self.store.registers(table, 0, 0, b"", 1_000)
+        )
 
     def holds(self, key: Key) -> tuple[Entry | None, bool]:
         """What stands at a key, and whether its body is here and sound."""

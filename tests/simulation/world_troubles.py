@@ -15,6 +15,8 @@ from uuid import UUID
 from storage_node.keys import Key as StoredKey
 from swiftlike.entries import Entry
 from swiftlike.limits import COMPARED_EVERY_S
+from swiftlike.rpc.transport import TcpAddress
+from swiftlike.timestamps import ZERO_BALLOT, Ballot
 from tests.simulation.plans import DEVICES, FAULTS_END_S, NAMES, OTHERS, Fault, Order, Task, Trouble
 from tests.simulation.quorum_cluster import Cluster, next_ring, ring_fields
 from tests.simulation.store_cluster import named
@@ -29,13 +31,20 @@ DANGER_WITHIN_S: Final = 6.0
 """Until an object's last word is held by two owners only."""
 TORN_WITHIN_S: Final = 6.0
 """Until somebody writes."""
+LINKS: Final = (0.0, 0.0, 0.3, 0.9)
+"""Chances that a call is lost on a link that is flaky, or its answer."""
+LINKS_CHANGE_S: Final = 0.6
+"""Until other links are, on average."""
 
 
 class Operator:
     """Who replaces disks and publishes rings."""
 
-    def __init__(self, cluster: Cluster, devices: Sequence[WorldDevice], down: set[str]) -> None:
-        """Begin with the ring that is there; `down` are the devices without a process."""
+    def __init__(
+        self, cluster: Cluster, devices: Sequence[WorldDevice], down: set[str], *, is_wide: bool
+    ) -> None:
+        """Begin with the ring that is there; `down` are the devices without a process. `is_wide`: see `plans.WIDE`."""
+        self._is_wide: Final = is_wide
         self.wrong: Final[list[str]] = []
         self.owners: tuple[int, ...] = tuple(range(DEVICES))
         self.be_down: Callable[..., Coroutine[Any, Any, None]]
@@ -47,6 +56,8 @@ class Operator:
         self._cluster: Final = cluster
         self._devices: Final = devices
         self._down: Final = down
+        self.did_something: Final = asyncio.Event()
+        """Set, and cleared again, whenever clients may want to see what comes of it."""
         self._uuids: Final = iter(range(1001, 100_000))
 
     async def work(self, tasks: Sequence[Task]) -> None:
@@ -58,9 +69,11 @@ class Operator:
                 if task.order is Order.REPLACE:
                     victim, other = await self._victim(dice)
                     if other is not None and dice.random() < 0.4:
-                        # Misfortunes come together: the last holder is silent while its peer's disk is replaced.
-                        silent = self.be_down([self._devices[other].name], dice.uniform(0, 6), silent=True)
-                        couriers.create_task(silent)
+                        # Misfortunes come together: the last holder is gone while its peer's disk is replaced.
+                        for_s = dice.uniform(0, 6)
+                        is_silent = not self._is_wide or dice.random() < 0.5
+                        gone = self.be_down([self._devices[other].name], for_s, silent=is_silent)
+                        couriers.create_task(gone)
                     await self._replace(victim, task.late_s, couriers)
                 else:
                     await self._move(dice, task, couriers)
@@ -71,21 +84,27 @@ class Operator:
         return all(other.votes() and other.name not in self.frail for other in others)
 
     async def _victim(self, dice: Random) -> tuple[int, int | None]:
-        """Choose an owner whose disk fails: mostly one of the only two that hold an object's last word, as soon as there is any.
+        """Choose an owner whose disk fails: mostly one of the only two that know the last word on an object, as soon as there is any.
 
-        What is left of a majority is then a single owner, the second that is returned.
+        What is left of a majority is then a single owner, the second that is returned. The last word is an entry, or a promise.
         """
         holders: list[int] = []
+        counts_promises = self._is_wide and dice.random() < 0.5
+
+        def last_word(number: int, key: StoredKey) -> Ballot:
+            device = self._devices[number]
+            if counts_promises:
+                return device.outstanding(key)
+            entry, _ = device.holds(key)
+            return ZERO_BALLOT if entry is None else entry.ballot
 
         def is_in_danger() -> bool:
             for name in NAMES:
                 key = StoredKey(BODIES, named(name).path)
-                held = {number: self._devices[number].holds(key)[0] for number in self.owners}
-                last = max((entry.ballot for entry in held.values() if entry is not None), default=None)
-                holders[:] = [
-                    number for number, entry in held.items() if entry is not None and entry.ballot == last
-                ]
-                if len(holders) == DEVICES - 1:
+                words = {number: last_word(number, key) for number in self.owners}
+                last = max(words.values())
+                holders[:] = [number for number, word in words.items() if word == last]
+                if last != ZERO_BALLOT and len(holders) == DEVICES - 1:
                     return True
             return False
 
@@ -112,9 +131,14 @@ class Operator:
         self._cluster.network.restart(device.name)
         self._down.discard(device.name)
         await self._wait_for([number], "a disk that was replaced")
+        self._cue()
 
     async def _move(self, dice: Random, task: Task, couriers: asyncio.TaskGroup) -> None:
         owners = tuple(sorted(dice.sample(range(DEVICES + OTHERS), DEVICES)))
+        if self._is_wide and dice.random() < 0.4:
+            # As many as can: all others, and one that stays.
+            others = [number for number in range(DEVICES + OTHERS) if number not in self.owners]
+            owners = tuple(sorted([*others, *dice.sample(self.owners, DEVICES - len(others))]))
         if owners == self.owners:
             return
         self._before, self.owners = self.owners, owners
@@ -126,6 +150,7 @@ class Operator:
             if dice.random() < 0.2:
                 await self._replace(dice.choice((*self.owners, *self._before)), task.late_s, couriers)
             await self._wait_for(owners, "new owners")
+            self._cue()
             await asyncio.sleep(dice.choice((0.0, task.wait_s)))  # operators do not settle at once
         self._before = ()
         self._publish(task.late_s, couriers)
@@ -155,8 +180,13 @@ class Operator:
                 if id(shelf) in by_shelf:
                     by_shelf[id(shelf)].look_at_rings()
 
+        self._cue()
         for at in range(len(cluster.shelves)):
             couriers.create_task(bring(at, cluster.random.uniform(0, late_s)))
+
+    def _cue(self) -> None:
+        self.did_something.set()
+        self.did_something.clear()
 
     def is_last_sound(self, device: WorldDevice, name: bytes) -> bool:
         """Whether a device holds the body of an entry that another owner holds without."""
@@ -183,9 +213,6 @@ class Nemesis:
         down: set[str],
     ) -> None:
         """Take the victims."""
-        self.loss_chance = 0.0
-        self.repeat_chance = 0.0
-        """Of each call of a proxy."""
         self.answered: Final = asyncio.Event()
         """A client was told how a call ended."""
         self._cluster: Final = cluster
@@ -195,9 +222,13 @@ class Nemesis:
         self._down: Final = down
         self._lurking: list[tuple[bool, asyncio.Future[tuple[WorldDevice, WorldProxy]]]] = []
         """Who waits for a write that one owner has taken; True: for a conditional one."""
+        self._stalling: list[tuple[float, asyncio.Future[None]]] = []
+        """Who waits for a proxy that a majority has promised something, and for how long that is to stop."""
+        self._promised: dict[Ballot, set[WorldDevice]] = {}
         operator.be_down = self._be_down
         for device in devices:
             device.on_accept = self._see_accept
+            device.on_promise = self._see_promise
 
     async def suffer(self, trouble: Trouble) -> None:
         """Let one thing go wrong, at its time."""
@@ -228,13 +259,23 @@ class Nemesis:
                 await asyncio.sleep(for_s)
                 network.mend()
             case Fault.LOSS:
-                self.loss_chance = dice.uniform(0.01, 0.35)
+                chance = dice.uniform(0.01, 0.35)
+                for proxy in self._proxies:
+                    proxy.way.loss_chance = chance
                 await asyncio.sleep(for_s)
-                self.loss_chance = 0.0
+                for proxy in self._proxies:
+                    proxy.way.loss_chance = 0.0
             case Fault.TWICE:
-                self.repeat_chance = dice.uniform(0.05, 0.5)
+                chance = dice.uniform(0.05, 0.5)
+                for proxy in self._proxies:
+                    proxy.way.repeat_chance = chance
                 await asyncio.sleep(for_s)
-                self.repeat_chance = 0.0
+                for proxy in self._proxies:
+                    proxy.way.repeat_chance = 0.0
+            case Fault.FLAKY:
+                await self._be_flaky(dice, for_s)
+            case Fault.STALL:
+                await self._stall(for_s)
             case Fault.SLOW:
                 device.store.slowness = dice.uniform(5, 400)
                 await asyncio.sleep(for_s)
@@ -287,6 +328,33 @@ class Nemesis:
             other is not None and other.body_id == entry.body_id and is_sound for other, is_sound in others
         )
 
+    async def _be_flaky(self, dice: Random, for_s: float) -> None:
+        left_s = for_s
+        while left_s > 0:
+            for proxy in self._proxies:
+                proxy.way.bad_links = {
+                    TcpAddress(device.name, 6200): dice.choice(LINKS) for device in self._devices
+                }
+            pause_s = min(left_s, dice.expovariate(1 / LINKS_CHANGE_S))
+            await asyncio.sleep(pause_s)
+            left_s -= pause_s
+        for proxy in self._proxies:
+            proxy.way.bad_links = {}
+
+    async def _stall(self, for_s: float) -> None:
+        stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = for_s, stopped
+        self._stalling.append(waiting)
+        try:
+            async with asyncio.timeout(TORN_WITHIN_S):
+                await stopped
+        except TimeoutError:
+            return
+        finally:
+            if waiting in self._stalling:
+                self._stalling.remove(waiting)
+        await asyncio.sleep(for_s)
+
     # --- writes that get nowhere ----------------------------------------------------------------------------------
 
     async def _tear(self, dice: Random, for_s: float) -> None:
@@ -305,6 +373,17 @@ class Nemesis:
         await asyncio.gather(
             proxy.die(dice.uniform(0.05, 1.0)), self._be_down(gone, for_s, silent=dice.random() < 0.5)
         )
+
+    def _see_promise(self, device: WorldDevice, ballot: Ballot) -> None:
+        if not self._stalling:
+            return
+        promised = self._promised.setdefault(ballot, set())
+        promised.add(device)
+        proxy = next((each for each in self._proxies if each.writer == ballot.writer), None)
+        if proxy is not None and len(promised) == DEVICES // 2 + 1:
+            for_s, stopped = self._stalling.pop(0)
+            proxy.way.held_until = asyncio.get_running_loop().time() + for_s
+            stopped.set_result(None)
 
     def _see_accept(self, device: WorldDevice, entry: Entry) -> None:
         proxy = next((each for each in self._proxies if each.writer == entry.ballot.writer), None)
