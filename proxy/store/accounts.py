@@ -4,6 +4,7 @@ Owns that an account comes to be with its first container, and what a deleted on
 reaper, until all that it held is removed.
 """
 
+from collections import OrderedDict
 from typing import Final
 
 from proxy.cluster.decisions import Judge, is_present
@@ -28,6 +29,10 @@ from swiftlike.node_calls import Query
 from swiftlike.reaping import DELETED, deleted_us
 from swiftlike.timestamps import Ballot, WriteId
 
+CACHED_S: Final = 1.0
+"""How long an account is believed not to be deleted."""
+ACCOUNTS_CACHED_MAX: Final = 10_000
+
 
 class Accounts:
     """The accounts of the cluster."""
@@ -36,6 +41,8 @@ class Accounts:
         """Take the registers, and who reads listings."""
         self._registers: Final = registers
         self._listings: Final = listings
+        self._lived: Final[OrderedDict[bytes, float]] = OrderedDict()
+        """Accounts that were not deleted, and when that was asked, the earliest first."""
 
     async def read(self, account: bytes, *, deadline: float) -> AccountInfo:
         """Return an account; one that is not written yet has no attributes. Raises AccountDeleted, Unavailable."""
@@ -46,6 +53,20 @@ class Accounts:
         if DELETED in attributes:
             raise AccountDeleted
         return AccountInfo(account, read.entry, attributes)
+
+    async def expect_alive(self, account: bytes, *, deadline: float) -> None:
+        """Go on if an account was not deleted a second ago: what is written to one that was would be removed with it.
+
+        Raises AccountDeleted, Unavailable.
+        """
+        now = self._registers.nodes.now()
+        if self._lived.get(account, -CACHED_S) > now - CACHED_S:
+            return
+        await self.read(account, deadline=deadline)
+        self._lived[account] = now
+        self._lived.move_to_end(account)
+        if len(self._lived) > ACCOUNTS_CACHED_MAX:
+            self._lived.popitem(last=False)
 
     async def usage(self, account: bytes, *, deadline: float) -> Usage:
         """Return what an account holds in all its containers; what was written within the last second may be missing."""

@@ -92,6 +92,14 @@ class Containers:
         self._cache.put(info, asked_at)
         return info
 
+    async def read_to_write(self, name: ContainerName, *, deadline: float) -> ContainerInfo:
+        """Return a container, as `read` does, for somebody who means to add to it.
+
+        Raises NoSuchContainer, AccountDeleted, Unavailable.
+        """
+        await self._accounts.expect_alive(name.account, deadline=deadline)
+        return await self.read(name, deadline=deadline)
+
     async def look(self, name: ContainerName, *, deadline: float) -> tuple[ContainerInfo, bool]:
         """Return a container, and whether it stands so now; else it did a moment ago. Raises NoSuchContainer, Unavailable."""
         seen = self._cache.get(name, self._registers.nodes.now() - CACHED_S)
@@ -179,7 +187,8 @@ class Containers:
         return info, is_new or info.entry.write_id in made
 
     async def describe(self, name: ContainerName, describe: Describe, *, deadline: float) -> ContainerInfo:
-        """Describe a container anew. Raises NoSuchContainer, Unavailable, OutcomeUnknown."""
+        """Describe a container anew. Raises NoSuchContainer, AccountDeleted, Unavailable, OutcomeUnknown."""
+        await self._accounts.expect_alive(name.account, deadline=deadline)
         write_id = self._registers.new_write_id()
 
         def judge(newest: Entry | None, ballot: Ballot) -> Entry | None:

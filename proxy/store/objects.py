@@ -121,11 +121,11 @@ class Objects:
     ) -> ObjectInfo:
         """Store an object, all of it or nothing. The deadline is for what is left to do once its body is here.
 
-        Raises NoSuchContainer, ConditionFailed, Unavailable, OutcomeUnknown, and whatever the upload raises.
+        Raises NoSuchContainer, AccountDeleted, ConditionFailed, Unavailable, OutcomeUnknown, and whatever the upload raises.
         """
         now = self._registers.nodes.now
         allowed_s = deadline - now()
-        await self._containers.read(name.parent, deadline=deadline)  # before a body is taken in vain
+        await self._containers.read_to_write(name.parent, deadline=deadline)  # before a body is taken in vain
         async with aclosing(Arriving(upload)) as arriving:
             body = await arriving.small()
             if body is None:
@@ -160,6 +160,7 @@ class Objects:
         was written. Raises ManifestRefused, NoSuchContainer, also when it was made anew meanwhile, ConditionFailed,
         Unavailable, OutcomeUnknown.
         """
+        await self._containers.read_to_write(name.parent, deadline=deadline)
         attributes = {**description.attributes, **manifests.attributes_for(manifest, origin)}
         described = Description(attributes, description.delete_at_us)
         body = manifests.pack(manifest)
@@ -297,8 +298,9 @@ class Objects:
     ) -> ObjectInfo:
         """Describe an object anew; its body stays.
 
-        Raises NoSuchContainer, NoSuchObject, ConditionFailed, Unavailable, OutcomeUnknown.
+        Raises NoSuchContainer, NoSuchObject, AccountDeleted, ConditionFailed, Unavailable, OutcomeUnknown.
         """
+        await self._containers.read_to_write(name.parent, deadline=deadline)
 
         async def describe_in(container: ContainerInfo) -> ObjectInfo | None:
             write_id = self._registers.new_write_id()

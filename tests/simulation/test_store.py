@@ -28,7 +28,7 @@ from proxy.store.store import Store
 from proxy.store.values import Description, ListedObject, ObjectInfo, Received
 from storage_node.keys import Key as StoredKey
 from storage_node.keys import Listing
-from swiftlike.node_calls import CONTAINERS, Method, Query
+from swiftlike.node_calls import ACCOUNTS, CONTAINERS, Method, Query
 from swiftlike.rpc.simulated import Weather
 from swiftlike.timestamps import Timestamp
 from tests.simulation.quorum_cluster import next_ring, ring_fields
@@ -164,7 +164,7 @@ def test_a_write_that_is_done_and_cannot_be_looked_at_is_unknown_and_not_without
             return replace(await write(*args, **options), entry=None)
 
         async def hear_nothing(key: Key, **options: Any) -> Read:
-            if key.table == CONTAINERS:
+            if key.table in (CONTAINERS, ACCOUNTS):
                 return await read(key, **options)
             return Read(registers.nodes.place(key), is_known=False)
 
@@ -419,8 +419,14 @@ def test_a_deleted_account_takes_nothing_more() -> None:
         with pytest.raises(NoSuchAccount):
             await store.accounts.delete(b"acc", deadline=soon())
         await create(store)
+        await put(store, b"o")
         await store.accounts.delete(b"acc", deadline=soon())
+        await asyncio.sleep(1.1)  # what was seen of it is believed for a second
         for work in (
+            put(store, b"o"),
+            put(store, b"new", bytes(2 * 1024 * 1024)),
+            store.objects.describe(named(b"o"), lambda info: Description({}), deadline=soon()),
+            store.containers.describe(CONTAINER, keep, deadline=soon()),
             store.accounts.read(b"acc", deadline=soon()),
             store.accounts.write(b"acc", keep, deadline=soon()),
             store.accounts.delete(b"acc", deadline=soon()),
