@@ -6,7 +6,7 @@ Owns what these calls answer. Never changes anything: a replicator is told, and 
                    answer has those that differ
     versions       of a range of path hashes: key, version, promise, whether the body is there, whether the row is owed
     versions_of    the same of some keys
-    copies         entries, with their bodies as far as these fit the answer
+    copies         entries, with their bodies as far as these fit the answer; and how long calls wait here
     listings       the listings of a partition, each with the digest of its rows
     span_digests   of the rows of a listing between some names
     row_ballots    of the rows of some names
@@ -65,6 +65,9 @@ class Healing(Protocol):
 
     def caught_up(self, table: bytes) -> CaughtUp:
         """Say how far the device is with a table's ring."""
+
+    def lag_s(self) -> float:
+        """Say how long calls wait here before anybody looks at them."""
 
 
 class ComparedCalls:
@@ -201,7 +204,9 @@ class ComparedCalls:
                     break
                 copies.append(copy.pack())
             served += 1
-        return Reply(header={"served": served}, body=pack_list(copies))
+        healing = self._healing()
+        lag_us = 0 if healing is None else int(healing.lag_s() * 1e6)
+        return Reply(header={"served": served, "lag_us": lag_us}, body=pack_list(copies))
 
     async def _copy(self, key: Key, had: bytes, *, owes: bool) -> HeldCopy | None:
         """Read one entry, with its body unless the asker has it.

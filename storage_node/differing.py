@@ -26,6 +26,8 @@ class Different(NamedTuple):
 
     taken: tuple[HeldVersion, ...]
     """What the other owner holds, and is newer than what is held here, or whole where this one's body is missing."""
+    known: frozenset[bytes]
+    """The paths of those of which something is held here."""
     is_more_here: bool
     """Something here is newer than what the other owner holds, or whole where its body is missing."""
 
@@ -40,19 +42,23 @@ def compare(here: Iterable[HeldVersion], there: Iterable[HeldVersion]) -> Differ
     """Compare what two owners hold of the same keys; order and promises do not matter."""
     mine = {held.path: held for held in here}
     taken: list[HeldVersion] = []
+    known: set[bytes] = set()
     is_more_here = False
     for held in there:
         own = mine.pop(held.path, None)
         if own is None or held.ballot > own.ballot:
             if held.version is not None:
                 taken.append(held)
+                if own is not None:
+                    known.add(held.path)
             continue
         if held.ballot < own.ballot or (own.whole and not held.whole):
             is_more_here = True
         elif held.whole and not own.whole:
             taken.append(held)
+            known.add(held.path)
     is_more_here = is_more_here or any(own.version is not None for own in mine.values())
-    return Different(tuple(taken), is_more_here)
+    return Different(tuple(taken), frozenset(known), is_more_here)
 
 
 def covers(there: HeldVersion, here: HeldVersion) -> bool:

@@ -41,6 +41,8 @@ CALL_S: Final = 10.0
 BODY_S: Final = 3600.0
 DIGESTS_MAX: Final = 30_000
 """Digests in one message: they fit its body. Two devices that share more partitions take another message."""
+PARTITION_ITEMS: Final = 10
+"""Entries that a partition counts as beside those that are taken of it: asking about it and voting cost some 3 ms of both ends."""
 
 log: Final = logging.getLogger(__name__)
 
@@ -67,12 +69,13 @@ class Replicator:
         read_us: Callable[[], int] = lambda: 0,
         is_paused: Callable[[], bool] = lambda: False,
         every_s: float = COMPARED_EVERY_S,
+        read_lag_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """Take the device, its rings, the way to its peers, who settles, and what jitter is drawn from.
 
         `on_thread` reads a ring's whole table where that keeps nobody waiting. `read_us` tells the time in microseconds since 1970,
         by which it says since when what is degraded. While it `is_paused` it compares, and takes nothing.
-        Between two passes it rests `every_s`, more or less.
+        Between two passes it rests `every_s`, more or less. `read_lag_s` tells how long calls wait here: for them it makes way.
         """
         self._store: Final = store
         self._uuid: Final = uuid
@@ -82,8 +85,9 @@ class Replicator:
         self._sleep: Final = sleep
         self._address_of: Final = address_of
         self._read_shares: Final = on_thread or _shares_here
-        self.taker: Final = Taker(store, rings, settling, sleep, rates, is_paused)
+        self.taker: Final = Taker(store, rings, settling, sleep, rates, is_paused, read_lag_s)
         self._read_us: Final = read_us
+        self._read_lag_s: Final = read_lag_s
         self._is_paused: Final = is_paused
         self._every_s: Final = every_s
         self._catching: Final = CatchingUp(store, rings, self.taker)
@@ -170,6 +174,10 @@ class Replicator:
             *told,
         )
         return told
+
+    def lag_s(self) -> float:
+        """Say how long calls wait here before anybody looks at them."""
+        return self._read_lag_s()
 
     def look_at_rings(self) -> None:
         """A ring was replaced, or a pause is over: begin a pass at once."""
@@ -381,6 +389,7 @@ class Replicator:
         shares = self._shares[table]
         try:
             async with self._lock(place):
+                await self.taker.pace.spend(PARTITION_ITEMS)
                 if partition in shares.owned and not self._store.standing(table, partition).votes:
                     sources = self._sources(shares, partition)
                     if await self._catching.catch_up(shares, table, partition, sources):
@@ -460,6 +469,11 @@ class Replicator:
             Figure("caught_up", "Partitions caught up with", counts["caught_up"], is_total=True),
             Figure("trusted", "Partitions voted on by an operator's word", counts["trusted"], is_total=True),
             Figure("taken", "Entries taken from peers", taken["taken"], is_total=True),
+            Figure(
+                "may_take_per_s",
+                "Entries and rows that it may take a second now: fewer while calls wait, here or at its sources",
+                self.taker.pace.per_s,
+            ),
             Figure("taken_rows", "Rows taken from peers", taken["rows"], is_total=True),
             Figure("taken_bytes", "Bytes of bodies taken from peers", taken["bytes"], is_total=True),
             Figure("refused", "Copies that could not be taken", taken["refused"], is_total=True),

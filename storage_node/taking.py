@@ -26,7 +26,7 @@ from storage_node.differing import (
 )
 from storage_node.errors import DeviceFailed, RingChanged, StorageError
 from storage_node.keys import ACCOUNTS, ROWS_OF, Key, Listing
-from storage_node.pace import Pace
+from storage_node.pace import Pace, YieldingPace
 from storage_node.placing import Rings
 from storage_node.store import Offered, RowOffer, Staged, Store
 from swiftlike.digests import EMPTY, Digest
@@ -43,7 +43,12 @@ from swiftlike.node_client import NodeClient, NodeFailed
 from swiftlike.timestamps import NO_INCARNATION, NO_WRITE, ZERO_BALLOT, Offer, Timestamp, WriteId
 
 SETTLE_S: Final = 10.0
-ROWS_AT_ONCE: Final = 200
+ROWS_AT_ONCE: Final = 64
+ROWS_PAGE: Final = 250
+COPIES_PAGE: Final = 128
+"""Rows, and copies, in one answer: some 2 ms of the loop at either end, for which a get may have to wait."""
+COPIES_SLICE: Final = 32
+"""Copies that are offered in one turn of the loop, and share a commit: some 2 ms. The pace is kept between them."""
 
 T = TypeVar("T")
 
@@ -128,14 +133,17 @@ class Taker:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         rates: Rates = Rates(),  # noqa: B008  # a value
         is_paused: Callable[[], bool] = lambda: False,
+        read_lag_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
+        """Take the device, its rings, who settles, the rates, and how long calls wait here."""
         self.counts: Final[Counter[str]] = Counter()
         """Entries, rows and bytes taken, what was refused, settled, owed."""
         self._store: Final = store
         self._rings: Final = rings
         self._settling: Final = settling
         self._is_paused: Final = is_paused
-        self._pace: Final = Pace(rates.items_per_s, sleep)
+        self.pace: Final = YieldingPace(rates.items_per_s, read_lag_s, sleep)
+        """Of entries and rows."""
         self._bytes: Final = Pace(rates.bytes_per_s, sleep)
         self._copies: Final = asyncio.Semaphore(COPIES_AT_ONCE)
         self._ranges: WeakValueDictionary[tuple[bytes, int, int], asyncio.Lock] = WeakValueDictionary()
@@ -236,32 +244,43 @@ class Taker:
             if self._is_paused():
                 whole.left += len(paths)
                 break
-            wanted = paths[:PAGE_ITEMS_MAX]
-            held = await self._bodies_here(table, wanted)
-            copies, served = await source.client.copies(table, list(zip(wanted, held, strict=True)))
-            await self._pace.spend(len(copies))
-            await self._bytes.spend(sum(len(copy.body or b"") for copy in copies))
-            kept = await _all(self._keep(table, copy, source, catching_up=catching_up) for copy in copies)
-            whole.taken += sum(kept)
-            whole.left += len(kept) - sum(kept)
-            paths = paths[max(1, served) :]
+            wanted = paths[:COPIES_PAGE]
+            had = [await self._body_here(table, path) if path in found.known else NO_WRITE for path in wanted]
+            page = await source.client.copies(table, list(zip(wanted, had, strict=True)))
+            self.pace.note(page.lag_s)
+            for at in range(0, len(page.copies), COPIES_SLICE):
+                some = page.copies[at : at + COPIES_SLICE]
+                await self.pace.spend(len(some))
+                await self._bytes.spend(sum(len(copy.body or b"") for copy in some))
+                kept = await _all(
+                    self._keep(
+                        table, copy, source, is_known=copy.path in found.known, catching_up=catching_up
+                    )
+                    for copy in some
+                )
+                whole.taken += sum(kept)
+                whole.left += len(kept) - sum(kept)
+            paths = paths[max(1, page.served) :]
         return whole
 
-    async def _bodies_here(self, table: bytes, paths: list[bytes]) -> list[WriteId]:
-        """Return the body that is held at each of these keys."""
-        bodies: list[WriteId] = []
-        for path in paths:
-            held = await self._store.look_up(Key(table, path))
-            entry = None if held is None else held.register.entry
-            is_here = held is not None and entry is not None and held.location.held
-            bodies.append(entry.body_id if entry is not None and is_here else NO_WRITE)
-        return bodies
+    async def _body_here(self, table: bytes, path: bytes) -> WriteId:
+        """Return the body that is held at a key."""
+        held = await self._store.look_up(Key(table, path))
+        entry = None if held is None else held.register.entry
+        is_here = held is not None and entry is not None and held.location.held
+        return entry.body_id if entry is not None and is_here else NO_WRITE
 
-    async def _keep(self, table: bytes, copy: HeldCopy, source: Source, *, catching_up: bool) -> bool:
+    async def _keep(
+        self, table: bytes, copy: HeldCopy, source: Source, *, is_known: bool, catching_up: bool
+    ) -> bool:
         """Offer a copy to this device's acceptor, its body first; say whether it, or something newer, stands here now."""
+        key, is_complete = Key(table, copy.path), copy.body is not None or not copy.entry.has_body
         async with self._copies:
             try:
-                return await self._offer(Key(table, copy.path), copy, source, catching_up=catching_up)
+                if is_complete and not is_known:
+                    # What came meanwhile, the acceptor sees.
+                    return await self._accept(key, copy, source, copy.body, catching_up=catching_up)
+                return await self._offer(key, copy, source, catching_up=catching_up)
             except (DeviceFailed, RingChanged):
                 raise
             except (StorageError, NodeFailed) as error:
@@ -490,7 +509,7 @@ class Taker:
     async def _keep_rows(self, listing: Listing, rows: list[tuple[bytes, Entry]]) -> Taken:
         if self._is_paused():
             return Taken(left=len(rows))
-        await self._pace.spend(len(rows))
+        await self.pace.spend(len(rows))
         try:
             answers = await self._store.upsert_rows(
                 [RowOffer(listing.parent, name, entry) for name, entry in rows]
@@ -516,7 +535,7 @@ async def rows_there(client: NodeClient, listing: Listing, start: bytes, stop: b
     marker: bytes | None = just_before(start)
     parent = listing.parent
     while marker is not None:
-        query = Query(marker=marker, end_marker=stop, tombstones=True, limit=PAGE_ITEMS_MAX)
+        query = Query(marker=marker, end_marker=stop, tombstones=True, limit=ROWS_PAGE)
         page, _ = await client.list_rows(parent.table, parent.path, query, listing.incarnation)
         for row in page.rows:
             entry = row.entry

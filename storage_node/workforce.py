@@ -18,6 +18,7 @@ from storage_node.expirer import Expirer, Expiring
 from storage_node.housekeeping import Kept, keep_house
 from storage_node.jobs import Job
 from storage_node.lost_bodies import LostBodies
+from storage_node.lag import LoopLag
 from storage_node.mender import Mender, Mending
 from storage_node.pause import Pause
 from storage_node.reaper import Reaper, Reaping
@@ -95,6 +96,7 @@ class Workforce:
         self._open_quorums: Final = open_quorums
         self._when_ended: Final = when_ended
         self._tasks: list[asyncio.Task[None]] = []
+        self._lag: Final = LoopLag()
         self.pause: Final = Pause(device, read_us, self.look_at_rings)
         self.jobs: Final[dict[str, Job]] = {}
         """Those that tell of themselves, by name, once they are there. The updater's figures stand among the debts."""
@@ -112,6 +114,7 @@ class Workforce:
         lost_bodies = LostBodies(self._device)
         self.jobs["lost_bodies"] = lost_bodies
         self._begin("lost volumes are not looked into", lost_bodies.run())
+        self._begin("healing does not make way", self._lag.run())
         self._begin("nothing is reclaimed", self._reclaim())
         self._begin("the device is not audited", self._audit())
         self._begin("the jobs that take a majority are not done", self._ask_quorums())
@@ -176,6 +179,7 @@ class Workforce:
                 read_us=self._read_us,
                 is_paused=self.pause.is_on,
                 every_s=settings.compared_every_s,
+                read_lag_s=self._lag.recent_s,
             )
             self.jobs["replicator"] = self.replicator
             await self.replicator.run()

@@ -439,6 +439,16 @@ class HeldCopy(NamedTuple):
         return cls(path, decode(raw), whole, owes, body)
 
 
+class Copies(NamedTuple):
+    """Copies of what stands at the first of the keys that were asked for."""
+
+    copies: list[HeldCopy]
+    served: int
+    """How many of the keys were looked at."""
+    lag_s: float
+    """How long calls wait at that device before anybody looks at them."""
+
+
 class PartitionDigests(NamedTuple):
     """Digests of some partitions of one table, to be compared with a peer's; the table may be one of rows."""
 

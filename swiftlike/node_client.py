@@ -17,6 +17,7 @@ from swiftlike.node_calls import (
     SEEN,
     Acceptance,
     CaughtUp,
+    Copies,
     Degraded,
     DueItem,
     DueKind,
@@ -301,16 +302,15 @@ class NodeClient:
         reply = await self._call(Method.VERSIONS_OF, self._placed(table), pack_list(paths))
         return list(map(HeldVersion.of, unpack_list(reply.body)))
 
-    async def copies(
-        self, table: bytes, wanted: Sequence[tuple[bytes, WriteId]]
-    ) -> tuple[list[HeldCopy], int]:
-        """Return copies of what stands at the first of these keys, and how many of the keys were looked at.
+    async def copies(self, table: bytes, wanted: Sequence[tuple[bytes, WriteId]]) -> Copies:
+        """Return copies of what stands at the first of these keys.
 
         Each with the body that the caller has already, NO_WRITE for none: that one is not sent.
         """
         reply = await self._call(Method.COPIES, self._placed(table), pack_list(wanted))
         found = self._parse(Method.COPIES, reply, lambda: list(map(HeldCopy.of, unpack_list(reply.body))))
-        return found, reply.header["served"]
+        # Where a release is older than this figure, nobody is known to wait.
+        return Copies(found, reply.header["served"], reply.header.get("lag_us", 0) / 1e6)
 
     async def listings(
         self, table: bytes, partition: int, after: tuple[bytes, Timestamp] | None = None

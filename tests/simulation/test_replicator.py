@@ -412,3 +412,22 @@ def test_a_device_takes_no_faster_than_it_was_told() -> None:
         assert world.agree(0, 1, 2)
 
     play_healing(scenario)
+
+
+def test_a_device_makes_way_while_calls_wait_at_the_one_that_it_takes_from() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        first, second = world.devices[:2]
+        await fill(world, 0, 2, objects=100, rows=0)
+        assert first.replicator is not None
+        assert second.replicator is not None
+        first.replicator._read_lag_s = lambda: 1.0  # type: ignore[misc]
+        taker = Taker(second.store, second.shelf, None, rates=Rates(items_per_s=80.0))
+        second.replicator.taker = taker  # type: ignore[misc]
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        await world.walk(1)
+        assert taker.pace.per_s < 80.0, "and yet it comes to its end"
+        assert loop.time() - began_s > 100 / 80
+        assert world.agree(0, 1, 2)
+
+    play_healing(scenario)

@@ -67,6 +67,9 @@ class HeardHealing:
     async def trust(self, table: bytes, partition: int) -> Trusted:
         return Trusted(1, 0)
 
+    def lag_s(self) -> float:
+        return 0.25
+
     def degraded(self) -> tuple[Degraded, ...]:
         return (Degraded(OBJECTS, 3, owners=3, sound=1, since_us=NOW_US),)
 

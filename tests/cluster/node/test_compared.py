@@ -64,15 +64,16 @@ async def test_copies_bring_small_bodies_and_tell_of_large_and_of_missing_ones(n
     ):
         await node.client.offer(OBJECTS, object_key(name).path, entry, body, owing=owes)
     names = ("small", "absent", "owing", "lacking", "large")
-    copies, served = await node.client.copies(OBJECTS, [(object_key(name).path, NO_WRITE) for name in names])
-    assert served == 5
+    wanted = [(object_key(name).path, NO_WRITE) for name in names]
+    copies, served, lag_s = await node.client.copies(OBJECTS, wanted)
+    assert (served, lag_s) == (5, 0.25), "what its replicator says of the time that calls wait"
     assert [(copy.entry, copy.whole, copy.owes, copy.body) for copy in copies] == [
         (small, True, False, b"small"),
         (owing, True, True, b"owing"),
         (lacking, False, False, None),
         (large, True, False, None),
     ]
-    (copy,), _ = await node.client.copies(OBJECTS, [(object_key("small").path, small.body_id)])
+    (copy,), _, _ = await node.client.copies(OBJECTS, [(object_key("small").path, small.body_id)])
     assert (copy.whole, copy.body) == (True, None), "a body that the caller has is not sent"
 
 
@@ -81,9 +82,9 @@ async def test_copies_stop_where_the_answer_is_full(node: Node) -> None:
     paths = [object_key(f"o{at}").path for at in range(4)]
     for at, path in enumerate(paths):
         await node.client.offer(OBJECTS, path, put(at, body), body)
-    copies, served = await node.client.copies(OBJECTS, [(path, NO_WRITE) for path in paths])
+    copies, served, _ = await node.client.copies(OBJECTS, [(path, NO_WRITE) for path in paths])
     assert (len(copies), served) == (1, 1)
-    copies, served = await node.client.copies(OBJECTS, [(path, NO_WRITE) for path in paths[1:]])
+    copies, served, _ = await node.client.copies(OBJECTS, [(path, NO_WRITE) for path in paths[1:]])
     assert copies[0].path == paths[1]
 
 

@@ -56,6 +56,7 @@ def test_what_is_taken_and_what_is_told(
 ) -> None:
     found = compare(here, there)
     assert (list(found.taken), found.is_more_here) == (taken, is_more_here)
+    assert found.known == ({A} if taken and here else set()), "what is unknown here has no body here"
 
 
 versions = st.dictionaries(
@@ -79,7 +80,7 @@ def test_two_owners_that_each_take_hold_the_same_versions_and_nothing_more_to_te
     one_then = applied(one, compare(listed(one), listed(other)).taken)
     other_then = applied(other, compare(listed(other), listed(one)).taken)
     assert one_then == other_then
-    assert compare(listed(one_then), listed(other_then)) == ((), False)
+    assert compare(listed(one_then), listed(other_then)) == ((), frozenset(), False)
     told = compare(listed(one), listed(other)).is_more_here
     assert told == bool(compare(listed(other), listed(one)).taken), (
         "who lacks something is told, and nobody else"
