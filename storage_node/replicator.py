@@ -1,6 +1,6 @@
 """The replicator: finds out in what this device and the other owners differ, and has each take what it lacks.
 
-Owns when whom is asked: one message compares all partitions that two devices share; those with the fewest sound copies are
+Owns when whom is asked (`comparing`: one message has all partitions that two devices share); those with the fewest sound copies are
 healed first, from all who differ at once. Partitions on which this device does not vote are caught up with (`catching_up`), those that
 it holds and does not own are given back (`returning`). A hint (of a peer, of a proxy whose write failed, of a
 device that answers again) begins with one partition or one device at once, beside the passes. Never pushes a copy: who lacks
@@ -19,10 +19,11 @@ from weakref import WeakValueDictionary
 from ring.device import Device, DeviceId
 from ring.ring import Ring
 from storage_node.catching_up import CatchingUp
+from storage_node.comparing import Comparing, Place
 from storage_node.differing import endangered_first
 from storage_node.errors import DeviceFailed, RingChanged, StorageError
 from storage_node.jobs import Figure
-from storage_node.keys import RING_OF, ROWS_OF
+from storage_node.keys import ROWS_OF
 from storage_node.peers import HealingRings, tcp_address
 from storage_node.progress import Progress
 from storage_node.returning import Returning
@@ -30,8 +31,8 @@ from storage_node.sharing import Shares, shares_of
 from storage_node.soundness import Soundness
 from storage_node.store import Store
 from storage_node.taking import Rates, Settling, Source, Taken, Taker
-from swiftlike.limits import COMPARED_EVERY_S, HINTS_MAX, ITEMS_MAX, PARTITIONS_AT_ONCE, PEERS_AT_ONCE
-from swiftlike.node_calls import CaughtUp, Degraded, PartitionDigests, Trusted
+from swiftlike.limits import COMPARED_EVERY_S, HINTS_MAX, ITEMS_MAX, PARTITIONS_AT_ONCE
+from swiftlike.node_calls import CaughtUp, Degraded, Trusted
 from swiftlike.node_client import NodeClient, NodeFailed
 from swiftlike.rpc.transport import Address, Transport
 
@@ -39,15 +40,10 @@ PROBE_S: Final = 2.0
 """Between two questions to a device that did not answer, or that there are hints for."""
 CALL_S: Final = 10.0
 BODY_S: Final = 3600.0
-DIGESTS_MAX: Final = 30_000
-"""Digests in one message: they fit its body. Two devices that share more partitions take another message."""
 PARTITION_ITEMS: Final = 10
 """Entries that a partition counts as beside those that are taken of it: asking about it and voting cost some 3 ms of both ends."""
 
 log: Final = logging.getLogger(__name__)
-
-Place = tuple[bytes, int]
-"""A table of registers and a partition."""
 
 
 class Replicator:
@@ -95,8 +91,7 @@ class Replicator:
         self._shares: dict[bytes, Shares] = {}
         self._hints: dict[DeviceId | None, dict[Place, bool]] = {}
         """By device that is to be compared with: partitions, and whether that need not hear of what it lacks."""
-        self._silent: set[DeviceId] = set()
-        """Devices that did not answer the last time; each is asked again, and compared with as soon as it does."""
+        self._comparing: Final = Comparing(store, rings, self._shares, self._source)
         self._hinted: Final = asyncio.Event()
         self._awake: Final = asyncio.Event()
         self._busy: WeakValueDictionary[Place, asyncio.Lock] = WeakValueDictionary()
@@ -229,14 +224,14 @@ class Replicator:
         self._awake.clear()
         await self._look_at_shares()
         peers = {peer for shares in self._shares.values() for peer in shares.peers}
-        compared = await self._compare_with(peers)
+        compared = await self._comparing.compare_with(peers)
         differing: dict[Place, list[DeviceId]] = {}
         for peer, places in compared.items():
             for place in places or ():
                 differing.setdefault(place, []).append(peer)
         self.differing = len(differing)
         waiting = self._not_voting()
-        self._soundness.note(self._read_us(), self._shares, differing, self._silent, waiting)
+        self._soundness.note(self._read_us(), self._shares, differing, self._comparing.silent, waiting)
         for place in waiting:
             differing.setdefault(place, [])
         owners = {place: len(self._shares[place[0]].others(place[1])) + 1 for place in differing}
@@ -263,10 +258,10 @@ class Replicator:
         for place in hints.pop(None, {}):
             if place[1] in self._shares[place[0]].owned:
                 await self._heal(place, self._shares[place[0]].others(place[1]))
-        silent = set(self._silent)
+        silent = set(self._comparing.silent)
         if silent:
-            compared = await self._compare_with(silent)
-            for peer in silent & self._silent:
+            compared = await self._comparing.compare_with(silent)
+            for peer in silent & self._comparing.silent:
                 # Still silent: what is hinted at waits for it.
                 for place, one_way in hints.pop(peer, {}).items():
                     self._hints.setdefault(peer, {}).setdefault(place, one_way)
@@ -306,7 +301,7 @@ class Replicator:
         ]
 
     def _silent_owners(self, place: Place) -> int:
-        return sum(owner in self._silent for owner in self._shares[place[0]].others(place[1]))
+        return sum(owner in self._comparing.silent for owner in self._shares[place[0]].others(place[1]))
 
     def _source(self, shares: Shares, owner: DeviceId) -> Source | None:
         """Return the way to a device under one epoch; None for one that the ring does not know, and for this one."""
@@ -330,54 +325,6 @@ class Replicator:
     def _lock(self, place: Place) -> asyncio.Lock:
         """Return what is held while a partition is healed; it lives as long as somebody heals it, or waits to."""
         return self._busy.setdefault(place, asyncio.Lock())
-
-    # --- comparing ----------------------------------------------------------------------------------------------
-
-    async def _compare_with(self, peers: set[DeviceId]) -> dict[DeviceId, list[Place] | None]:
-        """Compare with many, some at a time; None where one did not answer."""
-        gate = asyncio.Semaphore(PEERS_AT_ONCE)
-        found: dict[DeviceId, list[Place] | None] = {}
-
-        async def compare(peer: DeviceId) -> None:
-            async with gate:
-                found[peer] = await self._compare(peer)
-
-        async with asyncio.TaskGroup() as comparing:
-            for peer in sorted(peers):
-                comparing.create_task(compare(peer))
-        return found
-
-    async def _compare(self, peer: DeviceId) -> list[Place] | None:
-        """Return the partitions in which this device and a peer differ: one message, whatever they hold."""
-        asked: list[PartitionDigests] = []
-        source: Source | None = None
-        for table, shares in self._shares.items():
-            numbers = shares.peers.get(peer, ())
-            if not numbers:
-                continue
-            source = source or self._source(shares, peer)
-            for kind in (table, ROWS_OF.get(table)):
-                if kind is not None:
-                    digests = await self._store.scan(self._store.partition_digests, kind, numbers)
-                    asked.append(PartitionDigests(kind, shares.ring.epoch, digests))
-        if source is None:
-            return []
-        differing: dict[Place, None] = {}
-        try:
-            for message in _messages(asked):
-                self.counts["compared"] += 1
-                for answer in await source.client.compare(message):
-                    ring = RING_OF.get(answer.table, answer.table)
-                    if answer.epoch > self._shares[ring].ring.epoch:
-                        self._rings.look_for_newer(ring)
-                    differing.update(dict.fromkeys((ring, number) for number in answer.digests))
-        except NodeFailed as failure:
-            if peer not in self._silent:
-                log.info("%s cannot be compared with: %s", source.device, failure)
-            self._silent.add(peer)
-            return None
-        self._silent.discard(peer)
-        return list(differing)
 
     # --- healing ------------------------------------------------------------------------------------------------
 
@@ -430,7 +377,7 @@ class Replicator:
             log.info("partition %d of table %r is healed later: %s", partition, table, failure)
             self.counts["put_off"] += 1
             if partition in shares.owned and source.device.id in shares.others(partition):
-                self._silent.add(source.device.id)
+                self._comparing.silent.add(source.device.id)
 
     async def _give_back(self) -> None:
         """Give back what is held and not owned."""
@@ -460,11 +407,11 @@ class Replicator:
             Figure(
                 "compared",
                 "Messages that compared all partitions shared with a peer",
-                counts["compared"],
+                self._comparing.messages,
                 is_total=True,
             ),
             Figure("differing", "Partitions that differed from a peer's in the last pass", self.differing),
-            Figure("silent", "Peers that did not answer the last time", len(self._silent)),
+            Figure("silent", "Peers that did not answer the last time", len(self._comparing.silent)),
             Figure("waiting", "Partitions owned and not voted on", self.waiting),
             Figure("caught_up", "Partitions caught up with", counts["caught_up"], is_total=True),
             Figure("trusted", "Partitions voted on by an operator's word", counts["trusted"], is_total=True),
@@ -528,19 +475,3 @@ class Replicator:
 
 async def _shares_here(ring: Ring, uuid: UUID) -> Shares:
     return shares_of(ring, uuid)
-
-
-def _messages(asked: list[PartitionDigests]) -> list[list[PartitionDigests]]:
-    """Put digests into as few messages as hold them."""
-    messages: list[list[PartitionDigests]] = [[]]
-    room = DIGESTS_MAX
-    for table in asked:
-        numbers = list(table.digests)
-        while numbers:
-            if not room:
-                messages.append([])
-                room = DIGESTS_MAX
-            some, numbers = numbers[:room], numbers[room:]
-            messages[-1].append(table._replace(digests={number: table.digests[number] for number in some}))
-            room -= len(some)
-    return messages
