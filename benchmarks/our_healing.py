@@ -32,11 +32,13 @@ from storage_node.device import Device, Settings
 from storage_node.formatting import format_device
 from storage_node.keys import ACCOUNTS, CONTAINERS, Key, Layout, bucket_of, objects
 from storage_node.maintenance import SetStanding
-from storage_node.operations import Accept, Operation
+from storage_node.operations import Accept, Operation, UpsertRows
 from storage_node.replicator import Replicator
 from storage_node.service import DeviceService, Surroundings
+from storage_node.store import RowOffer
 from swiftlike.digests import Digest
 from swiftlike.entries import Entry, pack_metadata
+from swiftlike.listed import row_of
 from swiftlike.node_calls import Standing, ring_name
 from swiftlike.rpc.client import Client
 from swiftlike.rpc.network import SocketNetwork
@@ -72,7 +74,7 @@ def main() -> None:
 @click.argument("container")
 @click.argument("incarnation")
 def fill(directory: Path, count: int, seed: int, container: str, incarnation: str) -> None:
-    """Put COUNT objects of a container's incarnation (hexadecimal) into a formatted device of a cluster, which need not vote."""
+    """Put COUNT objects and rows of a container's incarnation (hexadecimal) into a formatted device, which need not vote."""
     layout = Layout(seed, dict.fromkeys(TABLES, POWER))
     device = Device(directory, layout, now_us, settings=Settings(reserve_bytes=0))
     seconds = fill_device(device, container.encode(), count, Timestamp(bytes.fromhex(incarnation)))
@@ -81,10 +83,11 @@ def fill(directory: Path, count: int, seed: int, container: str, incarnation: st
 
 
 def fill_device(device: Device, container: bytes, count: int, incarnation: Timestamp) -> float:
-    """Put objects `o00000000` and so on into a device; return how many seconds that took."""
+    """Put objects `o00000000` and so on into a device, with their rows; return how many seconds that took."""
     start = time.perf_counter()
+    listed = container.replace(b"/", b"\0")
     batch: list[Operation] = []
-    for number, path in _in_key_order(device.layout, container.replace(b"/", b"\0"), count):
+    for number, path in _in_key_order(device.layout, listed, count):
         batch.append(
             Accept(
                 Key(OBJECTS, path),
@@ -99,7 +102,17 @@ def fill_device(device: Device, container: bytes, count: int, incarnation: Times
             commit(device, batch)
             batch = []
     commit(device, batch)
+    for first in range(0, count, _BATCH):
+        rows = []
+        for number in range(first, min(count, first + _BATCH)):
+            row = row_of(OBJECTS, _path_of(listed, number), _entry(number, incarnation)).row
+            rows.append(RowOffer(Key(CONTAINERS, row.parent), row.name, row.entry))
+        commit(device, [UpsertRows(tuple(rows))])
     return time.perf_counter() - start
+
+
+def _path_of(container: bytes, number: int) -> bytes:
+    return b"%s\0o%08d" % (container, number)
 
 
 def _entry(number: int, incarnation: Timestamp) -> Entry:
@@ -113,16 +126,16 @@ def _in_key_order(layout: Layout, container: bytes, count: int) -> Iterator[tupl
     """Yield numbers and paths in the order of their keys: by bucket, then by name."""
     import numpy as np  # only here: what serves and is measured needs none
 
-    def path_of(number: int) -> bytes:
-        return b"%s\0o%08d" % (container, number)
-
     buckets = np.fromiter(
-        (int.from_bytes(bucket_of(layout.hashed(path_of(number))), "big") for number in range(count)),
+        (
+            int.from_bytes(bucket_of(layout.hashed(_path_of(container, number))), "big")
+            for number in range(count)
+        ),
         dtype=np.uint32,
         count=count,
     )
     for number in np.argsort(buckets, kind="stable").tolist():
-        yield number, path_of(number)
+        yield number, _path_of(container, number)
 
 
 def commit(device: Device, operations: list[Operation]) -> None:
