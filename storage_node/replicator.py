@@ -40,8 +40,6 @@ PROBE_S: Final = 2.0
 """Between two questions to a device that did not answer, or that there are hints for."""
 CALL_S: Final = 10.0
 BODY_S: Final = 3600.0
-PARTITION_ITEMS: Final = 10
-"""Entries that a partition counts as beside those that are taken of it: asking about it and voting cost some 3 ms of both ends."""
 
 log: Final = logging.getLogger(__name__)
 
@@ -336,7 +334,7 @@ class Replicator:
         shares = self._shares[table]
         try:
             async with self._lock(place):
-                await self.taker.pace.spend(PARTITION_ITEMS)
+                await self.taker.wait_turn()
                 if partition in shares.owned and not self._store.standing(table, partition).votes:
                     sources = self._sources(shares, partition)
                     if await self._catching.catch_up(shares, table, partition, sources):

@@ -97,6 +97,8 @@ class Rates(NamedTuple):
     """Entries and rows."""
     bytes_per_s: float = HEALED_BYTES_PER_S
     """Bytes of bodies."""
+    partition_items: float = 0.0
+    """Entries that a partition counts as beside those that are taken of it; 0: to ask about it costs nothing."""
 
 
 async def standings_of(
@@ -145,9 +147,15 @@ class Taker:
         self.pace: Final = YieldingPace(rates.items_per_s, read_lag_s, sleep)
         """Of entries and rows."""
         self._bytes: Final = Pace(rates.bytes_per_s, sleep)
+        self._partition_items: Final = rates.partition_items
         self._copies: Final = asyncio.Semaphore(COPIES_AT_ONCE)
         self._ranges: WeakValueDictionary[tuple[bytes, int, int], asyncio.Lock] = WeakValueDictionary()
         """Held while a range is taken from one source, so that another one does not bring the same copies beside it."""
+
+    async def wait_turn(self) -> None:
+        """Wait until a partition may be asked about."""
+        if self._partition_items:
+            await self.pace.spend(self._partition_items)
 
     # --- registers ----------------------------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from storage_node.taking import Settling
 from storage_node.turns import turns_of
 from storage_node.updater import Payer, Updater
 from swiftlike.config import Cluster, HostConfig, JobsConfig
+from swiftlike.limits import HEALED_PARTITION_ITEMS
 from swiftlike.rpc.client import Client
 from swiftlike.tls import calling_network
 
@@ -175,7 +176,7 @@ class Workforce:
                 settling,
                 _random(),
                 on_thread=lambda ring, uuid: asyncio.to_thread(shares_of, ring, uuid),
-                rates=TakingRates(settings.healed_per_s, settings.healed_bytes_per_s),
+                rates=TakingRates(settings.healed_per_s, settings.healed_bytes_per_s, HEALED_PARTITION_ITEMS),
                 read_us=self._read_us,
                 is_paused=self.pause.is_on,
                 every_s=settings.compared_every_s,

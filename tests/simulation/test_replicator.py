@@ -431,3 +431,19 @@ def test_a_device_makes_way_while_calls_wait_at_the_one_that_it_takes_from() -> 
         assert world.agree(0, 1, 2)
 
     play_healing(scenario)
+
+
+def test_partitions_are_asked_about_no_faster_than_as_so_many_entries() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        second = world.devices[1]
+        await fill(world, 0, 2, objects=3, rows=3)
+        assert second.replicator is not None
+        rates = Rates(items_per_s=10.0, partition_items=100.0)
+        second.replicator.taker = Taker(second.store, second.shelf, None, rates=rates)  # type: ignore[misc]
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        await world.walk(1)
+        assert loop.time() - began_s > 10, "that of objects, and that of the container with its rows"
+        assert world.agree(0, 1, 2)
+
+    play_healing(scenario)
