@@ -17,8 +17,8 @@ from storage_node.device import Device
 from storage_node.expirer import Expirer, Expiring
 from storage_node.housekeeping import Kept, keep_house
 from storage_node.jobs import Job
-from storage_node.lost_bodies import LostBodies
 from storage_node.lag import LoopLag
+from storage_node.lost_bodies import LostBodies
 from storage_node.mender import Mender, Mending
 from storage_node.pause import Pause
 from storage_node.reaper import Reaper, Reaping
