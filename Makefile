@@ -29,7 +29,7 @@ serve: $(READY) ## a whole cluster on this machine, in ./swiftlike-data, on port
 	@$(BIN)/swiftlike serve $(SERVE)
 
 test: $(READY) ## run the test suite (builds .venv first)
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 3 --dist worksteal
 
 laws: $(READY) ## the ring's laws over thousands of random clusters (LAWS_EXAMPLES=5000)
 	HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -n 2 --dist worksteal --timeout 3600 tests/unit/ring/test_builder_laws.py
