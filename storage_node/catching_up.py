@@ -10,7 +10,6 @@ any voter does who answers, the promises as they are, since nobody is left to se
 those stand, and does not outvote them with less.
 """
 
-import asyncio
 import logging
 from collections.abc import Mapping
 from functools import partial
@@ -23,7 +22,7 @@ from storage_node.keys import ROWS_OF
 from storage_node.placing import Rings
 from storage_node.sharing import Shares, is_enough
 from storage_node.store import Store
-from storage_node.taking import Source, Taken, Taker, heard_from, standings_of
+from storage_node.taking import Source, Taken, Taker, await_all, heard_from, standings_of
 from swiftlike.node_calls import Standing, Trusted
 from swiftlike.node_client import NodeFailed
 
@@ -99,11 +98,9 @@ class CatchingUp:
     ) -> bool:
         needs = shares.needs(partition)
         voters = {owner: sources[owner] for owner in standings}
-        ends = await asyncio.gather(
-            *(
-                self._take_all(table, partition, source, backwards=at % 2 == 1)
-                for at, source in enumerate(voters.values())
-            )
+        ends = await await_all(
+            self._take_all(table, partition, source, backwards=at % 2 == 1)
+            for at, source in enumerate(voters.values())
         )
         heard = {owner: source for (owner, source), end in zip(voters.items(), ends, strict=True) if end}
         again = await standings_of(table, partition, heard)

@@ -30,7 +30,7 @@ from storage_node.returning import Returning
 from storage_node.sharing import Shares, shares_of
 from storage_node.soundness import Soundness
 from storage_node.store import Store
-from storage_node.taking import Rates, Settling, Source, Taken, Taker
+from storage_node.taking import Rates, Settling, Source, Taken, Taker, await_all
 from swiftlike.limits import COMPARED_EVERY_S, HINTS_MAX, ITEMS_MAX, PARTITIONS_AT_ONCE
 from swiftlike.node_calls import CaughtUp, Degraded, Trusted
 from swiftlike.node_client import NodeClient, NodeFailed
@@ -216,7 +216,11 @@ class Replicator:
         event.clear()
 
     async def walk(self) -> None:
-        """Compare with every peer, and heal what differs; catch up; give back. Once."""
+        """Compare with every peer, and heal what differs; catch up; give back. Once.
+
+        Where a ring changes meanwhile, what is under way is ended and the rest left to the next pass, which begins at once: what the
+        new ring moves or endangers may be small, and more urgent.
+        """
         loop = asyncio.get_running_loop()
         began = loop.time()
         self._awake.clear()
@@ -229,6 +233,7 @@ class Replicator:
                 differing.setdefault(place, []).append(peer)
         self.differing = len(differing)
         waiting = self._not_voting()
+        self.waiting = len(waiting)
         self._soundness.note(self._read_us(), self._shares, differing, self._comparing.silent, waiting)
         for place in waiting:
             differing.setdefault(place, [])
@@ -238,12 +243,15 @@ class Replicator:
 
         async def heal(place: Place) -> None:
             async with gate:
-                await self._heal(place, differing[place])
+                if not self._awake.is_set():
+                    await self._heal(place, differing[place])
 
         async with asyncio.TaskGroup() as healing:
             for place in endangered_first(differing, owners, silent):
                 healing.create_task(heal(place))
         self.waiting = len(self._not_voting())
+        if self._awake.is_set():
+            return
         await self._give_back()
         self.counts["passes"] += 1
         self.last_pass_s = loop.time() - began
@@ -253,23 +261,36 @@ class Replicator:
         """Compare what was hinted at, with whoever answers; and ask those again who did not."""
         await self._look_at_shares()
         hints, self._hints = self._hints, {}
-        for place in hints.pop(None, {}):
-            if place[1] in self._shares[place[0]].owned:
-                await self._heal(place, self._shares[place[0]].others(place[1]))
-        silent = set(self._comparing.silent)
-        if silent:
-            compared = await self._comparing.compare_with(silent)
-            for peer in silent & self._comparing.silent:
-                # Still silent: what is hinted at waits for it.
-                for place, one_way in hints.pop(peer, {}).items():
-                    self._hints.setdefault(peer, {}).setdefault(place, one_way)
-            for peer, places in compared.items():
+        gate = asyncio.Semaphore(PARTITIONS_AT_ONCE)
+
+        async def heal(place: Place, peers: Sequence[DeviceId], *, one_way: bool = False) -> None:
+            async with gate:
+                await self._heal(place, peers, one_way=one_way)
+
+        async with asyncio.TaskGroup() as healing:
+            for place in hints.pop(None, {}):
+                if place[1] in self._shares[place[0]].owned:
+                    healing.create_task(heal(place, self._shares[place[0]].others(place[1])))
+            for peer, places in (await self._ask_silent(hints)).items():
                 for place in places or ():
-                    await self._heal(place, [peer])
-        for device, hinted in hints.items():
-            for place, one_way in hinted.items():
-                if device is not None and place[1] in self._shares[place[0]].owned:
-                    await self._heal(place, [device], one_way=one_way)
+                    healing.create_task(heal(place, [peer]))
+            for device, hinted in hints.items():
+                for place, one_way in hinted.items():
+                    if device is not None and place[1] in self._shares[place[0]].owned:
+                        healing.create_task(heal(place, [device], one_way=one_way))
+
+    async def _ask_silent(
+        self, hints: dict[DeviceId | None, dict[Place, bool]]
+    ) -> dict[DeviceId, list[Place] | None]:
+        """Compare with those that did not answer the last time; what is hinted at one that still does not waits for it."""
+        silent = set(self._comparing.silent)
+        if not silent:
+            return {}
+        compared = await self._comparing.compare_with(silent)
+        for peer in silent & self._comparing.silent:
+            for place, one_way in hints.pop(peer, {}).items():
+                self._hints.setdefault(peer, {}).setdefault(place, one_way)
+        return compared
 
     # --- rings --------------------------------------------------------------------------------------------------
 
@@ -342,11 +363,9 @@ class Replicator:
                         if partition in shares.moving:
                             self._moves[table].note(asyncio.get_running_loop().time())
                 found = [source for peer in peers if (source := self._source(shares, peer)) is not None]
-                await asyncio.gather(
-                    *(
-                        self._take(shares, place, source, one_way=one_way, backwards=at % 2 == 1)
-                        for at, source in enumerate(found)
-                    )
+                await await_all(
+                    self._take(shares, place, source, one_way=one_way, backwards=at % 2 == 1)
+                    for at, source in enumerate(found)
                 )
         except RingChanged:
             self._awake.set()

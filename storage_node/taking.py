@@ -202,7 +202,7 @@ class Taker:
                         return
                     whole.add(await self._take_range(table, bits, number, source, catching_up=catching_up))
 
-        await _all(take(number) for number in (reversed(numbers) if backwards else numbers))
+        await await_all(take(number) for number in (reversed(numbers) if backwards else numbers))
         return whole
 
     async def _digest_here(self, table: bytes, bits: int, number: int) -> Digest:
@@ -260,7 +260,7 @@ class Taker:
                 some = page.copies[at : at + COPIES_SLICE]
                 await self.pace.spend(len(some))
                 await self._bytes.spend(sum(len(copy.body or b"") for copy in some))
-                kept = await _all(
+                kept = await await_all(
                     self._keep(
                         table, copy, source, is_known=copy.path in found.known, catching_up=catching_up
                     )
@@ -574,7 +574,7 @@ async def _listings_there(client: NodeClient, table: bytes, partition: int) -> d
     return found
 
 
-async def _all(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+async def await_all(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Await all; the first that fails ends the others, and is raised as it is."""
     tasks = [asyncio.ensure_future(one) for one in work]
     try:

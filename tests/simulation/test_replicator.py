@@ -1,6 +1,7 @@
 """What devices do so that all owners hold the same, in virtual time: what is compared, taken, told and left."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -287,6 +288,60 @@ def test_a_read_that_finds_an_owner_behind_leaves_a_hint_for_its_partition() -> 
         for device in (*world.devices, *world.devices):
             assert device.replicator is not None
             await device.replicator.heed_hints()
+        assert world.agree(0, 1, 2)
+
+    play_healing(scenario)
+
+
+def test_a_ring_that_changes_during_a_pass_is_seen_to_before_the_rest_of_that_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("storage_node.replicator.PARTITIONS_AT_ONCE", 1)
+
+    async def scenario(world: HealingCluster) -> None:
+        await fill(world, 0, 2, objects=3)
+        second = world.devices[1]
+        replicator = second.replicator
+        assert replicator is not None
+        heal, healed = replicator._heal, list[tuple[bytes, int]]()
+
+        async def heal_and_hear_of_a_ring(place: tuple[bytes, int], *rest: Any, **options: Any) -> None:
+            await heal(place, *rest, **options)
+            healed.append(place)
+            replicator.look_at_rings()
+
+        monkeypatch.setattr(replicator, "_heal", heal_and_hear_of_a_ring)
+        await world.walk(1)
+        assert (len(healed), replicator.last_pass_us) == (1, 0), "objects and a container differ"
+        await world.walk(1)
+        assert len(set(healed)) == 2
+        await world.walk(1)
+        assert replicator.last_pass_us > 0
+        assert world.agree(0, 1, 2)
+
+    play_healing(scenario)
+
+
+def test_what_is_hinted_at_does_not_wait_for_another_partition(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(world: HealingCluster) -> None:
+        await fill(world, 0, 2, objects=3)
+        replicator = world.devices[1].replicator
+        assert replicator is not None
+        heal, is_over = replicator._heal, asyncio.Event()
+
+        async def heal_slowly(place: tuple[bytes, int], *rest: Any, **options: Any) -> None:
+            if place[0] == b"o\0":
+                await is_over.wait()
+            await heal(place, *rest, **options)
+
+        monkeypatch.setattr(replicator, "_heal", heal_slowly)
+        for table in (b"o\0", CONTAINERS):
+            replicator.hint(table, 0, None)
+        heeding = asyncio.ensure_future(replicator.heed_hints())
+        await asyncio.sleep(5)
+        assert world.devices[1].store.read(CONTAINER) is not None
+        is_over.set()
+        await heeding
         assert world.agree(0, 1, 2)
 
     play_healing(scenario)
