@@ -25,6 +25,7 @@ from storage_node.store import Store
 from storage_node.taking import Source, Taken, Taker, await_all, heard_from, standings_of
 from swiftlike.node_calls import Standing, Trusted
 from swiftlike.node_client import NodeFailed
+from swiftlike.rpc.transport import Outcome
 
 log: Final = logging.getLogger(__name__)
 
@@ -56,9 +57,17 @@ class CatchingUp:
     ) -> Trusted:
         """Vote on a partition on an operator's word, with all that the owners hold who answer and vote, be they few.
 
-        Raises StorageError, and does not vote, when one of those did not hand over everything; RingChanged, DeviceFailed.
+        Raises StorageError, and does not vote, when one of those did not hand over everything, or one that is there does not say whether
+        it votes: by another ring, it may be the one that is left. RingChanged, DeviceFailed.
         """
-        answers = await heard_from(table, partition, sources)
+        heard = await heard_from(table, partition, sources)
+        for owner, answer in heard.items():
+            if isinstance(answer, NodeFailed) and answer.reply.outcome is Outcome.ERROR:
+                raise StorageError(
+                    f"partition {partition} does not vote, since {sources[owner].device} is there and does not say whether it "
+                    f"votes ({answer.reply.reason}): give all hosts the same ring, and say it again"
+                )
+        answers = {owner: answer for owner, answer in heard.items() if isinstance(answer, Standing)}
         standings = {owner: standing for owner, standing in answers.items() if standing.votes}
         told = Trusted(len(standings), len(sources) - len(answers))
         if is_enough(shares.needs(partition), standings.keys()):

@@ -106,22 +106,26 @@ async def standings_of(
 ) -> dict[DeviceId, Standing]:
     """Return how those owners of a partition stand that answer and vote."""
     answers = await heard_from(table, partition, owners)
-    return {owner: standing for owner, standing in answers.items() if standing.votes}
+    return {
+        owner: standing
+        for owner, standing in answers.items()
+        if isinstance(standing, Standing) and standing.votes
+    }
 
 
 async def heard_from(
     table: bytes, partition: int, owners: Mapping[DeviceId, Source]
-) -> dict[DeviceId, Standing]:
-    """Return how those owners of a partition stand that answer."""
+) -> dict[DeviceId, Standing | NodeFailed]:
+    """Return how those owners of a partition stand, or why one does not say."""
 
-    async def ask(source: Source) -> Standing | None:
+    async def ask(source: Source) -> Standing | NodeFailed:
         try:
             return await source.client.standing(table, partition)
-        except NodeFailed:
-            return None
+        except NodeFailed as failure:
+            return failure
 
     answers = await asyncio.gather(*map(ask, owners.values()))
-    return {owner: standing for owner, standing in zip(owners, answers, strict=True) if standing is not None}
+    return dict(zip(owners, answers, strict=True))
 
 
 class Taker:

@@ -267,6 +267,22 @@ def test_who_is_left_and_does_not_hand_over_everything_is_not_outvoted() -> None
     play_healing(scenario)
 
 
+def test_who_is_left_and_has_an_older_ring_is_not_taken_for_one_that_is_lost() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        await fill(world, 0, 1, 2, objects=5)
+        older = world.cluster.ring
+        await replace_two(world)
+        newer, world.devices[0].shelf.current = world.cluster.ring, older
+        with pytest.raises(StorageError, match="is there and does not say whether it votes"):
+            await trust(world, 1)
+        assert not world.devices[1].store.standing(b"o\0", 0).votes
+        world.devices[0].shelf.current = newer
+        await trust(world, 1)
+        assert held(world.devices[1], "o3") == (put(3), True)
+
+    play_healing(scenario)
+
+
 def test_where_nobody_is_left_who_votes_the_word_is_taken_for_what_all_who_answer_hold() -> None:
     async def scenario(world: HealingCluster) -> None:
         await fill(world, 1, objects=5)
