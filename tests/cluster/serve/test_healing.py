@@ -195,23 +195,25 @@ def test_two_of_three_disks_that_were_emptied_are_told_as_such_and_one_word_brin
         wait_for(
             lambda: len({holds(cluster, host) for host in cluster.hosts}) == 1, "all hold the same", HEALED_S
         )
-        for host in (second, third):
-            cluster.storages[host.address].__exit__(None, None, None)
-            format_anew(cluster, host)
-        cluster.publish()
-        for host in (second, third):
-            cluster.start_storage(host)
-            cluster.wait_serving(host)
         look = ["--config", str(first.config), "--json"]
 
         def is_told() -> bool:
             degraded = json.loads(CliRunner().invoke(recon_tool, look).stdout)["degraded"]
             return len(degraded) == 3 and all(counts == {"1": 1 << POWER} for counts in degraded.values())
 
-        wait_for(is_told, "recon tells of one sound copy of everything", HEALED_S)
-        with Swift((first.address, first.proxy_port), f"{ACCOUNT}:{USER}", KEY) as swift:
-            ask_for = f"{swift.path}/c/o011"
-            assert swift.ask("GET", ask_for, headers={"X-Auth-Token": swift.token}).status == 503
+        with Swift(
+            (first.address, first.proxy_port), f"{ACCOUNT}:{USER}", KEY
+        ) as swift:  # nobody signs in below
+            for host in (second, third):
+                cluster.storages[host.address].__exit__(None, None, None)
+                format_anew(cluster, host)
+            cluster.publish()
+            for host in (second, third):
+                cluster.start_storage(host)
+                cluster.wait_serving(host)
+            wait_for(is_told, "recon tells of one sound copy of everything", HEALED_S)
+            asked = swift.ask("GET", f"{swift.path}/c/o011", headers={"X-Auth-Token": swift.token})
+            assert asked.status == 503
         (name,) = second.device_ports
         votes = ["votes", name, "--config", str(second.config)]
         trusted = CliRunner().invoke(device_tool, [*votes, "--trust"])
