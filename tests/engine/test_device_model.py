@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import tempfile
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,11 @@ class DeviceLife(RuleBasedStateMachine):
         self.clock = START
         self.open()
 
-    def run(self, work: Any) -> Any:
-        return self.runner.run(work)
+    def run(self, work: Awaitable[Any]) -> Any:
+        async def wait() -> Any:
+            return await work
+
+        return self.runner.run(wait())
 
     def open(self) -> None:
         self.device = Device(self.root, LAYOUT, lambda: NOW_US, settings=self.settings)

@@ -118,6 +118,7 @@ def sound_calls() -> dict[Method, tuple[dict[str, Any], bytes]]:
         Method.ROW_BALLOTS: (listed, pack_list([b"a", b"z"])),
         Method.HINT: ({**part, "device": 2, "one_way": True}, b""),
         Method.CAUGHT_UP: (placed, b""),
+        Method.TRUST: (part, b""),
         Method.DEGRADED: ({}, b""),
         Method.VERIFY: (keyed, b""),
         Method.PAUSE: ({"until_us": NOW_US + 1_000_000}, b""),
