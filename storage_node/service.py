@@ -213,22 +213,25 @@ class DeviceService:
         try:
             work, answer = begin_write(call, Fields(call, _PLACED))
         except CallFailed as refusal:
-            self.counts[method, refusal.code] += 1
-            return failed(refusal.code, refusal.reason, refusal.header)
+            return self._unserved(method, refusal)
         return Later(work, partial(self._written, method, answer))
 
     def _written(self, method: str, answer: Callable[[Any], Reply], work: "asyncio.Future[Any]") -> Reply:
         """Count how a write ended, and translate what the store raised."""
         try:
             reply = answer(work.result())
-        except CallFailed as refusal:
-            self.counts[method, refusal.code] += 1
-            return failed(refusal.code, refusal.reason, refusal.header)
-        except StorageError as error:
-            reply = reply_to(error)
-            self.counts[method, reply.code or "unknown"] += 1
-            return reply
+        except (CallFailed, StorageError) as error:
+            return self._unserved(method, error)
         self.counts[method, "ok"] += 1
+        return reply
+
+    def _unserved(self, method: str, error: CallFailed | StorageError) -> Reply:
+        """Count a call that was refused or failed, and return what its caller is told."""
+        if isinstance(error, CallFailed):
+            reply = failed(error.code, error.reason, error.header)
+        else:
+            reply = reply_to(error)
+        self.counts[method, reply.code or "unknown"] += 1
         return reply
 
     async def _serve_stream(
@@ -240,14 +243,9 @@ class DeviceService:
         """Count how a call ends, and translate what the store raised."""
         try:
             reply = await work
-        except CallFailed as refusal:
+        except (CallFailed, StorageError) as error:
             # Answered, not raised: out of a call that waited it would end the tasks of all others.
-            self.counts[method, refusal.code] += 1
-            return failed(refusal.code, refusal.reason, refusal.header)
-        except StorageError as error:
-            reply = reply_to(error)
-            self.counts[method, reply.code or "unknown"] += 1
-            return reply
+            return self._unserved(method, error)
         self.counts[method, "ok"] += 1
         return reply
 
