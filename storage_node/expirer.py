@@ -84,7 +84,6 @@ class Expirer:
         self.ended: Final[Counter[Expiry]] = Counter()
         """Due objects by what became of them, since the start; one that is put off counts each time."""
         self.progress: Final = Progress()
-        self._silence = Silence(store.layout, TIMEOUT_S / 2)
 
     async def run(self) -> NoReturn:
         """Walk, until cancelled."""
@@ -93,9 +92,11 @@ class Expirer:
     async def walk(self) -> None:
         """Go over all that is due, once: first what is this device's to delete, then what others have left."""
         now_us, before = self._read_us(), self.ended.copy()
-        self._silence = Silence(self._store.layout, TIMEOUT_S / 2)
-        await self._go_over(now_us, lambda turn, due: turn == 0, self.progress)
-        await self._go_over(now_us, lambda turn, due: turn > 0 and due.at_us + turn * TURN_S * 1e6 <= now_us)
+        silence = Silence(self._store.layout, TIMEOUT_S / 2)
+        await self._go_over(now_us, silence, lambda turn, due: turn == 0, self.progress)
+        await self._go_over(
+            now_us, silence, lambda turn, due: turn > 0 and due.at_us + turn * TURN_S * 1e6 <= now_us
+        )
         self.progress.walks += 1
         self.progress.walked_us = self._read_us()
         self.progress.left = self.ended[Expiry.LATER] - before[Expiry.LATER]
@@ -129,7 +130,11 @@ class Expirer:
         )
 
     async def _go_over(
-        self, now_us: int, is_mine: Callable[[int, DueDelete], bool], seen: Progress | None = None
+        self,
+        now_us: int,
+        silence: Silence,
+        is_mine: Callable[[int, DueDelete], bool],
+        seen: Progress | None = None,
     ) -> None:
         """Delete those that are this device's to delete, in slices; count into `seen` all that there are."""
         waiting, after = 0, None
@@ -141,12 +146,12 @@ class Expirer:
             mine = [one for one in due if (turn := self._turn_at(one)) is not None and is_mine(turn, one)]
             async with asyncio.TaskGroup() as deletes:
                 for one in mine:
-                    if self._silence.covers(one.key):
+                    if silence.covers(one.key):
                         self.ended[Expiry.LATER] += 1
                         continue
                     await self._pace.spend()
                     await gate.acquire()
-                    deletes.create_task(self._delete(one, gate))
+                    deletes.create_task(self._delete(one, gate, silence))
             after = due[-1]
         if seen is not None:
             seen.waiting = waiting
@@ -156,7 +161,7 @@ class Expirer:
     def _turn_at(self, due: DueDelete) -> int | None:
         return self._turn(due.key.table, self._store.layout.hashed(due.key.path))
 
-    async def _delete(self, due: DueDelete, gate: asyncio.Semaphore) -> None:
+    async def _delete(self, due: DueDelete, gate: asyncio.Semaphore, silence: Silence) -> None:
         try:
             held = await self._store.look_up(due.key)
             entry = None if held is None else held.register.entry
@@ -166,6 +171,6 @@ class Expirer:
             began = time()
             ended = await self._expiring.expire(due.key.table, due.key.path, entry.version, TIMEOUT_S)
             self.ended[ended] += 1
-            self._silence.note(due.key, time() - began, is_done=ended is not Expiry.LATER)
+            silence.note(due.key, time() - began, is_done=ended is not Expiry.LATER)
         finally:
             gate.release()
