@@ -17,17 +17,8 @@ from storage_node.placing import Placing
 from storage_node.requests import Fields, is_path
 from storage_node.store import Offered, Outcome, Store
 from swiftlike.limits import OFFERS_BATCH_MAX
-from swiftlike.node_calls import (
-    FROM_VOTER,
-    OFFERS,
-    OWING,
-    Acceptance,
-    Method,
-    OfferFailed,
-    pack_list,
-    pack_offered,
-    reply_of,
-)
+from swiftlike.node_calls import OFFERS, Acceptance, Method, pack_list
+from swiftlike.packed_offers import FROM_VOTER, OWING, OfferFailed, pack_offered, reply_of
 from swiftlike.rpc.errors import CallFailed
 from swiftlike.rpc.service import Call, Later
 from swiftlike.rpc.transport import Reply, failed

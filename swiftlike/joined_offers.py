@@ -15,8 +15,9 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from swiftlike.entries import Entry, EntryDamaged, encode
 from swiftlike.limits import OFFER_JOINED_BYTES_MAX, OFFERS_BATCH_BYTES_MAX, OFFERS_BATCH_MAX
-from swiftlike.node_calls import Acceptance, Method, join_offers, pack_offer, reply_of, unpack_offered
+from swiftlike.node_calls import Acceptance, Method
 from swiftlike.node_client import NodeFailed, offer_header
+from swiftlike.packed_offers import join_offers, pack_offer, reply_of, unpack_offered
 from swiftlike.rpc.transport import Address, Body, Outcome, Reply, Transport
 from swiftlike.timestamps import Offer
 

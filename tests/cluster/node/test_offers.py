@@ -16,15 +16,9 @@ from swiftlike.limits import (
     OFFERS_BATCH_MAX,
     RPC_BODY_BYTES_MAX,
 )
-from swiftlike.node_calls import (
-    Acceptance,
-    Code,
-    Method,
-    pack_list,
-    pack_offer,
-    unpack_offered,
-)
+from swiftlike.node_calls import Acceptance, Code, Method, pack_list
 from swiftlike.node_client import NodeFailed
+from swiftlike.packed_offers import pack_offer, unpack_offered
 from swiftlike.rpc.transport import Outcome as Ended
 from swiftlike.rpc.transport import Reply, failed
 from swiftlike.timestamps import Offer

@@ -14,10 +14,9 @@ from swiftlike.node_calls import (
     Method,
     PartitionDigests,
     encode_version,
-    join_offers,
     pack_list,
-    pack_offer,
 )
+from swiftlike.packed_offers import join_offers, pack_offer
 from swiftlike.rpc.errors import StreamEnded
 from swiftlike.rpc.transport import Body, Header, Outcome, Reply
 from swiftlike.timestamps import Offer, WriteId
