@@ -63,13 +63,15 @@ class Replicator:
         read_us: Callable[[], int] = lambda: 0,
         is_paused: Callable[[], bool] = lambda: False,
         every_s: float = COMPARED_EVERY_S,
+        again_s: float = COMPARED_EVERY_S,
         read_lag_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """Take the device, its rings, the way to its peers, who settles, and what jitter is drawn from.
 
         `on_thread` reads a ring's whole table where that keeps nobody waiting. `read_us` tells the time in microseconds since 1970,
         by which it says since when what is degraded. While it `is_paused` it compares, and takes nothing.
-        Between two passes it rests `every_s`, more or less. `read_lag_s` tells how long calls wait here: for them it makes way.
+        Between two passes it rests `every_s`, more or less; after one that did not find all well `again_s` at most, and twice as long
+        after each further one, so that what is told of sound copies is soon true again. `read_lag_s` tells how long calls wait here: for them it makes way.
         """
         self._store: Final = store
         self._uuid: Final = uuid
@@ -84,6 +86,9 @@ class Replicator:
         self._read_lag_s: Final = read_lag_s
         self._is_paused: Final = is_paused
         self._every_s: Final = every_s
+        self._again_s: Final = again_s
+        self._rest_s = again_s
+        """The longest rest after the next pass that does not find all well."""
         self._catching: Final = CatchingUp(store, rings, self.taker)
         self._returning: Final = Returning(store, rings, self.taker)
         self._shares: dict[bytes, Shares] = {}
@@ -96,6 +101,8 @@ class Replicator:
         self.counts: Final[Counter[str]] = Counter()
         self.differing = 0
         self.waiting = 0
+        self._is_well = True
+        """The last pass found nothing different, nobody silent, and nothing to catch up with."""
         self.held_for_others = 0
         self.last_pass_s = 0.0
         self.last_pass_us = 0
@@ -189,7 +196,16 @@ class Replicator:
                     raise
                 except (StorageError, OSError) as error:
                     log.error("%s; the next pass tries it again", error)
-                await self._rest(self._awake, self._every_s * self._random.uniform(0.7, 1.3))
+                await self._rest(self._awake, self._next_rest_s() * self._random.uniform(0.7, 1.3))
+
+    def _next_rest_s(self) -> float:
+        """Return how long to rest after a pass, by what it found."""
+        if self._is_well:
+            self._rest_s = self._again_s
+            return self._every_s
+        rest_s = min(self._rest_s, self._every_s)
+        self._rest_s = 2 * rest_s
+        return rest_s
 
     async def _follow_hints(self) -> NoReturn:
         while True:
@@ -237,6 +253,7 @@ class Replicator:
         self._soundness.note(self._read_us(), self._shares, differing, self._comparing.silent, waiting)
         for place in waiting:
             differing.setdefault(place, [])
+        self._is_well = not differing and not self._comparing.silent
         owners = {place: len(self._shares[place[0]].others(place[1])) + 1 for place in differing}
         silent = {place: self._silent_owners(place) for place in differing}
         gate = asyncio.Semaphore(PARTITIONS_AT_ONCE)

@@ -31,7 +31,7 @@ from storage_node.taking import Settling
 from storage_node.turns import turns_of
 from storage_node.updater import Payer, Updater
 from swiftlike.config import Cluster, HostConfig, JobsConfig
-from swiftlike.limits import HEALED_PARTITION_ITEMS
+from swiftlike.limits import COMPARED_AGAIN_S, HEALED_PARTITION_ITEMS
 from swiftlike.rpc.client import Client
 from swiftlike.tls import calling_network
 
@@ -180,6 +180,7 @@ class Workforce:
                 read_us=self._read_us,
                 is_paused=self.pause.is_on,
                 every_s=settings.compared_every_s,
+                again_s=COMPARED_AGAIN_S,
                 read_lag_s=self._lag.recent_s,
             )
             self.jobs["replicator"] = self.replicator

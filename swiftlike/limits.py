@@ -172,6 +172,9 @@ COMPARED_EVERY_S: Final = 30.0
 """From the end of one comparison of a device with all of its peers to the next, unless the host's file says otherwise: a message to
 each peer, when all is well."""
 
+COMPARED_AGAIN_S: Final = 2.0
+"""After a pass that found copies missing or somebody silent; twice as long after each that finds it so still."""
+
 HEALED_PER_S: Final = 4_000
 """Entries and rows that a device takes from its peers, at most: whoever puts and gets has the right of way."""
 

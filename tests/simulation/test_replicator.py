@@ -1,10 +1,12 @@
 """What devices do so that all owners hold the same, in virtual time: what is compared, taken, told and left."""
 
 import asyncio
+from random import Random
 from typing import Any
 
 import pytest
 
+from storage_node.replicator import Replicator
 from storage_node.store import Offered
 from storage_node.taking import Rates, Taker
 from swiftlike.limits import RPC_BODY_BYTES_MAX
@@ -343,6 +345,39 @@ def test_what_is_hinted_at_does_not_wait_for_another_partition(monkeypatch: pyte
         is_over.set()
         await heeding
         assert world.agree(0, 1, 2)
+
+    play_healing(scenario)
+
+
+def test_a_pass_that_does_not_find_all_well_is_soon_followed_by_another_and_ever_later_by_further_ones() -> (
+    None
+):
+    async def scenario(world: HealingCluster) -> None:
+        first, second, _ = world.devices
+        made = second.replicator
+        assert made is not None
+        transport, settling = made._transport, made.taker._settling
+        random = Random(7)
+        replicator = Replicator(
+            second.store, second.uuid, second.shelf, transport, settling, random, every_s=30.0, again_s=2.0
+        )
+        await replicator.walk()
+        assert replicator._next_rest_s() == 30.0
+        await hold(first, "o", put(1))
+        rests = []
+        async with down(world, 2):  # who is silent is not well, whatever else is healed
+            for _ in range(6):
+                await replicator.walk()
+                rests.append(replicator._next_rest_s())
+        assert rests == [2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+        await replicator.walk()  # it answers again, and lacks the object
+        assert replicator._next_rest_s() == 30.0
+        await world.walk(2)
+        await replicator.walk()
+        assert replicator._next_rest_s() == 30.0
+        await hold(first, "another", put(2))
+        await replicator.walk()
+        assert replicator._next_rest_s() == 2.0, "all was well between"
 
     play_healing(scenario)
 
