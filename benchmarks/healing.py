@@ -48,7 +48,8 @@ READS_PER_S: Final = 200
 CALM_S: Final = 10.0
 HEALED_S: Final = 1800.0
 LOOKED_EVERY_S: Final = 1.0
-"""Between two looks whether all vote, and then whether all hold the same, which takes tens of milliseconds of each loop."""
+"""Between two looks whether the one that heals votes, and then whether all hold the same, which takes tens of milliseconds of
+each loop: whoever reads meanwhile would wait for that."""
 
 CPU_S_GOAL: Final = 1.0
 PEER_RATIO_GOAL: Final = 100.0
@@ -155,7 +156,7 @@ class Trio:
         for host in self.cluster.hosts:
             self.cluster.start_storage(host)
         self._wait_serving()
-        self.wait_whole()
+        self.wait_whole(*self.cluster.hosts)
         return endpoint
 
     def stop(self, host: HandMadeHost) -> None:
@@ -181,12 +182,12 @@ class Trio:
 
         wait_for(all_answer, "all devices serve", 60)
 
-    def wait_whole(self) -> float:
-        """Wait until all hold the same, and vote; return how many seconds that took."""
+    def wait_whole(self, *healing: HandMadeHost) -> float:
+        """Wait until those that heal vote and all hold the same; return how many seconds that took."""
         began = time.monotonic()
         while time.monotonic() < began + HEALED_S:
             with suppress(NodeFailed):
-                if not all(ask_all(self.cluster, _votes_everywhere).values()):
+                if not all(ask_all(self.cluster, _votes_everywhere, healing).values()):
                     time.sleep(LOOKED_EVERY_S)
                     continue
                 held = ask_all(self.cluster, lambda client: holding(self.cluster, client))
@@ -209,13 +210,13 @@ def measure_missing(trio: Trio, endpoint: Endpoint) -> tuple[Figures, list[Row]]
     """Write around one host, and time its repair."""
     load = Load("PUT", CONNECTIONS, None)
     rate = run_load(endpoint, load, WRITING_S, 1).per_s
-    trio.wait_whole()
+    trio.wait_whole(trio.last)
     before = trio.entries()
     trio.stop(trio.last)
     around = run_load(endpoint, load, max(1, round(MISSING / rate)), 2).per_s
     began = time.monotonic()
     trio.cluster.start_storage(trio.last)
-    trio.wait_whole()
+    trio.wait_whole(trio.last)
     took_s = time.monotonic() - began
     missing = trio.entries() - before
     repaired = missing / took_s
@@ -235,7 +236,7 @@ def measure_missing(trio: Trio, endpoint: Endpoint) -> tuple[Figures, list[Row]]
 def measure_emptied(trio: Trio, endpoint: Endpoint) -> tuple[Figures, list[Row]]:
     """Replace a device by an empty one, and time its repair; clients read all the while."""
     write_per_s = run_load(endpoint, Load("PUT", CONNECTIONS, None), WRITING_S, 1).per_s
-    trio.wait_whole()
+    trio.wait_whole(trio.last)
     calm = figures_of_module("our_healing", *_reads(trio, endpoint), "--seconds", str(CALM_S))
     trio.stop(trio.last)
     directory = _device(trio.last)
@@ -251,7 +252,7 @@ def measure_emptied(trio: Trio, endpoint: Endpoint) -> tuple[Figures, list[Row]]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
         began = time.monotonic()
         trio.cluster.start_storage(trio.last)
-        trio.wait_whole()
+        trio.wait_whole(trio.last)
         took_s = time.monotonic() - began
         told, _ = reader.communicate(b"", timeout=120)
     busy: dict[str, Any] = json.loads(told)

@@ -1,7 +1,7 @@
 """Looking into a cluster of real processes: all of its devices asked the same, and whether they hold the same."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 from ring.device import Partition
@@ -14,7 +14,7 @@ from swiftlike.node_client import NodeClient
 from swiftlike.rpc.client import Client
 from swiftlike.rpc.network import SocketNetwork
 from swiftlike.rpc.transport import TcpAddress
-from tests.cluster.serve.clusters import HandMade
+from tests.cluster.serve.clusters import HandMade, HandMadeHost
 
 TABLES: Final = tables([0])
 OBJECTS: Final = objects(0)
@@ -35,8 +35,10 @@ class Holding(NamedTuple):
     """Partitions that it owns and does not vote on."""
 
 
-def ask_all(cluster: HandMade, question: Callable[[NodeClient], Awaitable[T]]) -> dict[str, T]:
-    """Ask every device the same; by their names. Raises NodeFailed."""
+def ask_all(
+    cluster: HandMade, question: Callable[[NodeClient], Awaitable[T]], hosts: Sequence[HandMadeHost] = ()
+) -> dict[str, T]:
+    """Ask every device, or every one of these hosts, the same; by their names. Raises NodeFailed."""
     epoch = {table: cluster.builders[ring_name(table)].epoch for table in TABLES}
 
     async def main() -> dict[str, T]:
@@ -46,7 +48,7 @@ def ask_all(cluster: HandMade, question: Callable[[NodeClient], Awaitable[T]]) -
                 name: await question(
                     NodeClient(transport, TcpAddress(host.address, port), lambda table: epoch[table])
                 )
-                for host in cluster.hosts
+                for host in hosts or cluster.hosts
                 for name, port in host.device_ports.items()
             }
 
