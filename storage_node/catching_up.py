@@ -20,9 +20,9 @@ from storage_node.errors import StorageError
 from storage_node.forgetting import Forgetting
 from storage_node.keys import ROWS_OF
 from storage_node.placing import Rings
-from storage_node.sharing import Shares, is_enough
+from storage_node.sharing import Shares, in_turn, is_enough
 from storage_node.store import Store
-from storage_node.taking import Source, Taken, Taker, await_all, heard_from, standings_of
+from storage_node.taking import Source, Taken, Taker, heard_from, standings_of
 from swiftlike.node_calls import Standing, Trusted
 from swiftlike.node_client import NodeFailed
 from swiftlike.rpc.transport import Outcome
@@ -107,11 +107,11 @@ class CatchingUp:
     ) -> bool:
         needs = shares.needs(partition)
         voters = {owner: sources[owner] for owner in standings}
-        ends = await await_all(
-            self._take_all(table, partition, source, backwards=at % 2 == 1)
-            for at, source in enumerate(voters.values())
-        )
-        heard = {owner: source for (owner, source), end in zip(voters.items(), ends, strict=True) if end}
+        heard = {
+            owner: voters[owner]
+            for owner in in_turn(list(voters), partition)
+            if await self._take_all(table, partition, voters[owner])
+        }
         again = await standings_of(table, partition, heard)
         if not is_enough(needs, again.keys()):
             return False
@@ -146,21 +146,16 @@ class CatchingUp:
         partition: int,
         source: Source,
         *,
-        backwards: bool = False,
         marked_too: bool = True,
     ) -> bool:
         """Take all that one owner holds, or all but what is marked there; say whether nothing was left."""
         taken = Taken()
         try:
-            taken.add(
-                await self._taker.take_registers(
-                    table, partition, source, catching_up=True, backwards=backwards
-                )
-            )
+            taken.add(await self._taker.take_registers(table, partition, source, catching_up=True))
             if marked_too:
                 taken.add(await self._taker.take_marked(table, partition, source))
             if table in ROWS_OF:
-                taken.add(await self._taker.take_rows(table, partition, source, backwards=backwards))
+                taken.add(await self._taker.take_rows(table, partition, source))
         except NodeFailed as failure:
             return _not_all(table, partition, failure)
         return taken.left == 0

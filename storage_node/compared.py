@@ -5,6 +5,7 @@ Owns what these calls answer. Never changes anything: a replicator is told, and 
     compare        one message with the digests of all partitions that two devices share, of registers and of rows; the
                    answer has those that differ
     versions       of a range of path hashes: key, version, promise, whether the body is there, whether the row is owed
+    versions_in    the same of several ranges
     versions_of    the same of some keys
     copies         entries, with their bodies as far as these fit the answer; and how long calls wait here
     listings       the listings of a partition, each with the digest of its rows
@@ -97,6 +98,7 @@ class ComparedCalls:
         return [
             (Method.COMPARE, self._compare, set()),
             (Method.VERSIONS, self._versions, ranged | {"marked"}),
+            (Method.VERSIONS_IN, self._versions_in, placed | {"bits", "after"}),
             (Method.VERSIONS_OF, self._versions_of, placed),
             (Method.COPIES, self._copies, placed),
             (Method.LISTINGS, self._listings, placed | {"partition", "after", "incarnation", "limit"}),
@@ -168,6 +170,24 @@ class ComparedCalls:
             if type(path) is not bytes or not is_path(table, path):
                 fields.refuse(f"item {at} of the body is no path of table {table!r}")
         return list(paths)
+
+    async def _versions_in(self, call: Call, fields: Fields) -> Reply:
+        table = self._table(fields)
+        bits = fields.number("bits", 0, PART_POWER_MAX)
+        after = fields.octets("after", 0, PATH_BYTES_MAX, b"")
+        try:
+            numbers = unpack_list(call.body)
+        except ValueError as error:
+            fields.refuse(f"the body is no list: {error}")
+        if len(numbers) > ITEMS_MAX or not all(
+            type(number) is int and 0 <= number < 1 << bits for number in numbers
+        ):
+            fields.refuse(f"the body must be {ITEMS_MAX} numbers of {bits} bits at most")
+        page = await self._store.scan(
+            self._store.versions_in, table, bits, numbers, after, limit=PAGE_ITEMS_MAX
+        )
+        header = {"served": page.served, "after": page.after}
+        return Reply(header=header, body=pack_list(held.pack() for held in page.found))
 
     async def _versions_of(self, call: Call, fields: Fields) -> Reply:
         table = self._table(fields)

@@ -11,8 +11,10 @@ from ring.device import DeviceId
 from swiftlike.digests import Digest
 from swiftlike.node_calls import HeldVersion
 
-BUCKET_ENTRIES: Final = 64
+RANGE_ENTRIES: Final = 16
 """Entries of one range of path hashes, about: two devices exchange the versions of a range that differs."""
+RANGE_ENTRIES_MAX: Final = 128
+"""The same where more than a quarter is missing, so that most of it has to travel whatever the ranges are."""
 RANGES_BITS_MAX: Final = 13
 """Ranges of one partition, as a power: their digests fit one answer."""
 BITS_MAX: Final = 24
@@ -32,9 +34,10 @@ class Different(NamedTuple):
     """Something here is newer than what the other owner holds, or whole where its body is missing."""
 
 
-def cut_bits(part_power: int, entries: int) -> int:
-    """Return by how many leading bits of the path hash a partition of so many entries is cut into ranges."""
-    finer = max(0, (entries // BUCKET_ENTRIES).bit_length())
+def cut_bits(part_power: int, here: int, there: int) -> int:
+    """Return by how many leading bits of the path hash a partition of so many entries here and there is cut into ranges."""
+    fewer, entries = sorted((here, there))
+    finer = (entries // (RANGE_ENTRIES if 4 * fewer > 3 * entries else RANGE_ENTRIES_MAX)).bit_length()
     return max(part_power, min(part_power + min(finer, RANGES_BITS_MAX), BITS_MAX))
 
 

@@ -27,10 +27,10 @@ from storage_node.keys import ROWS_OF
 from storage_node.peers import HealingRings, tcp_address
 from storage_node.progress import Progress
 from storage_node.returning import Returning
-from storage_node.sharing import Shares, shares_of
+from storage_node.sharing import Shares, in_turn, shares_of
 from storage_node.soundness import Soundness
 from storage_node.store import Store
-from storage_node.taking import Rates, Settling, Source, Taken, Taker, await_all
+from storage_node.taking import Rates, Settling, Source, Taken, Taker
 from swiftlike.limits import COMPARED_EVERY_S, HINTS_MAX, ITEMS_MAX, PARTITIONS_AT_ONCE
 from swiftlike.node_calls import CaughtUp, Degraded, Trusted
 from swiftlike.node_client import NodeClient, NodeFailed
@@ -38,6 +38,8 @@ from swiftlike.rpc.transport import Address, Transport
 
 PROBE_S: Final = 2.0
 """Between two questions to a device that did not answer, or that there are hints for."""
+LEFT_TO_OTHERS_S: Final = 60.0
+"""For so long a difference is left to the peer that holds fewer entries; then both begin."""
 CALL_S: Final = 10.0
 BODY_S: Final = 3600.0
 
@@ -108,6 +110,8 @@ class Replicator:
         self.last_pass_us = 0
         """When the last pass ended; 0: none has."""
         self._soundness: Final = Soundness()
+        self._left_to: dict[tuple[Place, DeviceId], float] = {}
+        """Since when a peer is to begin with what it lacks, by partition: one that is paused, or refuses it, may not."""
         self._moves: dict[bytes, Progress] = {}
         """How fast what is moving here is caught up with, by table."""
 
@@ -248,6 +252,11 @@ class Replicator:
             for place in places or ():
                 differing.setdefault(place, []).append(peer)
         self.differing = len(differing)
+        self._left_to = {
+            (place, peer): since
+            for (place, peer), since in self._left_to.items()
+            if peer in differing.get(place, ())
+        }
         waiting = self._not_voting()
         self.waiting = len(waiting)
         self._soundness.note(self._read_us(), self._shares, differing, self._comparing.silent, waiting)
@@ -365,25 +374,24 @@ class Replicator:
     # --- healing ------------------------------------------------------------------------------------------------
 
     async def _heal(self, place: Place, peers: Sequence[DeviceId], *, one_way: bool = False) -> None:
-        """Take a partition's differences from these peers at once, tell them what they lack; or catch up with it."""
+        """Take a partition's differences from these peers, tell them what they lack; or catch up with it."""
         if self._is_paused():
             return
         table, partition = place
         shares = self._shares[table]
         try:
             async with self._lock(place):
-                await self.taker.wait_turn()
                 if partition in shares.owned and not self._store.standing(table, partition).votes:
+                    await self.taker.wait_turn()
                     sources = self._sources(shares, partition)
                     if await self._catching.catch_up(shares, table, partition, sources):
                         self.counts["caught_up"] += 1
                         if partition in shares.moving:
                             self._moves[table].note(asyncio.get_running_loop().time())
-                found = [source for peer in peers if (source := self._source(shares, peer)) is not None]
-                await await_all(
-                    self._take(shares, place, source, one_way=one_way, backwards=at % 2 == 1)
-                    for at, source in enumerate(found)
-                )
+                for peer in in_turn(peers, partition):
+                    source = self._source(shares, peer)
+                    if source is not None:
+                        await self._take(shares, place, source, one_way=one_way)
         except RingChanged:
             self._awake.set()
         except DeviceFailed:
@@ -391,21 +399,28 @@ class Replicator:
         except StorageError as error:
             log.warning("partition %d of table %r: %s", partition, table, error)
 
-    async def _take(
-        self, shares: Shares, place: Place, source: Source, *, one_way: bool, backwards: bool
-    ) -> None:
-        """Take from one peer what it holds and this device lacks, and tell it to come when it lacks something."""
+    async def _take(self, shares: Shares, place: Place, source: Source, *, one_way: bool) -> None:
+        """Take from one peer what it holds and this device lacks, and tell it to come when it lacks something.
+
+        Of two that differ, the one that holds fewer begins, unless it has begun already: it lacks something for sure, and finds both
+        what to take and what to tell of. Both would do the same work otherwise, the other one to take nothing.
+        """
         table, partition = place
+        now = asyncio.get_running_loop().time()
+        if_behind = not one_way and now < self._left_to.get((place, source.device.id), now) + LEFT_TO_OTHERS_S
         taken = Taken()
         try:
             if source.device.id in shares.others(partition):
-                taken.add(await self.taker.take_registers(table, partition, source, backwards=backwards))
+                taken.add(await self.taker.take_registers(table, partition, source, if_behind=if_behind))
             else:
                 taken.add(await self.taker.take_from_stranger(table, partition, source))
             if table in ROWS_OF:
-                taken.add(await self.taker.take_rows(table, partition, source, backwards=backwards))
-            if taken.is_more_here and (not one_way or taken.taken) and shares.ids:
-                await source.client.hint(table, partition, min(shares.ids), one_way=True)
+                taken.add(await self.taker.take_rows(table, partition, source, if_behind=if_behind))
+            if taken.is_for_them:
+                self._left_to.setdefault((place, source.device.id), now)
+            is_told = taken.is_for_them or (taken.is_more_here and (not one_way or taken.taken))
+            if is_told and shares.ids:
+                await source.client.hint(table, partition, min(shares.ids), one_way=not taken.is_for_them)
                 self.counts["told"] += 1
         except NodeFailed as failure:
             log.info("partition %d of table %r is healed later: %s", partition, table, failure)

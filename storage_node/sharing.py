@@ -6,13 +6,19 @@ While a partition is moving it has two sets of owners: the previous ones, whose 
 the new set and not in the old is a newcomer, whatever it still has.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 from uuid import UUID
 
 from ring.device import Device, DeviceId, Partition
 from ring.ring import NOBODY, Ring
+
+
+def in_turn(owners: Sequence[DeviceId], partition: int) -> tuple[DeviceId, ...]:
+    """Return owners in the order in which to ask them of a partition: with each partition another one is the first."""
+    at = partition % max(1, len(owners))
+    return (*owners[at:], *owners[:at])
 
 
 class Need(NamedTuple):

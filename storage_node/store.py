@@ -29,6 +29,7 @@ from swiftlike.node_calls import (
     RowRefused,
     Standing,
     Tally,
+    VersionsPage,
 )
 from swiftlike.rpc.transport import Body as Octets
 from swiftlike.timestamps import Ballot, Offer, WriteId
@@ -321,6 +322,11 @@ class Store(Protocol):
 
         `marked`: only those under a promise above their entry, or that owe a row.
         """
+
+    def versions_in(
+        self, table: bytes, bits: int, numbers: Sequence[int], after: bytes, *, limit: int
+    ) -> VersionsPage:
+        """Return that of several ranges, so many registers at most; in the first of them from behind a path."""
 
     def versions_of(self, table: bytes, paths: Sequence[bytes]) -> list[HeldVersion]:
         """Return that of these keys, absent ones too."""

@@ -32,7 +32,7 @@ from swiftlike.limits import (
     SMALL_BODY_BYTES_MAX,
     VERSIONS_SCANNED_MAX,
 )
-from swiftlike.node_calls import HeldVersion, Page, Promise, Query, RowRefused, Standing, Tally
+from swiftlike.node_calls import HeldVersion, Page, Promise, Query, RowRefused, Standing, Tally, VersionsPage
 from swiftlike.registers import entry_in
 from swiftlike.rpc.transport import Body as Octets
 from swiftlike.timestamps import ZERO_BALLOT, Ballot, Offer, refuse_ballot
@@ -304,6 +304,21 @@ class TableStore(ABC):
                 if len(found) == limit or count == VERSIONS_SCANNED_MAX:
                     return found, held.path
         return found, None
+
+    def versions_in(
+        self, table: bytes, bits: int, numbers: Sequence[int], after: bytes, *, limit: int
+    ) -> VersionsPage:
+        """Return that of several ranges, so many registers at most; in the first of them from behind a path."""
+        found: list[HeldVersion] = []
+        for served, number in enumerate(numbers):
+            if len(found) == limit:
+                return VersionsPage(found, served, b"")
+            page, more = self.versions(table, bits, number, after, limit - len(found))
+            found += page
+            if more is not None:
+                return VersionsPage(found, served, more)
+            after = b""
+        return VersionsPage(found, len(numbers), b"")
 
     def versions_of(self, table: bytes, paths: Sequence[bytes]) -> list[HeldVersion]:
         """Return that of these keys, absent ones too."""

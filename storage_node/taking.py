@@ -8,11 +8,11 @@ partition is next, and never who votes.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
-from weakref import WeakValueDictionary
 
 from ring.device import Device, DeviceId
 from storage_node.acceptor import may_take_without_body
@@ -36,9 +36,9 @@ from swiftlike.limits import (
     HEALED_BYTES_PER_S,
     HEALED_PER_S,
     PAGE_ITEMS_MAX,
-    RANGES_AT_ONCE,
+    RANGES_TOGETHER,
 )
-from swiftlike.node_calls import HeldCopy, HeldVersion, Query, RowRefused, Standing
+from swiftlike.node_calls import HeldCopy, HeldVersion, Query, RowRefused, Standing, VersionsPage
 from swiftlike.node_client import NodeClient, NodeFailed
 from swiftlike.timestamps import NO_INCARNATION, NO_WRITE, ZERO_BALLOT, Offer, Timestamp, WriteId
 
@@ -82,12 +82,15 @@ class Taken:
     """What that device holds and this one could not take."""
     is_more_here: bool = False
     """That device lacks something."""
+    is_for_them: bool = False
+    """That device holds fewer than this one, and is to begin: something was not compared."""
 
     def add(self, other: "Taken") -> None:
         """Count in what came of another part."""
         self.taken += other.taken
         self.left += other.left
         self.is_more_here = self.is_more_here or other.is_more_here
+        self.is_for_them = self.is_for_them or other.is_for_them
 
 
 class Rates(NamedTuple):
@@ -98,7 +101,7 @@ class Rates(NamedTuple):
     bytes_per_s: float = HEALED_BYTES_PER_S
     """Bytes of bodies."""
     partition_items: float = 0.0
-    """Entries that a partition counts as beside those that are taken of it; 0: to ask about it costs nothing."""
+    """Entries that a partition which is caught up with counts as, beside those that are taken of it."""
 
 
 async def standings_of(
@@ -153,11 +156,9 @@ class Taker:
         self._bytes: Final = Pace(rates.bytes_per_s, sleep)
         self._partition_items: Final = rates.partition_items
         self._copies: Final = asyncio.Semaphore(COPIES_AT_ONCE)
-        self._ranges: WeakValueDictionary[tuple[bytes, int, int], asyncio.Lock] = WeakValueDictionary()
-        """Held while a range is taken from one source, so that another one does not bring the same copies beside it."""
 
     async def wait_turn(self) -> None:
-        """Wait until a partition may be asked about."""
+        """Wait until a partition may be caught up with."""
         if self._partition_items:
             await self.pace.spend(self._partition_items)
 
@@ -170,48 +171,35 @@ class Taker:
         source: Source,
         *,
         catching_up: bool = False,
-        backwards: bool = False,
+        if_behind: bool = False,
     ) -> Taken:
         """Take the entries of a partition that are newer there. Raises NodeFailed when the source cannot be asked.
 
-        `backwards`: from the last range to the first, so that two sources which hold the same meet in the middle.
+        `if_behind`: nothing is compared where fewer are held there than here: who lacks something is to begin.
         """
         power = self._store.layout.part_powers[table]
         mine = (await self._store.scan(self._store.partition_digests, table, [partition]))[partition]
         theirs = await source.client.partition_digest(table, partition)
         if mine == theirs:
             return Taken()
-        bits = cut_bits(power, max(mine.entries, theirs.entries))
+        if if_behind and mine.entries > theirs.entries:
+            return Taken(is_for_them=True)
+        bits = cut_bits(power, mine.entries, theirs.entries)
         first, stop = partition << (bits - power), (partition + 1) << (bits - power)
-        there = {first: theirs}
+        numbers = [first]
         if stop - first > 1:
             here = await self._store.scan(self._store.digests, table, bits, first, stop)
-            digests = await source.client.digests(table, bits, first, stop)
-            there = {
-                number: other
-                for number, one, other in zip(range(first, stop), here, digests, strict=True)
+            there = await source.client.digests(table, bits, first, stop)
+            numbers = [
+                number
+                for number, one, other in zip(range(first, stop), here, there, strict=True)
                 if one != other
-            }
-        numbers = list(there)
+            ]
         whole = Taken()
-        gate = asyncio.Semaphore(RANGES_AT_ONCE)
-
-        async def take(number: int) -> None:
-            lock = self._ranges.setdefault((table, bits, number), asyncio.Lock())
-            async with gate:
-                is_taken_already = lock.locked()
-                async with lock:
-                    # Where another source was asked meanwhile, it may have brought all of it.
-                    if is_taken_already and await self._digest_here(table, bits, number) == there[number]:
-                        return
-                    whole.add(await self._take_range(table, bits, number, source, catching_up=catching_up))
-
-        await await_all(take(number) for number in (reversed(numbers) if backwards else numbers))
+        for at in range(0, len(numbers), RANGES_TOGETHER):
+            some = numbers[at : at + RANGES_TOGETHER]
+            whole.add(await self._take_ranges(table, bits, some, source, catching_up=catching_up))
         return whole
-
-    async def _digest_here(self, table: bytes, bits: int, number: int) -> Digest:
-        (digest,) = await self._store.scan(self._store.digests, table, bits, number, number + 1)
-        return digest
 
     async def take_from_stranger(self, table: bytes, partition: int, source: Source) -> Taken:
         """Take what a device holds that is no owner: mostly little, beside which digests tell nothing.
@@ -228,25 +216,16 @@ class Taker:
             whole.add(await self._take(table, compare(here, there), source, catching_up=False))
         return whole
 
-    async def _take_range(
-        self, table: bytes, bits: int, number: int, source: Source, *, catching_up: bool
+    async def _take_ranges(
+        self, table: bytes, bits: int, numbers: Sequence[int], source: Source, *, catching_up: bool
     ) -> Taken:
-        there = await _versions_there(source.client, table, bits, number)
-        here = await self._versions_here(table, bits, number)
+        there = await all_versions(partial(source.client.versions_in, table, bits), numbers)
+        read = partial(self._store.versions_in, table, bits, limit=PAGE_ITEMS_MAX)
+        here = await all_versions(partial(self._store.scan, read), numbers)
         found = compare(here, there)
         taken = await self._take(table, found, source, catching_up=catching_up)
         taken.is_more_here = found.is_more_here
         return taken
-
-    async def _versions_here(self, table: bytes, bits: int, number: int) -> list[HeldVersion]:
-        found: list[HeldVersion] = []
-        after: bytes | None = b""
-        while after is not None:
-            page, after = await self._store.scan(
-                self._store.versions, table, bits, number, after, PAGE_ITEMS_MAX
-            )
-            found += page
-        return found
 
     async def _take(self, table: bytes, found: Different, source: Source, *, catching_up: bool) -> Taken:
         """Take these keys; one copy at a time answers for what the next call may ask."""
@@ -434,15 +413,18 @@ class Taker:
     # --- rows ---------------------------------------------------------------------------------------------------
 
     async def take_rows(
-        self, table: bytes, partition: int, source: Source, *, backwards: bool = False
+        self, table: bytes, partition: int, source: Source, *, if_behind: bool = False
     ) -> Taken:
-        """Take the rows under a partition's containers or accounts that are newer there."""
+        """Take the rows under a partition's containers or accounts that are newer there; `if_behind` as with registers."""
         mine = await self.listings_here(table, partition)
         theirs = await _listings_there(source.client, table, partition)
         whole = Taken(is_more_here=bool(mine.keys() - theirs.keys()))
-        order = sorted(listing for listing, digest in theirs.items() if mine.get(listing, EMPTY) != digest)
-        for listing in reversed(order) if backwards else order:
-            whole.add(await self.take_listing(listing, source))
+        for listing in sorted(theirs):
+            one, other = mine.get(listing, EMPTY), theirs[listing]
+            if if_behind and one.entries > other.entries:
+                whole.is_for_them = True
+            elif one != other:
+                whole.add(await self.take_listing(listing, source))
         return whole
 
     async def listings_here(self, table: bytes, partition: int) -> dict[Listing, Digest]:
@@ -557,12 +539,16 @@ async def rows_there(client: NodeClient, listing: Listing, start: bytes, stop: b
     return found
 
 
-async def _versions_there(client: NodeClient, table: bytes, bits: int, number: int) -> list[HeldVersion]:
+async def all_versions(
+    ask: Callable[[Sequence[int], bytes], Awaitable[VersionsPage]], numbers: Sequence[int]
+) -> list[HeldVersion]:
+    """Return what stands in ranges of path hashes, page by page of what `ask` returns."""
     found: list[HeldVersion] = []
-    after: bytes | None = b""
-    while after is not None:
-        page, after, _ = await client.versions(table, bits, number, after)
-        found += page
+    after = b""
+    while numbers:
+        page = await ask(numbers, after)
+        found += page.found
+        numbers, after = numbers[page.served :], page.after
     return found
 
 

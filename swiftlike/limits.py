@@ -191,11 +191,11 @@ PAUSE_S_MAX: Final = 86_400
 COPIES_AT_ONCE: Final = 64
 """Copies that a device's replicator offers to its own acceptors at the same time: they share commits."""
 
-RANGES_AT_ONCE: Final = 4
-"""Ranges of one partition that are compared with one peer at the same time."""
+RANGES_TOGETHER: Final = 16
+"""Ranges of one partition whose versions are asked for in one call."""
 
-PARTITIONS_AT_ONCE: Final = 4
-"""Partitions that a device heals at the same time."""
+PARTITIONS_AT_ONCE: Final = 8
+"""Partitions that a device heals at the same time, each from one peer after the other: together from all peers."""
 
 PEERS_AT_ONCE: Final = 8
 """Peers that a device compares with at the same time."""

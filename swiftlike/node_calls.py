@@ -52,6 +52,7 @@ class Method(StrEnum):
     MISSING = "missing"
     COMPARE = "compare"
     VERSIONS = "versions"
+    VERSIONS_IN = "versions_in"
     VERSIONS_OF = "versions_of"
     COPIES = "copies"
     LISTINGS = "listings"
@@ -416,6 +417,16 @@ class HeldVersion(NamedTuple):
             whole,
             owes,
         )
+
+
+class VersionsPage(NamedTuple):
+    """What stands in the first of several ranges of path hashes, in their order."""
+
+    found: list[HeldVersion]
+    served: int
+    """So many of the ranges are told of to their end."""
+    after: bytes
+    """The path behind which to go on in the next range; empty: at its beginning."""
 
 
 class HeldCopy(NamedTuple):

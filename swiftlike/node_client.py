@@ -37,6 +37,7 @@ from swiftlike.node_calls import (
     Standing,
     Tally,
     Trusted,
+    VersionsPage,
     decode_version,
     encode_version,
     pack_list,
@@ -296,6 +297,15 @@ class NodeClient:
         header = self._placed(table) | {"bits": bits, "number": number, "after": after, "marked": marked}
         reply = await self._call(Method.VERSIONS, header)
         return list(map(HeldVersion.of, unpack_list(reply.body))), reply.header["more"], reply.header["votes"]
+
+    async def versions_in(
+        self, table: bytes, bits: int, numbers: Sequence[int], after: bytes = b""
+    ) -> VersionsPage:
+        """Return what stands in the first of these ranges of path hashes, in the very first from behind a path."""
+        header = self._placed(table) | {"bits": bits, "after": after}
+        reply = await self._call(Method.VERSIONS_IN, header, pack_list(numbers))
+        found = list(map(HeldVersion.of, unpack_list(reply.body)))
+        return VersionsPage(found, reply.header["served"], reply.header["after"])
 
     async def versions_of(self, table: bytes, paths: Sequence[bytes]) -> list[HeldVersion]:
         """Return what stands at these keys, in their order; absent ones too."""

@@ -8,7 +8,7 @@ from storage_node.keys import CONTAINERS, Due
 from storage_node.store import Offered, RowOffer, Store
 from swiftlike.digests import EMPTY, digest_of
 from swiftlike.entries import Entry
-from swiftlike.node_calls import Standing
+from swiftlike.node_calls import HeldVersion, Standing
 from swiftlike.timestamps import ZERO_BALLOT, Offer
 from tests.engine.samples import (
     CONTAINER,
@@ -150,6 +150,25 @@ async def test_versions_tell_promises_missing_bodies_and_debts(store: Store) -> 
     page, more = store.versions(OBJECTS, 0, 0, b"", 3)
     assert (page, more) == (everything[:3], everything[2].path)
     assert store.versions(OBJECTS, 0, 0, page[-1].path, 100) == (everything[3:], None)
+
+
+async def test_versions_in_several_ranges_are_those_of_each_of_them_page_by_page(store: Store) -> None:
+    for at in range(40):
+        await store.offer(Offered(object_key(f"o{at}"), put(at + 1)))
+    numbers = [0, 2, 3, 5, 7]
+    each = [store.versions(OBJECTS, 3, number, b"", 100)[0] for number in numbers]
+    everything = [held for found in each for held in found]
+    assert len({len(found) for found in each}) > 1, "pages end in the middle of ranges"
+    for limit in (1, 3, 7, 100):
+        found: list[HeldVersion] = []
+        left, after = numbers, b""
+        while left:
+            page = store.versions_in(OBJECTS, 3, left, after, limit=limit)
+            assert len(page.found) <= limit
+            found += page.found
+            left, after = left[page.served :], page.after
+        assert found == everything
+    assert store.versions_in(OBJECTS, 3, [], b"", limit=9) == ([], 0, b"")
 
 
 async def test_a_debt_is_handed_over_for_the_very_version_that_stands(store: Store) -> None:

@@ -67,6 +67,54 @@ def test_what_a_device_missed_it_takes_with_bodies_and_debts_and_nothing_else() 
     play_healing(scenario)
 
 
+def test_of_two_that_differ_the_one_that_holds_less_compares_and_the_other_only_says_so() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        first, second, third = world.devices
+        for device in (first, third):
+            await hold(device, "o1", put(1))
+            await hold(device, "o2", put(2))
+            await hold_rows(device, {b"1": row(1), b"2": row(2)})
+        await hold(second, "o1", put(9))
+        await hold_rows(second, {b"1": row(9)})
+        second.counts.clear()
+        assert first.replicator is not None
+        await first.replicator.walk()
+        assert {method for method, _ in second.counts} == {
+            Method.COMPARE,
+            Method.PARTITION_DIGEST,
+            Method.LISTINGS,
+            Method.HINT,
+        }, "no version, no row and no copy was asked for"
+        assert second.replicator is not None
+        await second.replicator.heed_hints()
+        await first.replicator.heed_hints()
+        assert held(first, "o1")[0] == put(9), "and what is newer there has come, too"
+        await world.walk(2)
+        assert world.agree(0, 1, 2)
+
+    play_healing(scenario)
+
+
+def test_what_the_other_one_does_not_begin_with_is_compared_a_minute_later() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        first, second, third = world.devices
+        for device in (first, third):
+            await hold(device, "o1", put(1))
+            await hold(device, "o2", put(2))
+        await hold(second, "o1", put(9))
+        assert second.pause is not None
+        await second.pause.set(world.cluster.read_us()() + 86_400_000_000)
+        await world.walk(0)
+        await asyncio.sleep(10)
+        await world.walk(0)
+        assert held(first, "o1")[0] == put(1)
+        await asyncio.sleep(60)
+        await world.walk(0)
+        assert held(first, "o1")[0] == put(9)
+
+    play_healing(scenario)
+
+
 def test_a_device_that_holds_more_tells_the_other_to_come_and_take() -> None:
     async def scenario(world: HealingCluster) -> None:
         await hold(world.devices[0], "a", put(1))
@@ -523,10 +571,15 @@ def test_a_device_makes_way_while_calls_wait_at_the_one_that_it_takes_from() -> 
     play_healing(scenario)
 
 
-def test_partitions_are_asked_about_no_faster_than_as_so_many_entries() -> None:
+def test_partitions_are_caught_up_with_no_faster_than_as_so_many_entries() -> None:
     async def scenario(world: HealingCluster) -> None:
         second = world.devices[1]
         await fill(world, 0, 2, objects=3, rows=3)
+        await world.cluster.network.crash(second.name)
+        second.wipe()
+        await world.adopt((0, 1, 2))
+        world.cluster.network.restart(second.name)
+        await asyncio.sleep(0.1)
         assert second.replicator is not None
         rates = Rates(items_per_s=10.0, partition_items=100.0)
         second.replicator.taker = Taker(second.store, second.shelf, None, rates=rates)  # type: ignore[misc]
@@ -534,6 +587,7 @@ def test_partitions_are_asked_about_no_faster_than_as_so_many_entries() -> None:
         began_s = loop.time()
         await world.walk(1)
         assert loop.time() - began_s > 10, "that of objects, and that of the container with its rows"
+        assert second.votes()
         assert world.agree(0, 1, 2)
 
     play_healing(scenario)

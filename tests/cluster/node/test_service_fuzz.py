@@ -101,6 +101,7 @@ def sound_calls() -> dict[Method, tuple[dict[str, Any], bytes]]:
             ),
         ),
         Method.VERSIONS: ({**placed, "bits": 4, "number": 3, "after": b"", "marked": True}, b""),
+        Method.VERSIONS_IN: ({**placed, "bits": 4, "after": b""}, pack_list([3, 4])),
         Method.VERSIONS_OF: (placed, pack_list([object_key("o").path])),
         Method.COPIES: (placed, pack_list([(object_key("o").path, bytes(16))])),
         Method.LISTINGS: (

@@ -87,9 +87,10 @@ def test_two_owners_that_each_take_hold_the_same_versions_and_nothing_more_to_te
     )
 
 
-@given(st.integers(0, 32), st.integers(0, 10**9))
-def test_a_partition_is_cut_finely_but_into_one_answer(power: int, entries: int) -> None:
-    bits = cut_bits(power, entries)
+@given(st.integers(0, 32), st.integers(0, 10**9), st.integers(0, 10**9))
+def test_a_partition_is_cut_finely_but_into_one_answer(power: int, here: int, there: int) -> None:
+    bits = cut_bits(power, here, there)
+    assert bits == cut_bits(power, there, here), "both ends cut alike"
     assert power <= bits <= max(power, min(BITS_MAX, power + RANGES_BITS_MAX))
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ring.device import Device, DeviceId
-from storage_node.sharing import Shares, is_enough, shares_of
+from storage_node.sharing import Shares, in_turn, is_enough, shares_of
 from tests.unit.ring.rings import fields, ring_of
 
 DEVICES = 6
@@ -72,3 +72,11 @@ def test_peers_are_all_owners_of_shared_partitions() -> None:
 
 def test_a_device_that_the_ring_does_not_know_shares_nothing() -> None:
     assert shares(9, [0, 1, 2]).owned == frozenset()
+
+
+def test_with_each_partition_another_owner_is_asked_first() -> None:
+    owners = [DeviceId(4), DeviceId(7), DeviceId(9)]
+    orders = [in_turn(owners, partition) for partition in range(6)]
+    assert [order[0] for order in orders] == [4, 7, 9, 4, 7, 9]
+    assert all(sorted(order) == owners for order in orders)
+    assert in_turn([], 3) == ()
