@@ -74,7 +74,7 @@ def test_schedules_do_what_they_are_meant_to_do() -> None:
         (Shortcut.REOFFER, False, 50, 500),
         (Shortcut.NO_WRITE_BACK, False, 20, 700),
         (Shortcut.NO_BASE, False, 110, 1500),
-        (Shortcut.ACROSS_BALLOTS, False, 3145, 4000),
+        (Shortcut.ACROSS_BALLOTS, False, 4294, 4000),
         (Shortcut.ONE_SET, True, 65, 1500),
     ],
     ids=lambda value: value.name.lower() if isinstance(value, Shortcut) else str(value),
