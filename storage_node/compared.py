@@ -51,6 +51,8 @@ Handler = Callable[[Call, Fields], Awaitable[Reply]]
 
 _COPY_BYTES: Final = 512
 """What a copy takes in an answer beside its path, its metadata and its body, at most."""
+_VERSIONS_PAGE: Final = 250
+"""Versions in one answer of those of several ranges: some millisecond of the loop at either end, for which a get may have to wait."""
 _COPIES_SLICE: Final = 16
 """Copies that are read in one turn of the loop: some 1.5 ms."""
 
@@ -184,7 +186,7 @@ class ComparedCalls:
         ):
             fields.refuse(f"the body must be {ITEMS_MAX} numbers of {bits} bits at most")
         page = await self._store.scan(
-            self._store.versions_in, table, bits, numbers, after, limit=PAGE_ITEMS_MAX
+            self._store.versions_in, table, bits, numbers, after, limit=_VERSIONS_PAGE
         )
         header = {"served": page.served, "after": page.after}
         return Reply(header=header, body=pack_list(held.pack() for held in page.found))
