@@ -19,7 +19,7 @@ from typing import Final, NoReturn, Protocol
 
 from storage_node.jobs import Figure, repeat
 from storage_node.keys import DueDelete
-from storage_node.pace import Pace
+from storage_node.pace import YieldingPace
 from storage_node.silence import Silence
 from storage_node.store import Store
 from storage_node.turns import Turn
@@ -33,6 +33,8 @@ TURN_S: Final = 15.0
 """How long each owner leaves a due object to the one before it in turn."""
 TIMEOUT_S: Final = 10.0
 """For one object."""
+LEAST_SHARE: Final = 1 / 10
+"""Of its rate it keeps so much however long calls wait: what is due is hidden already."""
 SLICE: Final = 500
 """Due times that are read at once."""
 
@@ -73,14 +75,15 @@ class Expirer:
         read_us: Callable[[], int],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         per_s: float = EXPIRED_PER_S,
+        read_lag_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        """Take the device, who deletes, whose turn it is, the time in microseconds since 1970, and the rate."""
+        """Take the device, who deletes, whose turn it is, the time in microseconds since 1970, the rate, and how long calls wait here."""
         self._store: Final = store
         self._expiring: Final = expiring
         self._turn: Final = turn
         self._read_us: Final = read_us
         self._sleep: Final = sleep
-        self._pace: Final = Pace(per_s, sleep)
+        self._pace: Final = YieldingPace(per_s, read_lag_s, sleep, least_share=LEAST_SHARE)
         self.ended: Final[Counter[Expiry]] = Counter()
         """Due objects by what became of them, since the start; one that is put off counts each time."""
         self.progress: Final = Progress()

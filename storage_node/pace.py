@@ -12,7 +12,7 @@ JUDGED_EVERY_S: Final = 0.1
 LAG_S: Final = 0.01
 """From this lag on, whoever calls is kept waiting: a rate is halved."""
 LEAST_SHARE: Final = 1 / 4
-"""Of its rate a job keeps so much however long calls wait, so that it always comes to an end."""
+"""Of its rate healing keeps so much however long calls wait, so that it always comes to an end."""
 RAISED_SHARE: Final = 1 / 50
 """Of its rate a job gets back so much each time that nobody waited: the whole of it within five seconds."""
 
@@ -44,10 +44,12 @@ class YieldingPace(Pace):
         per_s: float,
         read_lag_s: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        least_share: float = LEAST_SHARE,
     ) -> None:
-        """Take the highest rate, and how long calls wait here."""
+        """Take the highest rate, how long calls wait here, and how much of the rate is kept however long that is."""
         super().__init__(per_s, sleep)
         self._most: Final = per_s
+        self._least: Final = per_s * least_share
         self._read_lag_s: Final = read_lag_s
         self._lag_elsewhere_s = 0.0
         self._judged_at = float("-inf")
@@ -63,7 +65,7 @@ class YieldingPace(Pace):
             self._judged_at = now
             lag_s, self._lag_elsewhere_s = max(self._read_lag_s(), self._lag_elsewhere_s), 0.0
             if lag_s > LAG_S:
-                self.per_s = max(self._most * LEAST_SHARE, self.per_s / 2)
+                self.per_s = max(self._least, self.per_s / 2)
             else:
                 self.per_s = min(self._most, self.per_s + self._most * RAISED_SHARE)
         await super().spend(amount)

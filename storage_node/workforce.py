@@ -208,7 +208,14 @@ class Workforce:
         turn = turns_of(self._rings.ring, device.uuid)
         async with self._open_quorums(self._host, self._cluster, read_us, end) as quorums:
             self.updater = Updater(device, quorums.payer, read_us, _random())
-            expirer = Expirer(device, quorums.expiring, turn, read_us, per_s=settings.expired_per_s)
+            expirer = Expirer(
+                device,
+                quorums.expiring,
+                turn,
+                read_us,
+                per_s=settings.expired_per_s,
+                read_lag_s=self._lag.recent_s,
+            )
             mender = Mender(device, quorums.mending, device.uuid, read_us=read_us, is_paused=self.pause.is_on)
             device.on_missing = mender.tell
             reaper = Reaper(device, quorums.reaping, turn, read_us, per_s=settings.reaped_per_s)

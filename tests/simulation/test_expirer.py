@@ -409,3 +409,26 @@ def test_with_a_majority_away_what_is_due_waits_and_is_told() -> None:
         assert each[0].progress.left == 0
 
     play(scenario)
+
+
+def test_it_makes_way_while_calls_wait_and_comes_to_its_end_all_the_same() -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        quorums = await world.proxy("device")
+        await create(store)
+        for number in range(40):
+            await put_due(store, b"%03d" % number, 5)
+        await asyncio.sleep(60)
+        expirer = Expirer(
+            world.cluster.devices[0].store,
+            quorums.expiring,
+            lambda table, hashed: 0,
+            world.cluster.read_us(),
+            per_s=100,
+            read_lag_s=lambda: 1.0,
+        )
+        began = asyncio.get_running_loop().time()
+        await expirer.walk()
+        assert expirer.ended[Expiry.DELETED] == 40
+        assert asyncio.get_running_loop().time() - began > 1, "slower than the 0.4 s of its rate"
+
+    play(scenario)
