@@ -3,12 +3,14 @@
 Owns whom to ask and in what order. One owner gives the page and the digest of its listing, enough others give theirs:
 equal digests prove the page at once. Rows are under way all the time in a busy listing, so otherwise the digests of the
 page's own names are compared, and only where those differ too are the rows of several owners merged (`merging`). So a
-page costs what it holds, and not what the container holds.
+page costs what it holds, and not what the container holds. A merged row that too few owners hold is brought to a majority
+before it is shown, as a read does with what it finds: what one page shows, the next one cannot miss.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from random import Random
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from proxy.cluster.nodes import Nodes
 from proxy.cluster.placement import Key, Placement
@@ -24,19 +26,23 @@ from proxy.store.merging import (
     Sums,
     before_name,
     compare,
+    entry_of,
+    held_by_few,
     merge_pages,
     span_of,
     sums_of_rows,
     sums_of_tally,
     within,
 )
+from proxy.store.rows import Upserted
 from proxy.store.values import ContainerInfo, PolicyUsage, Usage
 from ring.device import Device, DeviceId
 from swiftlike.digests import Digest
 from swiftlike.entries import Entry
 from swiftlike.limits import ITEMS_MAX
+from swiftlike.listed import Listed
 from swiftlike.names import ROW_BYTES_MAX
-from swiftlike.node_calls import ACCOUNTS, CONTAINERS, Page, Query, Row, Tally
+from swiftlike.node_calls import ACCOUNTS, CONTAINERS, Page, Query, Row, RowOffer, Tally
 from swiftlike.node_client import NodeClient, NodeFailed
 from swiftlike.timestamps import NO_INCARNATION, Timestamp
 
@@ -44,6 +50,13 @@ A = TypeVar("A")
 
 HIDDEN_STOP: Final = b"\0\xff"
 """Above every hidden name, which begins with NUL, and below every other."""
+
+
+class Upsert(Protocol):
+    """The way of a row to a majority of its listing's owners."""
+
+    async def __call__(self, listed: Listed, *, deadline: float) -> Upserted:
+        """Bring a row there; say what became of it."""
 
 
 class Listing(NamedTuple):
@@ -79,8 +92,9 @@ class Listings:
         patience: Patience,
         random: Random,
         now_us: Callable[[], int],
+        upsert: Upsert,
     ) -> None:
-        """Take how devices are called, who owns the calls, what jitter is drawn from, and the present."""
+        """Take how devices are called, who owns the calls, what jitter is drawn from, the present, and who brings rows to listings."""
         self._nodes: Final = nodes
         self._stragglers: Final = stragglers
         self._patience: Final = patience
@@ -88,6 +102,7 @@ class Listings:
         self._pace: Final = Pace(patience.hedge_s)
         self._witnesses: Final = Witnesses(nodes, stragglers, patience)
         self._now_us: Final = now_us
+        self._upsert: Final = upsert
         self.proved = self.proved_by_span = self.merged = 0
         """Pages by how they were found."""
 
@@ -234,9 +249,35 @@ class Listings:
         collector = Collector(query)
         following: Query | None = query._replace(delimiter=b"", tombstones=True, names_only=False)
         while following is not None:
-            pages = await self._pages(placement, listing, following, deadline)
-            following = collector.add(merge_pages(pages, reverse=query.reverse))
+            merged = await self._settled(placement, listing, following, deadline)
+            following = collector.add(merged)
         return Rows(tuple(collector.rows), collector.more)
+
+    async def _settled(self, placement: Placement, listing: Listing, query: Query, deadline: float) -> Merged:
+        """Return merged rows, each of which a majority holds by now. Raises Unavailable."""
+        key, needed = listing.key, quorum(len(placement.owners.voting))
+
+        async def page(client: NodeClient) -> tuple[Page, bool]:
+            return await client.list_rows(key.table, key.path, query, listing.incarnation)
+
+        def merge(said: Mapping[DeviceId, _Said[Page]]) -> tuple[Merged, list[Row]]:
+            pages = [one.value for one in said.values() if one.votes and one.value is not None]
+            merged = merge_pages(pages, reverse=query.reverse)
+            return merged, held_by_few(merged, pages, needed)
+
+        def is_settled(said: Mapping[DeviceId, _Said[Page]]) -> bool:
+            return self._has_quorum(placement, said) and not merge(said)[1]
+
+        said = await self._ask(placement, deadline, page, page, is_settled)
+        if not self._has_quorum(placement, said):
+            raise Unavailable("too few owners of a listing answered")
+        merged, few = merge(said)
+        offers = (Listed(key.table, RowOffer(key.path, row.name, entry_of(row))) for row in few)
+        ends = await asyncio.gather(*(self._upsert(offer, deadline=deadline) for offer in offers))
+        # What is refused belongs to a container that is gone, or about to be deleted: the next page is another one's.
+        if Upserted.UNAVAILABLE in ends:
+            raise Unavailable("too few owners of a listing took what it would show")
+        return merged
 
     async def _pages(
         self,

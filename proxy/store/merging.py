@@ -7,6 +7,7 @@ A page is merged only up to the smallest last name of any page that was cut shor
 Tombstones take part in the merge and are left out afterwards, and only what is left is rolled up into prefixes.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -102,11 +103,18 @@ def merge_pages(pages: Iterable[Page], *, reverse: bool = False) -> Merged:
             held = newest.setdefault(name, row)
             # Nearly all rows are the same everywhere, to the byte, and need no look inside.
             if held is not row and held.raw != row.raw:
-                newest[name] = Row.of(name, merge(_entry(held), _entry(row)))
+                newest[name] = Row.of(name, merge(entry_of(held), entry_of(row)))
     return Merged(tuple(sorted(newest.values(), reverse=reverse)), end)
 
 
-def _entry(row: Row) -> Entry:
+def held_by_few(merged: Merged, pages: Sequence[Page], needed: int) -> list[Row]:
+    """Return the merged rows that fewer than so many of the pages hold as they are."""
+    held = Counter((row.name, row.raw) for page in pages for row in page.rows)
+    return [row for row in merged.rows if held[row.name, row.raw] < needed]
+
+
+def entry_of(row: Row) -> Entry:
+    """Return the entry of a row that is none of a prefix."""
     entry = row.entry
     assert entry is not None, "a page to be merged has no prefixes"
     return entry
@@ -127,7 +135,7 @@ class Collector:
         query = self._query
         for row in merged.rows:
             name = row.name
-            if is_hidden(_entry(row), query.now_us):
+            if is_hidden(entry_of(row), query.now_us):
                 continue
             rolled = common_prefix(name, query)
             if rolled is not None and (

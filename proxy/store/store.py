@@ -56,7 +56,9 @@ class Store:
         self._stragglers: Final = Stragglers(patience.stragglers_max)
         self._rows: Final = Rows(nodes, self._stragglers, patience)
         self.debts: Final = Debts(nodes)
-        self.listings: Final = Listings(nodes, self._stragglers, patience, random, registers.clock.now_us)
+        self.listings: Final = Listings(
+            nodes, self._stragglers, patience, random, registers.clock.now_us, self._rows.upsert
+        )
         self.usage: Final = UsageCarrier(nodes, registers.clock, self.listings, self._rows)
         self.accounts: Final = Accounts(registers, self.listings)
         containers = Containers(
