@@ -27,10 +27,12 @@ from storage_node.requests import Fields, is_path
 from storage_node.store import Store
 from swiftlike.digests import Digest
 from swiftlike.limits import (
+    COMPARED_PAGE,
     COPY_INLINE_BYTES_MAX,
     ITEMS_MAX,
     PAGE_ITEMS_MAX,
     PATH_BYTES_MAX,
+    RANGES_TOGETHER,
     RPC_BODY_BYTES_MAX,
 )
 from swiftlike.names import ROW_BYTES_MAX
@@ -51,8 +53,6 @@ Handler = Callable[[Call, Fields], Awaitable[Reply]]
 
 _COPY_BYTES: Final = 512
 """What a copy takes in an answer beside its path, its metadata and its body, at most."""
-_VERSIONS_PAGE: Final = 250
-"""Versions in one answer of those of several ranges: some millisecond of the loop at either end, for which a get may have to wait."""
 _COPIES_SLICE: Final = 16
 """Copies that are read in one turn of the loop: some 1.5 ms."""
 
@@ -60,8 +60,8 @@ _COPIES_SLICE: Final = 16
 class Healing(Protocol):
     """The replicator of this device, as far as others may speak to it."""
 
-    def hint(self, table: bytes, partition: int, device: int | None, *, one_way: bool = False) -> None:
-        """Compare a partition soon: with this device of its ring as soon as that answers, or with all its owners.
+    def hint(self, table: bytes, partition: int, device: int | None, *, one_way: bool = False) -> bool:
+        """Compare a partition soon: with this device of its ring as soon as that answers, or with all its owners; say whether it will.
 
         `one_way`: that device has compared already, and need not hear what it lacks.
         """
@@ -147,7 +147,7 @@ class ComparedCalls:
         bits = fields.number("bits", 0, PART_POWER_MAX)
         number = fields.number("number", 0, (1 << bits) - 1)
         after = fields.octets("after", 0, PATH_BYTES_MAX, b"")
-        limit = fields.number("limit", 1, PAGE_ITEMS_MAX, PAGE_ITEMS_MAX)
+        limit = fields.number("limit", 1, COMPARED_PAGE, COMPARED_PAGE)
         found, more = await self._store.scan(
             self._store.versions, table, bits, number, after, limit, marked=fields.flag("marked")
         )
@@ -166,8 +166,8 @@ class ComparedCalls:
             paths = unpack_list(call.body)
         except ValueError as error:
             fields.refuse(f"the body is no list: {error}")
-        if len(paths) > PAGE_ITEMS_MAX:
-            fields.refuse(f"the body has {len(paths)} paths and may have {PAGE_ITEMS_MAX}")
+        if len(paths) > COMPARED_PAGE:
+            fields.refuse(f"the body has {len(paths)} paths and may have {COMPARED_PAGE}")
         for at, path in enumerate(paths):
             if type(path) is not bytes or not is_path(table, path):
                 fields.refuse(f"item {at} of the body is no path of table {table!r}")
@@ -181,12 +181,12 @@ class ComparedCalls:
             numbers = unpack_list(call.body)
         except ValueError as error:
             fields.refuse(f"the body is no list: {error}")
-        if len(numbers) > ITEMS_MAX or not all(
+        if len(numbers) > RANGES_TOGETHER or not all(
             type(number) is int and 0 <= number < 1 << bits for number in numbers
         ):
-            fields.refuse(f"the body must be {ITEMS_MAX} numbers of {bits} bits at most")
+            fields.refuse(f"the body must be {RANGES_TOGETHER} numbers of {bits} bits at most")
         page = await self._store.scan(
-            self._store.versions_in, table, bits, numbers, after, limit=_VERSIONS_PAGE
+            self._store.versions_in, table, bits, numbers, after, limit=COMPARED_PAGE
         )
         header = {"served": page.served, "after": page.after}
         return Reply(header=header, body=pack_list(held.pack() for held in page.found))
@@ -201,11 +201,11 @@ class ComparedCalls:
         """Answer with copies of the first keys, as many as fit; `served` tells how many of the keys that were."""
         table = self._table(fields)
         asked = fields.items((bytes, bytes))
-        if len(asked) > PAGE_ITEMS_MAX or not all(
+        if len(asked) > COMPARED_PAGE or not all(
             is_path(table, path) and len(had) == 16 for path, had in asked
         ):
             fields.refuse(
-                f"the body must be {PAGE_ITEMS_MAX} paths of table {table!r} at most, each with a body id"
+                f"the body must be {COMPARED_PAGE} paths of table {table!r} at most, each with a body id"
             )
         versions = await self._store.scan(self._store.versions_of, table, [path for path, _ in asked])
         # One call at a time, and in slices: warm copies are read without a pause, and a get would wait for all of them.
@@ -292,9 +292,9 @@ class ComparedCalls:
         partition = fields.number("partition", 0, (1 << self._layout.part_powers[table]) - 1)
         device = fields.number("device", 0, 2**32 - 2) if fields.has("device") else None
         healing = self._healing()
-        if healing is not None:
-            healing.hint(table, partition, device, one_way=fields.flag("one_way"))
-        return Reply(header={"taken": healing is not None})
+        one_way = fields.flag("one_way")
+        taken = healing is not None and healing.hint(table, partition, device, one_way=one_way)
+        return Reply(header={"taken": taken})
 
     async def _caught_up(self, call: Call, fields: Fields) -> Reply:
         table = self._table(fields)

@@ -10,7 +10,7 @@ from typing import Final
 from storage_node.keys import ROWS_OF
 from storage_node.store import Store
 from storage_node.taking import Source, Taker
-from swiftlike.limits import PAGE_ITEMS_MAX
+from swiftlike.limits import COMPARED_PAGE
 from swiftlike.node_calls import HeldVersion, Query
 from swiftlike.timestamps import ZERO_BALLOT, Ballot
 
@@ -32,7 +32,7 @@ class Forgetting:
         after: bytes | None = b""
         while after is not None:
             page, after = await self._store.scan(
-                self._store.versions, table, power, partition, after, PAGE_ITEMS_MAX
+                self._store.versions, table, power, partition, after, COMPARED_PAGE
             )
             old = [held.path for held in page if _entry_or_promise(held).micros < floor_us]
             for source in voters:
@@ -54,7 +54,7 @@ class Forgetting:
             parent = listing.parent
             marker: bytes | None = b""
             while marker is not None:
-                query = Query(marker=marker, tombstones=True, limit=PAGE_ITEMS_MAX)
+                query = Query(marker=marker, tombstones=True, limit=COMPARED_PAGE)
                 page = await self._store.scan(self._store.list_rows, listing, query)
                 old = {
                     row.name

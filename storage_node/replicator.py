@@ -1,7 +1,7 @@
 """The replicator: finds out in what this device and the other owners differ, and has each take what it lacks.
 
 Owns when whom is asked (`comparing`: one message has all partitions that two devices share); those with the fewest sound copies are
-healed first, from all who differ at once. Partitions on which this device does not vote are caught up with (`catching_up`), those that
+healed first, several side by side, each from one peer after the other. Partitions on which this device does not vote are caught up with (`catching_up`), those that
 it holds and does not own are given back (`returning`). A hint (of a peer, of a proxy whose write failed, of a
 device that answers again) begins with one partition or one device at once, beside the passes. Never pushes a copy: who lacks
 something is told, and takes it.
@@ -38,8 +38,6 @@ from swiftlike.rpc.transport import Address, Transport
 
 PROBE_S: Final = 2.0
 """Between two questions to a device that did not answer, or that there are hints for."""
-LEFT_TO_OTHERS_S: Final = 60.0
-"""For so long a difference is left to the peer that holds fewer entries; then both begin."""
 CALL_S: Final = 10.0
 BODY_S: Final = 3600.0
 
@@ -103,6 +101,8 @@ class Replicator:
         self.counts: Final[Counter[str]] = Counter()
         self.differing = 0
         self.waiting = 0
+        self._is_resting = False
+        """No pass is under way."""
         self._is_well = True
         """The last pass found nothing different, nobody silent, and nothing to catch up with."""
         self.held_for_others = 0
@@ -110,24 +110,23 @@ class Replicator:
         self.last_pass_us = 0
         """When the last pass ended; 0: none has."""
         self._soundness: Final = Soundness()
-        self._left_to: dict[tuple[Place, DeviceId], float] = {}
-        """Since when a peer is to begin with what it lacks, by partition: one that is paused, or refuses it, may not."""
         self._moves: dict[bytes, Progress] = {}
         """How fast what is moving here is caught up with, by table."""
 
     # --- what others may ask ------------------------------------------------------------------------------------
 
-    def hint(self, table: bytes, partition: int, device: int | None, *, one_way: bool = False) -> None:
-        """Compare a partition soon: with this device of its ring as soon as that answers, or with all its owners."""
+    def hint(self, table: bytes, partition: int, device: int | None, *, one_way: bool = False) -> bool:
+        """Compare a partition soon: with this device of its ring as soon as that answers, or with all its owners; say whether it will."""
         if sum(map(len, self._hints.values())) >= HINTS_MAX:
             self.counts["hints_dropped"] += 1
-            return
+            return False
         key = None if device is None else DeviceId(device)
         hints = self._hints.setdefault(key, {})
         place = (table, partition)
         hints[place] = one_way and hints.get(place, True)
         self.counts["hints"] += 1
         self._hinted.set()
+        return not self._is_paused()
 
     def caught_up(self, table: bytes) -> CaughtUp:
         """Say how far the device is with a table's ring."""
@@ -200,7 +199,9 @@ class Replicator:
                     raise
                 except (StorageError, OSError) as error:
                     log.error("%s; the next pass tries it again", error)
+                self._is_resting = True
                 await self._rest(self._awake, self._next_rest_s() * self._random.uniform(0.7, 1.3))
+                self._is_resting = False
 
     def _next_rest_s(self) -> float:
         """Return how long to rest after a pass, by what it found."""
@@ -252,11 +253,6 @@ class Replicator:
             for place in places or ():
                 differing.setdefault(place, []).append(peer)
         self.differing = len(differing)
-        self._left_to = {
-            (place, peer): since
-            for (place, peer), since in self._left_to.items()
-            if peer in differing.get(place, ())
-        }
         waiting = self._not_voting()
         self.waiting = len(waiting)
         self._soundness.note(self._read_us(), self._shares, differing, self._comparing.silent, waiting)
@@ -293,6 +289,7 @@ class Replicator:
             async with gate:
                 await self._heal(place, peers, one_way=one_way)
 
+        silent = set(self._comparing.silent)
         async with asyncio.TaskGroup() as healing:
             for place in hints.pop(None, {}):
                 if place[1] in self._shares[place[0]].owned:
@@ -304,6 +301,11 @@ class Replicator:
                 for place, one_way in hinted.items():
                     if device is not None and place[1] in self._shares[place[0]].owned:
                         healing.create_task(heal(place, [device], one_way=one_way))
+        if silent - self._comparing.silent:
+            # What is told of sound copies is of the last pass, and may not be long in the past now.
+            self._rest_s = self._again_s
+            if self._is_resting:
+                self._awake.set()
 
     async def _ask_silent(
         self, hints: dict[DeviceId | None, dict[Place, bool]]
@@ -390,7 +392,7 @@ class Replicator:
                             self._moves[table].note(asyncio.get_running_loop().time())
                 for peer in in_turn(peers, partition):
                     source = self._source(shares, peer)
-                    if source is not None:
+                    if source is not None and peer not in self._comparing.silent:
                         await self._take(shares, place, source, one_way=one_way)
         except RingChanged:
             self._awake.set()
@@ -402,31 +404,41 @@ class Replicator:
     async def _take(self, shares: Shares, place: Place, source: Source, *, one_way: bool) -> None:
         """Take from one peer what it holds and this device lacks, and tell it to come when it lacks something.
 
-        Of two that differ, the one that holds fewer begins, unless it has begun already: it lacks something for sure, and finds both
-        what to take and what to tell of. Both would do the same work otherwise, the other one to take nothing.
+        Of two that differ, the one that holds fewer compares, unless it is paused: it lacks something for sure, and finds both what to
+        take and what to tell of. Both would do the same work otherwise, the other one to take nothing. Who was told to come compares in
+        any case, so that two do not send each other back and forth.
         """
-        table, partition = place
-        now = asyncio.get_running_loop().time()
-        if_behind = not one_way and now < self._left_to.get((place, source.device.id), now) + LEFT_TO_OTHERS_S
-        taken = Taken()
         try:
-            if source.device.id in shares.others(partition):
-                taken.add(await self.taker.take_registers(table, partition, source, if_behind=if_behind))
-            else:
-                taken.add(await self.taker.take_from_stranger(table, partition, source))
-            if table in ROWS_OF:
-                taken.add(await self.taker.take_rows(table, partition, source, if_behind=if_behind))
+            taken = await self._take_from(shares, place, source, if_behind=not one_way)
             if taken.is_for_them:
-                self._left_to.setdefault((place, source.device.id), now)
-            is_told = taken.is_for_them or (taken.is_more_here and (not one_way or taken.taken))
-            if is_told and shares.ids:
-                await source.client.hint(table, partition, min(shares.ids), one_way=not taken.is_for_them)
-                self.counts["told"] += 1
+                if await self._tell(shares, place, source):
+                    return
+                taken = await self._take_from(shares, place, source, if_behind=False)
+            if taken.is_more_here and (not one_way or taken.taken):
+                await self._tell(shares, place, source)
         except NodeFailed as failure:
+            table, partition = place
             log.info("partition %d of table %r is healed later: %s", partition, table, failure)
             self.counts["put_off"] += 1
             if partition in shares.owned and source.device.id in shares.others(partition):
                 self._comparing.silent.add(source.device.id)
+
+    async def _take_from(self, shares: Shares, place: Place, source: Source, *, if_behind: bool) -> Taken:
+        table, partition = place
+        if source.device.id in shares.others(partition):
+            taken = await self.taker.take_registers(table, partition, source, if_behind=if_behind)
+        else:
+            taken = await self.taker.take_from_stranger(table, partition, source)
+        if table in ROWS_OF:
+            taken.add(await self.taker.take_rows(table, partition, source, if_behind=if_behind))
+        return taken
+
+    async def _tell(self, shares: Shares, place: Place, source: Source) -> bool:
+        """Have a peer come for what it lacks; say whether it will. Raises NodeFailed."""
+        if not shares.ids:
+            return False
+        self.counts["told"] += 1
+        return await source.client.hint(*place, min(shares.ids), one_way=True)
 
     async def _give_back(self) -> None:
         """Give back what is held and not owned."""

@@ -22,7 +22,7 @@ from storage_node.sharing import Shares
 from storage_node.store import RowHeld, Store
 from storage_node.taking import Source, Taker, standings_of
 from swiftlike.entries import Version
-from swiftlike.limits import PAGE_ITEMS_MAX
+from swiftlike.limits import COMPARED_PAGE
 from swiftlike.node_calls import HeldVersion, Query, Standing
 from swiftlike.node_client import NodeFailed
 
@@ -81,7 +81,7 @@ class Returning:
         after: bytes | None = b""
         while after is not None:
             page, after = await self._store.scan(
-                self._store.versions, table, power, partition, after, PAGE_ITEMS_MAX
+                self._store.versions, table, power, partition, after, COMPARED_PAGE
             )
             paths = [held.path for held in page]
             there = await _answers(source.client.versions_of(table, paths) for source in voters if paths)
@@ -104,7 +104,7 @@ class Returning:
             parent = listing.parent
             marker: bytes | None = b""
             while marker is not None:
-                query = Query(marker=marker, tombstones=True, limit=PAGE_ITEMS_MAX)
+                query = Query(marker=marker, tombstones=True, limit=COMPARED_PAGE)
                 page = await self._store.scan(self._store.list_rows, listing, query)
                 marker = page.more
                 mine = {row.name: row.entry.ballot for row in page.rows if row.entry is not None}

@@ -37,6 +37,7 @@ from swiftlike.limits import (
     HEALED_PER_S,
     PAGE_ITEMS_MAX,
     RANGES_TOGETHER,
+    VERSIONS_AT_ONCE,
 )
 from swiftlike.node_calls import HeldCopy, HeldVersion, Query, RowRefused, Standing, VersionsPage
 from swiftlike.node_client import NodeClient, NodeFailed
@@ -196,8 +197,10 @@ class Taker:
                 if one != other
             ]
         whole = Taken()
-        for at in range(0, len(numbers), RANGES_TOGETHER):
-            some = numbers[at : at + RANGES_TOGETHER]
+        of_each = max(mine.entries, theirs.entries) // (stop - first)
+        together = max(1, min(RANGES_TOGETHER, VERSIONS_AT_ONCE // max(1, of_each)))
+        for at in range(0, len(numbers), together):
+            some = numbers[at : at + together]
             whole.add(await self._take_ranges(table, bits, some, source, catching_up=catching_up))
         return whole
 

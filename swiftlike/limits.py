@@ -192,7 +192,10 @@ COPIES_AT_ONCE: Final = 64
 """Copies that a device's replicator offers to its own acceptors at the same time: they share commits."""
 
 RANGES_TOGETHER: Final = 16
-"""Ranges of one partition whose versions are asked for in one call."""
+"""Ranges of one partition whose versions are asked for in one call, at most."""
+
+VERSIONS_AT_ONCE: Final = 2_048
+"""Versions of each end that are compared at once, about, unless a single range has more."""
 
 PARTITIONS_AT_ONCE: Final = 8
 """Partitions that a device heals at the same time, each from one peer after the other: together from all peers."""
@@ -320,6 +323,11 @@ VERSIONS_SCANNED_MAX: Final = 20_000
 
 COPY_INLINE_BYTES_MAX: Final = 512 * 1024
 """The largest body that a copy brings along; a larger one is streamed."""
+
+COMPARED_PAGE: Final = 250
+"""Keys in one call of owners who compare, or in its answer: the longest fit RPC_BODY_BYTES_MAX with their versions, and a page is some
+millisecond of the loop at either end, for which a get may have to wait."""
+assert COMPARED_PAGE * (PATH_BYTES_MAX + 256) < RPC_BODY_BYTES_MAX
 
 PAGE_ITEMS_MAX: Final = 1_000
 """Items of an answer when the caller names no limit."""

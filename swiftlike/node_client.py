@@ -304,8 +304,12 @@ class NodeClient:
         """Return what stands in the first of these ranges of path hashes, in the very first from behind a path."""
         header = self._placed(table) | {"bits": bits, "after": after}
         reply = await self._call(Method.VERSIONS_IN, header, pack_list(numbers))
-        found = list(map(HeldVersion.of, unpack_list(reply.body)))
-        return VersionsPage(found, reply.header["served"], reply.header["after"])
+        page = VersionsPage(
+            list(map(HeldVersion.of, unpack_list(reply.body))), reply.header["served"], reply.header["after"]
+        )
+        if not 0 <= page.served <= len(numbers) or (not page.served and page.after == after):
+            raise NodeFailed(self.peer, Method.VERSIONS_IN, _damaged("it does not go on"))
+        return page
 
     async def versions_of(self, table: bytes, paths: Sequence[bytes]) -> list[HeldVersion]:
         """Return what stands at these keys, in their order; absent ones too."""
@@ -319,8 +323,11 @@ class NodeClient:
         """
         reply = await self._call(Method.COPIES, self._placed(table), pack_list(wanted))
         found = self._parse(Method.COPIES, reply, lambda: list(map(HeldCopy.of, unpack_list(reply.body))))
+        served = reply.header["served"]
+        if not 0 <= served <= len(wanted):
+            raise NodeFailed(self.peer, Method.COPIES, _damaged("it tells of more than was asked for"))
         # Where a release is older than this figure, nobody is known to wait.
-        return Copies(found, reply.header["served"], reply.header.get("lag_us", 0) / 1e6)
+        return Copies(found, served, reply.header.get("lag_us", 0) / 1e6)
 
     async def listings(
         self, table: bytes, partition: int, after: tuple[bytes, Timestamp] | None = None
@@ -539,7 +546,7 @@ def read_found(peer: Address, reply: Reply, read_entry: Callable[[bytes], Entry]
         raise NodeFailed(peer, Method.GET, _damaged(error)) from error
 
 
-def _damaged(error: EntryDamaged) -> Reply:
+def _damaged(error: EntryDamaged | str) -> Reply:
     """Return what a damaged answer is worth: it tells nothing about the work."""
     return Reply(Outcome.UNKNOWN, reason=f"its answer is damaged: {error}")
 

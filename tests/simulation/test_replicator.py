@@ -95,7 +95,7 @@ def test_of_two_that_differ_the_one_that_holds_less_compares_and_the_other_only_
     play_healing(scenario)
 
 
-def test_what_the_other_one_does_not_begin_with_is_compared_a_minute_later() -> None:
+def test_who_holds_more_compares_where_the_other_one_is_paused() -> None:
     async def scenario(world: HealingCluster) -> None:
         first, second, third = world.devices
         for device in (first, third):
@@ -104,11 +104,6 @@ def test_what_the_other_one_does_not_begin_with_is_compared_a_minute_later() -> 
         await hold(second, "o1", put(9))
         assert second.pause is not None
         await second.pause.set(world.cluster.read_us()() + 86_400_000_000)
-        await world.walk(0)
-        await asyncio.sleep(10)
-        await world.walk(0)
-        assert held(first, "o1")[0] == put(1)
-        await asyncio.sleep(60)
         await world.walk(0)
         assert held(first, "o1")[0] == put(9)
 
@@ -426,6 +421,22 @@ def test_a_pass_that_does_not_find_all_well_is_soon_followed_by_another_and_ever
         await hold(first, "another", put(2))
         await replicator.walk()
         assert replicator._next_rest_s() == 2.0, "all was well between"
+
+    play_healing(scenario)
+
+
+def test_once_a_silent_device_answers_again_the_next_pass_tells_so_at_once() -> None:
+    async def scenario(world: HealingCluster) -> None:
+        first = world.devices[0]
+        replicator = first.replicator
+        assert replicator is not None
+        async with down(world, 2):
+            await replicator.walk()
+            replicator._is_resting = True
+            await replicator.heed_hints()
+            assert not replicator._awake.is_set()
+        await replicator.heed_hints()
+        assert replicator._awake.is_set()
 
     play_healing(scenario)
 

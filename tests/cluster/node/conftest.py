@@ -58,8 +58,9 @@ class HeardHealing:
     def __init__(self) -> None:
         self.hints: list[tuple[bytes, int, int | None]] = []
 
-    def hint(self, table: bytes, partition: int, device: int | None, *, one_way: bool = False) -> None:
+    def hint(self, table: bytes, partition: int, device: int | None, *, one_way: bool = False) -> bool:
         self.hints.append((table, partition, device))
+        return True
 
     def caught_up(self, table: bytes) -> CaughtUp:
         return CaughtUp(EPOCH, 3, 1, 2, 1, (4, 7))
