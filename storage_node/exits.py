@@ -13,3 +13,5 @@ class Exit(IntEnum):
     SYNC_FAILED = 3
     GONE = 4
     """What it served is not where it was opened: its directory was emptied, or its disk was unmounted."""
+    TASK_ENDED = 5
+    """One of the tasks that go on for as long as it serves ended by itself: a restart may help, and one at once would not."""

@@ -7,7 +7,7 @@ engine's insides; its jobs are the `workforce`'s, and what it says of itself its
 
 Its first line on standard output is `ready` or `refused` and a sentence; logs go to standard error. Exit codes: 0 it
 drained, 2 refused to start, 3 a sync failed (the device returns as one that does not vote), 4 the device is not there any more,
-anything else is a bug.
+5 a task that goes on for as long as it serves ended by itself, anything else is a bug.
 """
 
 import argparse
@@ -137,6 +137,7 @@ class DeviceProcess:
         self._tls = None if host.tls is None else server_context(host.tls)
         self._disk = Disk()
         self._stop = asyncio.Event()
+        self._exit = Exit.DRAINED
 
     async def run(self) -> int:
         """Open, serve, drain, close. Raises DeviceRefused, ConfigError."""
@@ -150,7 +151,13 @@ class DeviceProcess:
         finally:
             await device.close()
         log.info("closed")
-        return Exit.DRAINED
+        return self._exit
+
+    def _end_incomplete(self) -> None:
+        """End, since a task has that goes on for as long as the device is served; one that ends after the word to stop is no cause."""
+        if not self._stop.is_set():
+            self._exit = Exit.TASK_ENDED
+        self._stop.set()
 
     def _open(self, rings: RingSet) -> Device:
         settings = Settings(
@@ -186,7 +193,7 @@ class DeviceProcess:
             self._cluster,
             read_us,
             self._open_quorums,
-            self._stop.set,
+            self._end_incomplete,
         )
         surroundings = Surroundings(
             has_room=lambda size: space.free_bytes() - size > self._storage.reserve_bytes,
@@ -226,7 +233,7 @@ class DeviceProcess:
         def hear(task: "asyncio.Task[None]") -> None:
             if not task.cancelled():
                 log.critical("the device is not watched any more", exc_info=task.exception())
-                self._stop.set()
+                self._end_incomplete()
 
         watching = asyncio.create_task(watch(Presence(device.root, device.index_directory), end_gone))
         watching.add_done_callback(hear)
@@ -249,7 +256,7 @@ class DeviceProcess:
         def hear(task: "asyncio.Task[None]") -> None:
             if not task.cancelled():
                 log.critical("the rings are not followed any more", exc_info=task.exception())
-                self._stop.set()
+                self._end_incomplete()
 
         following = asyncio.create_task(rings.run(take))
         following.add_done_callback(hear)

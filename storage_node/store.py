@@ -387,7 +387,7 @@ class Store(Protocol):
         """Write down how far a job has come."""
 
     def position(self, job: str) -> bytes | None:
-        """Return how far a job had come when that was last written down."""
+        """Return how far a job had come when that was last written down; None: it never was, or that cannot be read."""
 
     def wants_body(self, key: Key, held: Held) -> bool:
         """Whether the body of what stands at a key is missing, or the disk does not read it: another owner's is to come."""

@@ -169,4 +169,6 @@ def _cause(code: int) -> str:
         return "a sync failed: look at the disk; the device comes back without its votes"
     if code == Exit.GONE:
         return "what it served is not there any more: mount its disk; if it was emptied, format it anew and bind it"
+    if code == Exit.TASK_ENDED:
+        return "one of its jobs ended by itself: see its log"
     return cause(code)

@@ -4,6 +4,7 @@ Owns the checks at the door and every method of `Store` that moves no body. The 
 stand on it, and add how a transaction is made and where bodies lie.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from asyncio import Future
 from collections.abc import Callable, Container, Iterable, Sequence
@@ -14,7 +15,7 @@ from typing import Any, Final, TypeVar
 from storage_node import auditing, keys, maintenance, operations, partition_digests, rows, tables
 from storage_node.auditing import AuditedBuckets, AuditedListings, AuditedPartitions, AuditedValues, RangeOf
 from storage_node.blocks import seed_of
-from storage_node.errors import BallotRefused, RingChanged, StorageError
+from storage_node.errors import BallotRefused, IndexDamaged, RingChanged, StorageError
 from storage_node.keys import Due, DueDelete, Key, Layout, Listing
 from storage_node.keyvalues import Reading
 from storage_node.locations import LOCATION_BYTES, InVolume, Nowhere, decode_location
@@ -38,6 +39,8 @@ from swiftlike.rpc.transport import Body as Octets
 from swiftlike.timestamps import ZERO_BALLOT, Ballot, Offer, refuse_ballot
 
 T = TypeVar("T")
+
+log: Final = logging.getLogger(__name__)
 
 _NO_STANDING: Final = Standing()
 _NOTHING: Final = Glance(None, whole=True, body=None)
@@ -417,9 +420,16 @@ class TableStore(ABC):
         await self._submit(Remember(job, position))
 
     def position(self, job: str) -> bytes | None:
-        """Return how far a job had come when that was last written down."""
-        with self._view() as view:
-            return view.get(keys.job_key(job))
+        """Return how far a job had come when that was last written down; None: it never was, or that cannot be read.
+
+        A note of progress is no reason to lose a device: the job begins anew, and what it notes next takes its place.
+        """
+        try:
+            with self._view() as view:
+                return view.get(keys.job_key(job))
+        except IndexDamaged as error:
+            log.error("how far the job %s had come cannot be read, so it begins anew: %s", job, error)
+            return None
 
     def wants_body(self, key: Key, held: Held) -> bool:
         """Whether the body of what stands at a key is missing."""

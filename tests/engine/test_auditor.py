@@ -435,3 +435,18 @@ async def test_the_position_of_another_release_means_a_pass_from_the_beginning(s
     await store.remember(JOB, position.pack())
     assert Position.of(store.position(JOB)) == position
     assert Position.of(b"\x92\x09\x00") == Position()
+
+
+async def test_a_position_that_cannot_be_read_is_none_and_the_next_one_takes_its_place(
+    device: Device, caplog: pytest.LogCaptureFixture
+) -> None:
+    position = Position(Part.LISTINGS, b"sabc", 1, 2, 3)
+    await device.remember(JOB, position.pack())
+    with device._index._env.begin(write=True) as change:
+        raw = change.get(keys.job_key(JOB))
+        assert raw is not None
+        change.put(keys.job_key(JOB), bytes([raw[0] ^ 4]) + raw[1:])
+    assert device.position(JOB) is None
+    assert "how far the job auditor had come cannot be read, so it begins anew" in caplog.text
+    await device.remember(JOB, position.pack())
+    assert Position.of(device.position(JOB)) == position

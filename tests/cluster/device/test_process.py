@@ -201,6 +201,29 @@ async def test_a_failed_sync_ends_the_process_with_its_own_exit_code_and_the_dev
         assert not (await client.get(OBJECTS, path_of("o"))).votes
 
 
+def ending(module: str, name: str) -> str:
+    """Code that makes a coroutine function of a module end at once, as it never does."""
+    return f"import {module} as of\nasync def ended(*_): raise RuntimeError('ended')\nof.{name} = ended\n"
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        (("storage_node.workforce", "Auditor.run"), "the device is not audited any more"),
+        (("storage_node.process", "watch"), "the device is not watched any more"),
+        (("storage_node.process", "RingSet.run"), "the rings are not followed any more"),
+    ],
+    ids=["job", "watch", "rings"],
+)
+async def test_a_task_that_ends_by_itself_ends_the_process_with_its_own_exit_code(
+    host: Host, run: Run, task: tuple[str, str], said: str
+) -> None:
+    process = run(start_device(host, prelude=ending(*task)))
+    assert await process.wait() == Exit.TASK_ENDED
+    assert said in process.log()
+    assert "closed" in process.log(), "it drained"
+
+
 async def test_a_device_that_was_emptied_under_its_process_is_not_served_from_deleted_files(
     host: Host, run: Run
 ) -> None:

@@ -1,7 +1,9 @@
 """The supervisor and what it tells the processes that it starts; these are stand-ins that end as a test wants it."""
 
 import asyncio
+import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,20 +22,25 @@ ENDINGS = [
 """What each process says, and how it ends, one after the other; the last one serves on."""
 
 
-async def test_after_a_failed_sync_processes_start_without_votes_until_one_has_served(
-    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    started = tmp_path / "started"
-    script = tmp_path / "process"
+def stand_in(directory: Path, endings: Sequence[tuple[str, int]]) -> Path:
+    """Make a program that plays the process of a device; return the file in which each start leaves a line."""
+    started, script = directory / "started", directory / "process"
     cases = "".join(
-        f"{at}) echo '{said}'; exit {int(code)};;\n" for at, (said, code) in enumerate(ENDINGS, start=1)
+        f"{at}) echo '{said}'; exit {int(code)};;\n" for at, (said, code) in enumerate(endings, start=1)
     )
     script.write_text(
         f'#!/bin/sh\necho "$@" >> {started}\ncase $(wc -l < {started}) in\n{cases}'
         "*) echo ready; exec sleep 600;;\nesac\n"
     )
     script.chmod(0o700)
-    monkeypatch.setattr(sys, "executable", str(script))
+    return started
+
+
+async def test_after_a_failed_sync_processes_start_without_votes_until_one_has_served(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = stand_in(tmp_path, ENDINGS)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "process"))
     supervisor = Supervisor(host.config, load_storage(host.config)[0])
     running = asyncio.create_task(supervisor.run())
     await wait_until(lambda: started.exists() and len(started.read_text().splitlines()) > len(ENDINGS))
@@ -41,3 +48,23 @@ async def test_after_a_failed_sync_processes_start_without_votes_until_one_has_s
     assert await running == 0
     told = ["--without-votes" in line for line in started.read_text().splitlines()]
     assert told == [False, True, True, True, False, False]
+
+
+async def test_a_device_whose_job_ended_by_itself_is_started_again_only_after_a_while_and_the_log_says_why(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    host.settings["restart_min_s"] = host.settings["restart_max_s"] = 3600.0
+    host.write()
+    started = stand_in(tmp_path, [("ready", Exit.TASK_ENDED)])
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "process"))
+    supervisor = Supervisor(host.config, load_storage(host.config)[0])
+    running = asyncio.create_task(supervisor.run())
+
+    def errors() -> list[str]:
+        return [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR]
+
+    await wait_until(lambda: errors() or (started.exists() and len(started.read_text().splitlines()) > 1))
+    supervisor._stopping.set()
+    assert await running == 0
+    assert errors() == ["device d1: one of its jobs ended by itself: see its log; started again in 3600 s"]
+    assert len(started.read_text().splitlines()) == 1
