@@ -385,7 +385,12 @@ class Replicator:
             async with self._lock(place):
                 if partition in shares.owned and not self._store.standing(table, partition).votes:
                     await self.taker.wait_turn()
-                    sources = self._sources(shares, partition)
+                    # Who is silent has no voice, and is not waited for in each partition anew.
+                    sources = {
+                        owner: source
+                        for owner, source in self._sources(shares, partition).items()
+                        if owner not in self._comparing.silent
+                    }
                     if await self._catching.catch_up(shares, table, partition, sources):
                         self.counts["caught_up"] += 1
                         if partition in shares.moving:
