@@ -295,8 +295,13 @@ def _seek(cursor: "lmdb.Cursor[bytes]", start: bytes, stop: bytes, *, reverse: b
 def _opened(key: bytes, raw: bytes) -> bytes:
     value = raw[:-_CHECKSUM_BYTES]
     if xxh3_64_digest(key + value) != raw[-_CHECKSUM_BYTES:]:
-        raise IndexDamaged(f"index key {key[:80]!r}: checksum mismatch; run check, then rebuild-index")
+        raise value_damaged(key)
     return value
+
+
+def value_damaged(key: bytes) -> IndexDamaged:
+    """Return what is said of a value that fails its checksum, by a reader and by a check alike."""
+    return IndexDamaged(f"index key {key[:80]!r}: checksum mismatch; run check, then rebuild-index")
 
 
 def _all_opened(keys: Sequence[bytes], raws: Sequence[bytes]) -> list[bytes]:

@@ -155,17 +155,68 @@ async def test_a_digest_that_lies_fails_the_check(root: Path, table: bytes, told
     assert told in result.stdout
 
 
-@pytest.mark.parametrize("table", [b"o\0", b"r\0", b"s\0"])
+@pytest.mark.parametrize("table", [b"o\0", b"r\0", b"s\0", b"f\0", b"f\1", b"f\2", b"j"])
 async def test_a_damaged_value_in_the_index_fails_the_check(root: Path, table: bytes) -> None:
     await fill_device(root)
     async with opened(root) as device:
-        with device._index.reading() as view:
-            value = next(raw for key, raw in view.scan(table, after(table)) if len(key) > HEAD_KEY_BYTES)
-    data = root / "index" / "data.mdb"
-    data.write_bytes(data.read_bytes().replace(value, bytes([value[0] ^ 4]) + value[1:]))
+        await device.take_epoch(OBJECTS, 3, ())
+        await device.remember("auditor", b"its place")
+        spoil_value(device, table)
     result = run("check", root, "--json")
     assert result.exit_code == 1
     assert ["checksum mismatch" in each for each in json.loads(result.stdout)["damage"]] == [True]
+
+
+async def test_every_damaged_value_is_told(root: Path) -> None:
+    await fill_device(root)
+    async with opened(root) as device:
+        await device.remember("auditor", b"its place")
+        for table in (b"j", b"f\0", b"o\0"):
+            spoil_value(device, table)
+    damage = json.loads(run("check", root, "--json").stdout)["damage"]
+    assert ["checksum mismatch" in each for each in damage] == [True] * 3
+    assert ["was not looked at" in each for each in damage] == [False, False, True]
+
+
+def spoil_value(device: Device, table: bytes) -> None:
+    """Flip a bit in a value of a table, but not in that of a bucket's head."""
+    with device._index._env.begin(write=True) as change:
+        for key, raw in change.cursor():
+            if key.startswith(table) and (table[:1] in b"jf" or len(key) > HEAD_KEY_BYTES):
+                change.put(key, bytes([raw[0] ^ 4]) + raw[1:])
+                return
+    raise AssertionError(f"nothing stands in table {table!r}")
+
+
+@pytest.mark.parametrize(
+    ("gone", "told"),
+    [
+        (b"g", ["its rows stand in no range"]),
+        (b"s", ["2 rows stand in no listing", "1 ranges of rows stand in no listing"]),
+    ],
+    ids=["ranges", "tally"],
+)
+async def test_rows_that_nothing_counts_fail_the_check(root: Path, gone: bytes, told: list[str]) -> None:
+    await fill_device(root)
+    async with opened(root) as device:
+        change = device._index.begin()
+        for key, _ in list(change.scan(gone, after(gone))):
+            change.delete(key)
+        change.commit()
+    result = run("check", root, "--json")
+    assert result.exit_code == 1
+    damage = json.loads(result.stdout)["damage"]
+    assert [sentence for sentence in told if any(sentence in each for each in damage)] == told
+
+
+async def test_a_volume_that_lost_its_last_byte_has_lost_a_body_and_has_no_leftover(root: Path) -> None:
+    await fill_device(root)
+    volume, _, _ = await places(root)
+    os.truncate(volume, volume.stat().st_size - 1)
+    result = run("check", root, "--json")
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
+    assert (len(report["damage"]), report["leftovers"]) == (1, [])
 
 
 async def test_what_cannot_be_checked_exits_with_2_and_the_fix(root: Path, tmp_path: Path) -> None:
