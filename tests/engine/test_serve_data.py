@@ -1,5 +1,8 @@
 """The data directory of `swiftlike serve`: what is made, what is found again, and each sentence when it cannot be."""
 
+import errno
+import os
+import tempfile
 import tomllib
 from collections.abc import Callable
 from contextlib import suppress
@@ -363,6 +366,53 @@ def test_a_place_where_no_directory_can_be_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     said = refusal(tmp_path / "file" / "data")
     assert "cannot be written (Not a directory): give this user access to it, or choose another" in said
+
+
+@pytest.mark.parametrize(
+    ("call", "number", "sentence"),
+    [
+        (
+            "open",
+            errno.EACCES,
+            "cannot be written (Permission denied): give this user access to it, or choose",
+        ),
+        ("open", errno.EROFS, "cannot be written (Read-only file system): give this user access to it, or"),
+        ("fsync", errno.ENOSPC, "cannot be written (No space left on device): make room there, or choose"),
+    ],
+)
+def test_a_cluster_whose_directory_takes_no_file_any_more_is_refused(
+    data: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int, sentence: str
+) -> None:
+    real = getattr(os, call)
+
+    def fail(where: object, *rest: object) -> object:
+        if isinstance(where, Path) and where.name != "host.toml.new":
+            return real(where, *rest)
+        raise OSError(number, os.strerror(number), None if isinstance(where, int) else str(where))
+
+    with opened(asked(data)) as cluster:
+        monkeypatch.setattr(os, call, fail)
+        with pytest.raises(ServeRefused) as refused, host_file(cluster, asked(data), 1234):
+            pytest.fail("nothing may be started")
+        monkeypatch.undo()
+    assert str(refused.value).startswith(f"{data} {sentence}")
+
+
+def test_no_room_for_the_sockets_is_refused_with_the_fix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = asked(tmp_path / ("long" * 25), devices=1)
+
+    def fail(*_: object, **__: object) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/swiftlike-0")
+
+    with opened(options) as cluster:
+        monkeypatch.setattr(tempfile, "mkdtemp", fail)
+        with (
+            pytest.raises(ServeRefused, match=r"^/tmp cannot be written .*: make room there, or"),
+            host_file(cluster, options, 1234),
+        ):
+            pytest.fail("nothing may be started")
 
 
 def test_users_that_cannot_be_are_refused_by_file_and_before_anything_is_made(tmp_path: Path) -> None:

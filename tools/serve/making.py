@@ -4,6 +4,7 @@ Owns what a cluster that nobody asked for in detail is like. Never starts a proc
 holds anything but its own unfinished work.
 """
 
+import errno
 import os
 import secrets
 import string
@@ -141,9 +142,10 @@ def check_place(layout: Layout) -> None:
         raise ServeRefused(unwritable(layout.data, "Permission denied"))
 
 
-def unwritable(path: Path, why: str) -> str:
-    """Say that nothing can be kept there."""
-    return f"{path} cannot be written ({why}): give this user access to it, or choose another directory with --data"
+def unwritable(path: Path, why: str, number: int | None = None) -> str:
+    """Say that nothing can be kept there; `number` is the system's, where it said so."""
+    fix = "make room there" if number in (errno.ENOSPC, errno.EDQUOT) else "give this user access to it"
+    return f"{path} cannot be written ({why}): {fix}, or choose another directory with --data"
 
 
 def ports_to_try(random: Random) -> Sequence[int]:

@@ -118,9 +118,10 @@ def _refusals(layout: Layout) -> Iterator[None]:
     except (ConfigError, RingError, StorageError) as refusal:
         raise ServeRefused(str(refusal)) from None
     except OSError as error:
-        raise ServeRefused(
-            unwritable(Path(error.filename or layout.data), error.strerror or str(error))
-        ) from None
+        path = Path(error.filename or layout.data)
+        if not os.path.lexists(path):
+            path = path.parent  # what keeps a new file from being there
+        raise ServeRefused(unwritable(path, error.strerror or str(error), error.errno)) from None
 
 
 def free_ports(count: int, host: str, random: Random) -> list[int]:
@@ -147,39 +148,52 @@ def is_free(host: str, port: int) -> bool:
 
 @contextmanager
 def host_file(opened: Opened, asked: Asked, port: int) -> Iterator[Path]:
-    """Write `host.toml` for this run; yields it. Its directory of sockets goes with the run if it is a temporary one."""
+    """Write `host.toml` for this run; yields it. Its directory of sockets goes with the run if it is a temporary one.
+
+    Raises ServeRefused.
+    """
     layout = opened.layout
-    _drop_sockets_of_the_dead(layout)
-    short = len(os.fsencode(layout.sockets)) <= SOCKET_PATH_BYTES_MAX
-    sockets = layout.sockets if short else Path(tempfile.mkdtemp(prefix=TEMPORARY, dir="/tmp"))
-    try:
-        write_toml(
-            layout.host_file,
-            {
-                "cluster_file": layout.cluster_file.name,
-                "ring_directory": layout.rings.name,
-                "socket_directory": str(sockets),
-                "log_level": asked.log_level,
-                "storage": {
-                    "bind_host": HOST,
-                    "devices": [
-                        {
-                            "name": device.name,
-                            "path": f"{layout.devices.name}/{device.name}",
-                            "port": device.port,
-                        }
-                        for device in opened.served.devices
-                        if device.name not in opened.left_out
-                    ],
-                },
-                "proxy": {"bind_host": asked.bind_host, "port": port, "workers": asked.workers},
-            },
-            "Written by swiftlike serve at each start, from its command line; changes here do not last.",
-        )
+    with ExitStack() as held:
+        with _refusals(layout):
+            _drop_sockets_of_the_dead(layout)
+            _write_host_file(opened, asked, port, _sockets(layout, held))
         yield layout.host_file
-    finally:
-        if not short:
-            rmtree(sockets, ignore_errors=True)
+
+
+def _sockets(layout: Layout, held: ExitStack) -> Path:
+    """Return where Unix sockets are to be; what is made for them goes when `held` is left."""
+    if len(os.fsencode(layout.sockets)) <= SOCKET_PATH_BYTES_MAX:
+        return layout.sockets
+    made = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir="/tmp"))
+    held.callback(rmtree, made, ignore_errors=True)
+    return made
+
+
+def _write_host_file(opened: Opened, asked: Asked, port: int, sockets: Path) -> None:
+    layout = opened.layout
+    write_toml(
+        layout.host_file,
+        {
+            "cluster_file": layout.cluster_file.name,
+            "ring_directory": layout.rings.name,
+            "socket_directory": str(sockets),
+            "log_level": asked.log_level,
+            "storage": {
+                "bind_host": HOST,
+                "devices": [
+                    {
+                        "name": device.name,
+                        "path": f"{layout.devices.name}/{device.name}",
+                        "port": device.port,
+                    }
+                    for device in opened.served.devices
+                    if device.name not in opened.left_out
+                ],
+            },
+            "proxy": {"bind_host": asked.bind_host, "port": port, "workers": asked.workers},
+        },
+        "Written by swiftlike serve at each start, from its command line; changes here do not last.",
+    )
 
 
 def _drop_sockets_of_the_dead(layout: Layout) -> None:
