@@ -116,6 +116,13 @@ class Exchange:
         return self.message.should_close or not self.knows_chunks
 
     @property
+    def is_recoded(self) -> bool:
+        """Whether the body came under a transfer coding besides chunks; where chunks are not the last of them, or are twice,
+        the library has refused it.
+        """
+        return self.message.chunked and self.headers["Transfer-Encoding"].strip(" \t").lower() != "chunked"
+
+    @property
     def scheme(self) -> str:
         """How the client reached us."""
         return "http" if self.protocol.ssl_context is None else "https"

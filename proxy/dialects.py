@@ -13,7 +13,7 @@ from typing import Final, Self
 
 from proxy.auth.users import Users
 from proxy.cluster.register import Registers
-from proxy.http.errors import TargetRefused
+from proxy.http.errors import HeadRefused
 from proxy.http.request import Request
 from proxy.http.response import Response, text_response
 from proxy.s3_api.api import S3Api
@@ -106,10 +106,10 @@ class Answering:
             return text_response(503, "Too many requests are at work here: ask again.")
         return await self._s3.slow_down(request)
 
-    async def refuse(self, request: Request, refusal: TargetRefused) -> Response:
-        """Answer a request whose target cannot be read, in the dialect that it begins like."""
+    async def refuse(self, request: Request, refusal: HeadRefused) -> Response:
+        """Answer a request whose head cannot be heeded, in the dialect that it begins like."""
         if self._is_swift(request):
-            return text_response(400, f"{refusal}")
+            return text_response(refusal.status, f"{refusal}")
         return await self._s3.refuse(request, refusal)
 
     def _is_swift(self, request: Request) -> bool:

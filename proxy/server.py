@@ -20,7 +20,7 @@ from typing import Final, Self, cast
 from proxy.connections import CLOSE, KEEP, Connection, Connections, Exchange, Sent
 from proxy.http.access_log import AccessLog
 from proxy.http.dates import format_date
-from proxy.http.errors import TargetRefused
+from proxy.http.errors import CodingRefused, HeadRefused, TargetRefused
 from proxy.http.request import Dialect, Request
 from proxy.http.response import Response, text_response, write_chunk, write_head
 from proxy.http.target import parse_target, unread_target
@@ -38,7 +38,7 @@ CLIENT_GONE: Final = 499
 """In the log only: nobody was there to be told."""
 
 
-Refuse = Callable[[Request, TargetRefused], Awaitable[Response]]
+Refuse = Callable[[Request, HeadRefused], Awaitable[Response]]
 
 
 class Server:
@@ -54,7 +54,7 @@ class Server:
         refuse: Refuse | None = None,
     ) -> None:
         """Take what answers, the log, bounds, the clock, what answers when there is no room for a request, and when its
-        target cannot be read.
+        head cannot be heeded.
         """
         self.counts: Final[Counter[tuple[str, int]]] = Counter()
         """Requests by method and status; a method that is none of HTTP's counts as OTHER."""
@@ -138,12 +138,16 @@ class Server:
         body = exchange.body(self.limits.client_idle_s)
         who, raw_path, sent = "-", "-", 0
         try:
-            refusal: TargetRefused | None = None
+            refusal: HeadRefused | None = None
             try:
                 target = parse_target(exchange.target)
                 raw_path = target.raw_path
             except TargetRefused as refused:
                 target, refusal = unread_target(exchange.target), refused
+            if exchange.is_recoded:
+                refusal = CodingRefused(
+                    "Of the transfer codings, this server knows chunked alone: send it so."
+                )
             request = Request(
                 method,
                 target,
@@ -154,7 +158,11 @@ class Server:
                 remote=remote,
                 deadline=started + self.limits.request_s,
             )
-            response = await (dialect(request) if refusal is None else self._refuse(request, refusal))
+            if refusal is None:
+                response = await dialect(request)
+            else:
+                response = await self._refuse(request, refusal)
+                response.close |= exchange.is_recoded
             who = request.who
         except Exception:
             log.exception("%s: %s %s failed", transaction_id, method, raw_path)
@@ -275,8 +283,8 @@ def _write_whole(exchange: Exchange, head: bytes, body: Body) -> None:
         exchange.write(body)
 
 
-async def _refuse(request: Request, refusal: TargetRefused) -> Response:
-    return text_response(400, f"{refusal}")
+async def _refuse(request: Request, refusal: HeadRefused) -> Response:
+    return text_response(refusal.status, f"{refusal}")
 
 
 async def _turn_away(request: Request) -> Response:

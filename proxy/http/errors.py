@@ -1,7 +1,9 @@
 """What is wrong with a request, before any dialect has its say; each dialect words its own answer.
 
 RequestError
-├── TargetRefused           the request target is no path and query
+├── HeadRefused             the head, before a dialect reads it
+│   ├── TargetRefused       the request target is no path and query
+│   └── CodingRefused       the body came under a transfer coding that nobody here undoes
 ├── RangeNotSatisfiable     every range asked for lies beyond the body
 └── BodyError               the body; nothing is stored then
     ├── BodyTooLarge        more than is allowed, known before or while it arrives
@@ -10,13 +12,31 @@ RequestError
     └── BodyIncomplete      the client has gone, or sent less than it declared
 """
 
+from typing import ClassVar
+
 
 class RequestError(Exception):
     """Something is wrong with a request."""
 
 
-class TargetRefused(RequestError):
+class HeadRefused(RequestError):
+    """The head, before a dialect reads it; the text is for the client."""
+
+    status: ClassVar[int] = 400
+    """What it is answered with, in whatever dialect."""
+
+
+class TargetRefused(HeadRefused):
     """The request target is no path and query."""
+
+
+class CodingRefused(HeadRefused):
+    """The body came under a transfer coding that nobody here undoes: to store it as it came would be to store another body.
+
+    Source: RFC 9112 §6.1.
+    """
+
+    status = 501
 
 
 class RangeNotSatisfiable(RequestError):

@@ -12,6 +12,7 @@ from proxy.http.errors import (
     BodyMalformed,
     BodyTimeout,
     BodyTooLarge,
+    CodingRefused,
     RequestError,
     TargetRefused,
 )
@@ -35,8 +36,6 @@ from proxy.store.errors import (
     Unavailable,
     UploadClaimed,
 )
-
-_NOT_CONFIGURED: Final = "The bucket has no such configuration."
 
 CODES: Final[Mapping[str, tuple[int, str]]] = {
     "AccessDenied": (403, "Access Denied"),
@@ -230,6 +229,8 @@ def told(error: Told) -> S3Error:
         return S3Error(error.code, str(error), error.facts, headers)
     if isinstance(error, UploadClaimed):
         return S3Error(_CODE_OF[UploadClaimed], _CLAIMED)
+    if isinstance(error, CodingRefused):
+        return not_implemented("Transfer-Encoding, but for chunked")
     kind = next(kind for kind in type(error).__mro__ if kind in _CODE_OF)
     return S3Error(_CODE_OF[kind], _UNKNOWN if isinstance(error, OutcomeUnknown) else "")
 

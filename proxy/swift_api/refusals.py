@@ -12,6 +12,7 @@ from proxy.http.errors import (
     BodyMalformed,
     BodyTimeout,
     BodyTooLarge,
+    CodingRefused,
     RangeNotSatisfiable,
     RequestError,
     TargetRefused,
@@ -74,6 +75,7 @@ _TOLD: Final[dict[type[Exception], tuple[int, str]]] = {
     BodyMalformed: (400, "The body's chunks are malformed; nothing was stored."),
     BodyIncomplete: (499, "The connection ended before the body did; nothing was stored."),
     TargetRefused: (400, "The request target is malformed."),
+    CodingRefused: (CodingRefused.status, "Of the transfer codings, this server knows chunked alone."),
     RangeNotSatisfiable: (416, "No such range."),
 }
 

@@ -643,6 +643,22 @@ async def test_a_target_that_cannot_be_read_is_refused_in_its_own_dialect() -> N
         assert (await s3.ask("PUT", "/box")).status == 200
 
 
+async def test_a_transfer_coding_that_is_not_known_is_refused_in_its_own_dialect() -> None:
+    store = make_store()
+    answering = Answering(make_swift(store), make_api(store), cast(Any, None))
+    log = AccessLog("worker=test", lambda text: None, lambda: None)
+    async with Server(answering, log, HttpLimits(drain_s=1.0), refuse=answering.refuse) as server:
+        serving = Serving(server, store, await server.listen("127.0.0.1", 0), [])
+        coded = {"Transfer_Encoding": "gzip, chunked"}
+        answer = await serving.ask("PUT", "/box/o", b"1\r\nx\r\n0\r\n\r\n", token="", **coded)
+        assert (answer.status, code_of(answer)) == (501, "NotImplemented")
+        assert "Transfer-Encoding" in text_of(answer, "Message")
+        of_swift = await serving.ask("PUT", "/v1/AUTH_test/box/o", b"1\r\nx\r\n0\r\n\r\n", **coded)
+        assert (of_swift.status, of_swift.headers["content-type"]) == (501, "text/plain; charset=utf-8")
+        assert b"chunked" in of_swift.body
+    assert not store.bodies
+
+
 def tagging(**tags: str) -> bytes:
     listed = "".join(f"<Tag><Key>{key}</Key><Value>{value}</Value></Tag>" for key, value in tags.items())
     return f"<Tagging><TagSet>{listed}</TagSet></Tagging>".encode()

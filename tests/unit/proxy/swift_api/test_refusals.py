@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from proxy.http.errors import BodyError, BodyTooLarge, RequestError
+from proxy.http.errors import BodyError, BodyTooLarge, HeadRefused, RequestError
 from proxy.store.errors import ConditionFailed, NotThere, Refused, StoreError
 from proxy.swift_api.refusals import Refusal, response_to
 
-BASES = {BodyError, NotThere, Refused}
+BASES = {BodyError, HeadRefused, NotThere, Refused}
 """Never raised themselves."""
 
 
