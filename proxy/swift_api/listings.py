@@ -21,6 +21,8 @@ from swiftlike.limits import LISTING_ROWS_MAX
 from swiftlike.node_calls import Query
 
 _SLASH: Final = b"/"
+_STEP_ROWS: Final = 64
+"""How many are fetched behind a directory that was passed over: the next thing may well be another one."""
 _DIGITS_MAX: Final = 9
 _TEXT_PARAMETERS: Final = ("prefix", "marker", "end_marker", "delimiter", "path")
 _ACCEPT_BYTES_MAX: Final = 1_000
@@ -56,8 +58,8 @@ class Wanted(NamedTuple):
 
     query: Query
     format: Format
-    inside: bytes | None = None
-    """Of the parameter `path`: the directory itself, which its own listing leaves out, as it does what lies deeper."""
+    directory: bytes | None = None
+    """Of the parameter `path`: what the names begin with; this itself is left out, and so is what lies deeper."""
 
 
 def parse_wanted(request: Request) -> Wanted:
@@ -68,11 +70,11 @@ def parse_wanted(request: Request) -> Wanted:
         return Wanted(Query(limit=LISTING_ROWS_MAX), wanted_format)
     for name in _TEXT_PARAMETERS:
         _check_text(name, given.get(name, b""))
-    prefix, delimiter, inside = given.get("prefix", b""), given.get("delimiter", b""), None
+    prefix, delimiter, directory = given.get("prefix", b""), given.get("delimiter", b""), None
     if "path" in given:
-        path = given["path"].rstrip(_SLASH)
-        prefix, delimiter = (path + _SLASH if path else b""), _SLASH
-        inside = prefix
+        path = given["path"]
+        prefix, delimiter = (path.rstrip(_SLASH) + _SLASH if path else b""), b""
+        directory = prefix
     query = Query(
         prefix=prefix,
         marker=given.get("marker", b""),
@@ -81,7 +83,7 @@ def parse_wanted(request: Request) -> Wanted:
         reverse=is_true(given.get("reverse", b"").decode("latin-1")),
         limit=_limit(given.get("limit", b"")),
     )
-    return Wanted(query, wanted_format, inside)
+    return Wanted(query, wanted_format, directory)
 
 
 def _check_text(name: str, value: bytes) -> None:
@@ -147,27 +149,56 @@ class PageOf(Protocol[ItemsCo]):
 
 async def fetch_page(wanted: Wanted, fetch: Callable[[Query], Awaitable[PageOf[Item]]]) -> Sequence[Item]:
     """Fetch until the page is full or the listing ends."""
+    if wanted.directory is not None:
+        return await _fetch_directory(wanted.query, wanted.directory, fetch)
     query, items = wanted.query, list[Item]()
     limit = query.limit
     while len(items) < limit:
         page = await fetch(query._replace(limit=limit - len(items)))
-        if not items and wanted.inside is None and (page.more is None or len(page.items) == limit):
+        if not items and (page.more is None or len(page.items) == limit):
             return page.items
         if query.names_only:  # which are nothing that could be put together with others: ask again
             query = query._replace(names_only=False)
             continue
-        if wanted.inside is None:
-            items.extend(page.items)
-        else:
-            items.extend(item for item in page.items if _lies_inside(item, wanted.inside))
+        items.extend(page.items)
         if page.more is None:
             break
         query = query._replace(marker=page.more)
     return items
 
 
-def _lies_inside(item: ListedObject | ListedContainer | ListedPrefix, directory: bytes) -> bool:
-    return not isinstance(item, ListedPrefix) and item.name != directory
+async def _fetch_directory(
+    query: Query, directory: bytes, fetch: Callable[[Query], Awaitable[PageOf[Item]]]
+) -> Sequence[Item]:
+    """Fetch what lies right in a directory: names with no slash behind its own, or with one that is their end.
+
+    A delimiter would roll `d/e/` and `d/e/f` up into the same, so names are asked for one by one, and the rest of a
+    directory is passed over wherever a page ends in it.
+    """
+    items = list[Item]()
+    limit, rows = query.limit, query.limit
+    query = query._replace(names_only=False)
+    while len(items) < limit:
+        page = await fetch(query._replace(limit=rows))
+        deeper = b""
+        for item in page.items:
+            assert not isinstance(item, ListedPrefix), "without a delimiter nothing is rolled up"
+            name = item.name
+            end = name.find(_SLASH, len(directory)) + 1
+            deeper = name[:end] if 0 < end < len(name) else b""
+            if not deeper and name != directory:
+                items.append(item)
+        if page.more is None:
+            break
+        marker = page.more
+        if not deeper:
+            rows = min(2 * rows, LISTING_ROWS_MAX)
+        elif query.reverse:  # the directory's own name is still to come
+            marker, rows = min(marker, deeper + b"\0"), _STEP_ROWS
+        else:  # no name has the byte 0xff
+            marker, rows = max(marker, deeper + b"\xff"), _STEP_ROWS
+        query = query._replace(marker=marker)
+    return items[:limit]
 
 
 # --- how they are written -----------------------------------------------------------------------------------------

@@ -1,6 +1,9 @@
 """Paths, metadata, due times, types, listings: tables of the Swift dialect's pure parts."""
 
+import asyncio
 import json
+from typing import Any, cast
+from urllib.parse import quote
 from xml.etree import ElementTree
 
 import pytest
@@ -8,13 +11,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from proxy.store.values import ListedContainer, ListedObject, ListedPrefix
+from proxy.http.request import Request
+from proxy.http.target import parse_target
+from proxy.store.values import ListedContainer, ListedObject, ListedPrefix, ObjectPage
 from proxy.swift_api.descriptions import guess_type, read_delete_at_us
 from proxy.swift_api.facts import format_timestamp, last_modified
-from proxy.swift_api.listings import Format, choose_format, write_containers, write_objects
+from proxy.swift_api.listings import (
+    Format,
+    Wanted,
+    choose_format,
+    fetch_page,
+    parse_wanted,
+    write_containers,
+    write_objects,
+)
 from proxy.swift_api.metadata import merge, read_metadata, without_empty
 from proxy.swift_api.paths import Resource, parse_reference, parse_resource
 from proxy.swift_api.refusals import Refusal
+from swiftlike.node_calls import Query
 
 NOW_US = 1_700_000_000_500_000
 
@@ -230,6 +244,73 @@ def test_xml_holds_every_name_that_xml_can_hold(listed: list[bytes]) -> None:
     assert root.attrib["name"] == "<c>"
     assert [(node.text or "").encode() for node in root.findall("object/name")] == listed
     assert [node.attrib["name"].encode() for node in root.findall("subdir")] == listed
+
+
+paths = st.text("ab/", min_size=1, max_size=6).map(str.encode)
+
+
+def swift_lists(names: list[bytes], path: bytes) -> list[bytes]:
+    """Swift's rule for the parameter `path`."""
+    directory = path.rstrip(b"/") + b"/" if path else b""
+    return [
+        name
+        for name in names
+        if name.startswith(directory) and name != directory and b"/" not in name[len(directory) : -1]
+    ]
+
+
+@given(
+    st.sets(paths, max_size=40),
+    st.text("ab/", max_size=3).map(str.encode),
+    st.integers(1, 5),
+    st.integers(1, 5),
+    st.booleans(),
+)
+def test_a_path_lists_what_lies_right_in_it_page_by_page_in_both_directions(
+    held: set[bytes], path: bytes, limit: int, page_rows: int, reverse: bool
+) -> None:
+    ordered = sorted(held, reverse=reverse)
+
+    async def fetch(query: Query) -> ObjectPage:
+        found = [name for name in ordered if name.startswith(query.prefix)]
+        if query.marker:
+            found = [name for name in found if (name < query.marker if reverse else name > query.marker)]
+        rows = [ListedObject(name, 1, "e", "t/x", NOW_US) for name in found[: min(query.limit, page_rows)]]
+        return ObjectPage(rows, rows[-1].name if len(found) > len(rows) else None)
+
+    async def read_all() -> list[bytes]:
+        said: list[bytes] = []
+        for _ in range(len(held) + 1):
+            target = parse_target(
+                f"/v1/a/c?path={quote(path)}&limit={limit}&reverse={reverse}&marker={quote(said[-1]) if said else ''}"
+            )
+            request = Request("GET", target, headers(), cast(Any, None), transaction_id="tx")
+            page = [item.name for item in await fetch_page(parse_wanted(request), fetch)]  # type: ignore[union-attr]
+            said += page
+            if len(page) < limit:
+                break
+        return said
+
+    assert asyncio.run(read_all()) == swift_lists(ordered, path)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_directory_below_a_path_is_passed_over_however_much_it_holds(reverse: bool) -> None:
+    held = [b"d/", b"d/a", b"d/e/", *(b"d/e/%06d" % at for at in range(100_000)), b"d/z"]
+    ordered, asked = held[::-1] if reverse else held, list[Query]()
+
+    async def fetch(query: Query) -> ObjectPage:
+        asked.append(query)
+        found = [name for name in ordered if name.startswith(query.prefix)]
+        if query.marker:
+            found = [name for name in found if (name < query.marker if reverse else name > query.marker)]
+        rows = [ListedObject(name, 1, "e", "t/x", NOW_US) for name in found[: query.limit]]
+        return ObjectPage(rows, rows[-1].name if len(found) > len(rows) else None)
+
+    wanted = Wanted(Query(prefix=b"d/", reverse=reverse, limit=10_000), Format.JSON, b"d/")
+    names = [item.name for item in asyncio.run(fetch_page(wanted, fetch)) if isinstance(item, ListedObject)]
+    assert names == [name for name in ordered if name in (b"d/a", b"d/e/", b"d/z")]
+    assert [query.limit for query in asked] == [10_000, 64]
 
 
 def test_listings_are_written_as_swift_does() -> None:
