@@ -5,6 +5,7 @@ RequestError
 │   ├── TargetRefused       the request target is no path and query
 │   └── CodingRefused       the body came under a transfer coding that nobody here undoes
 ├── RangeNotSatisfiable     every range asked for lies beyond the body
+├── DigestMalformed         Content-MD5 is no MD5
 └── BodyError               the body; nothing is stored then
     ├── BodyTooLarge        more than is allowed, known before or while it arrives
     ├── BodyTimeout         the client stopped sending
@@ -41,6 +42,10 @@ class CodingRefused(HeadRefused):
 
 class RangeNotSatisfiable(RequestError):
     """Every range asked for lies beyond the body, or there are too many."""
+
+
+class DigestMalformed(RequestError):
+    """Content-MD5 is no MD5."""
 
 
 class BodyError(RequestError):

@@ -6,7 +6,6 @@ can verify.
 """
 
 import base64
-import binascii
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
@@ -14,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from awscrt import checksums as crt
 
+from proxy.http.digests import read_base64
 from proxy.s3_api.errors import S3Error, invalid_argument
 from proxy.store.values import Attributes
 from swiftlike.rpc.transport import Body
@@ -185,14 +185,6 @@ def check_form(algorithm: Algorithm, value: str) -> str:
     if digest is None or len(digest) != algorithm.digest_bytes:
         raise S3Error("InvalidRequest", f"Value for {algorithm.header} header is invalid.")
     return base64.b64encode(digest).decode("ascii")
-
-
-def read_base64(value: str) -> bytes | None:
-    """Decode base64; None when it is none."""
-    try:
-        return base64.b64decode(value.strip().encode("ascii"), validate=True)
-    except (binascii.Error, ValueError):
-        return None
 
 
 def read_trailers(value: str | None) -> tuple[str, ...]:

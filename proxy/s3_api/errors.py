@@ -13,6 +13,7 @@ from proxy.http.errors import (
     BodyTimeout,
     BodyTooLarge,
     CodingRefused,
+    DigestMalformed,
     RequestError,
     TargetRefused,
 )
@@ -184,6 +185,7 @@ _CODE_OF: Final[dict[type[Exception], str]] = {
     BodyTimeout: "RequestTimeout",
     BodyMalformed: "IncompleteBody",
     BodyIncomplete: "IncompleteBody",
+    DigestMalformed: "InvalidDigest",
     TargetRefused: "InvalidURI",
 }
 

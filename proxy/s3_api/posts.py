@@ -29,7 +29,7 @@ from proxy.s3_api.post_policies import Policy, read_policy
 from proxy.s3_api.resources import Resource, bucket_of_host, check_key
 from proxy.s3_api.tags import ATTRIBUTE as TAGS
 from proxy.s3_api.tags import TAGGING, read_document, write_tags
-from proxy.s3_api.uploads import check_md5, check_promise, read_md5
+from proxy.s3_api.uploads import check_md5, check_promise, promised_md5
 from proxy.s3_api.xml import XML_TYPE, Element, XmlRefused, write_document
 from proxy.s3_api.xml import read_document as read_xml
 from proxy.store.values import Attributes, Description, ObjectInfo, Received
@@ -176,7 +176,7 @@ class FormUpload:
         self._attributes = attributes
         self._policy = policy or ANY_SIZE
         self._size = 0
-        self._md5 = read_md5(headers.get("Content-MD5"))
+        self._md5 = promised_md5(headers)
         self._promise = read_promise(headers, ())
         named = headers.get("x-amz-checksum-algorithm")
         algorithm = UNASKED if named is None else read_algorithm("x-amz-checksum-algorithm", named)

@@ -9,13 +9,14 @@ from contextlib import aclosing
 from hashlib import md5, sha256
 from typing import Any, Final
 
+from proxy.http.digests import read_md5
+from proxy.http.errors import DigestMalformed
 from proxy.http.request import Request
 from proxy.s3_api.checksums import (
     UNASKED,
     Promise,
     Summing,
     check_form,
-    read_base64,
     read_promise,
     read_trailers,
 )
@@ -71,7 +72,7 @@ class BodyReader:
             raise S3Error("InvalidRequest", "x-amz-trailer needs a body in chunks.")
         self.promise: Final = read_promise(headers, trailers) if is_summed else None
         self.summing: Final = Summing(UNASKED if self.promise is None else self.promise.algorithm)
-        self._md5 = read_md5(headers.get("Content-MD5"))
+        self._md5 = promised_md5(headers)
         self._sha256 = sha256() if self._proven.payload is Payload.SIGNED else None
 
     def _declared_size(self, headers: Mapping[str, str]) -> int:
@@ -162,14 +163,13 @@ class S3Upload:
         )
 
 
-def read_md5(value: str | None) -> bytes | None:
-    """Read Content-MD5. Raises S3Error."""
-    if value is None:
-        return None
-    digest = read_base64(value)
-    if digest is None or len(digest) != 16:
-        raise S3Error("InvalidDigest", facts={"Content-MD5": value[:100]})
-    return digest
+def promised_md5(headers: Mapping[str, str]) -> bytes | None:
+    """Return what Content-MD5 promises. Raises S3Error."""
+    value = headers.get("Content-MD5")
+    try:
+        return read_md5(value)
+    except DigestMalformed:
+        raise S3Error("InvalidDigest", facts={"Content-MD5": (value or "")[:100]}) from None
 
 
 def check_md5(promised: bytes | None, received_md5: str) -> None:

@@ -13,6 +13,7 @@ from proxy.auth.decisions import Action
 from proxy.http.byteranges import frame
 from proxy.http.conditions import NO_CONDITIONS, Conditions, Verdict, parse_conditions, range_still_holds
 from proxy.http.dates import seconds_up
+from proxy.http.digests import read_md5
 from proxy.http.errors import BodyTooLarge, RangeNotSatisfiable
 from proxy.http.ranges import Span, resolve_ranges
 from proxy.http.request import Request
@@ -32,13 +33,15 @@ HTML: Final = ("Content-Type", "text/html; charset=UTF-8")
 class ObjectUpload:
     """The body of a PUT, and what the request says of it."""
 
-    __slots__ = ("_attributes", "_delete_at_us", "_etag", "_request")
+    __slots__ = ("_attributes", "_delete_at_us", "_etag", "_md5", "_request")
 
     def __init__(self, request: Request, attributes: Attributes, delete_at_us: int) -> None:
+        """Take them. Raises DigestMalformed."""
         self._request = request
         self._attributes = attributes
         self._delete_at_us = delete_at_us
         self._etag = request.headers.get("Etag", "").strip().strip('"').lower()
+        self._md5 = read_md5(request.headers.get("Content-MD5"))
 
     @property
     def size(self) -> int | None:
@@ -50,10 +53,14 @@ class ObjectUpload:
         return self._request.body.chunks(BODY_BYTES_MAX)
 
     def finish(self, received: Received) -> Description:
-        """Compare the promised etag. Raises Refusal."""
+        """Compare what was promised of the body. Raises Refusal."""
         if self._etag and self._etag != received.md5:
             raise Refusal(
                 422, "The body's MD5 is not the Etag that the request promised; nothing was stored."
+            )
+        if self._md5 is not None and self._md5.hex() != received.md5:
+            raise Refusal(
+                422, "The body's MD5 is not the Content-MD5 that the request promised; nothing was stored."
             )
         return Description({**self._attributes, "etag": received.md5}, self._delete_at_us)
 

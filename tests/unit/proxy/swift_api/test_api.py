@@ -1,7 +1,9 @@
 """The Swift API as a client sees it, over HTTP and a store in memory."""
 
 import asyncio
+import hashlib
 import json
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from urllib.parse import quote
 
@@ -410,6 +412,24 @@ async def test_post_replaces_what_was_said_and_keeps_the_body_and_the_type(servi
 async def test_a_promised_etag_that_is_not_the_bodys_is_422_and_nothing_is_stored(serving: Serving) -> None:
     assert (await serving.ask("PUT", O, b"hello", Etag="0" * 32)).status == 422
     assert (await serving.ask("GET", O)).status == 404
+
+
+@pytest.mark.parametrize("body", [b"hello", b""])
+async def test_a_promised_content_md5_is_held_against_the_body_before_it_is_stored(
+    serving: Serving, body: bytes
+) -> None:
+    def promise(raw: bytes) -> str:
+        return b64encode(hashlib.md5(raw).digest()).decode()
+
+    assert (await serving.ask("PUT", O, body, Content_MD5=promise(b"other"))).status == 422
+    for malformed in ("nonsense", "", "AAAA", hashlib.md5(body).hexdigest()):
+        assert (await serving.ask("PUT", O, body, Content_MD5=malformed)).status == 400
+    assert not serving.store.bodies
+    assert (await serving.ask("PUT", O, body, Content_MD5=promise(body))).status == 201
+    chunked = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+    headers = {"Transfer_Encoding": "chunked", "Content_MD5": promise(b"other")}
+    assert (await serving.ask("PUT", f"{O}2", chunked + b"0\r\n\r\n", **headers)).status == 422
+    assert list(serving.store.bodies.values()) == [body]
 
 
 async def test_a_type_is_guessed_when_none_is_given_or_when_asked(serving: Serving) -> None:
