@@ -33,6 +33,7 @@ _HEADERS: Final = (
     "X-Container-Sync-Key",
     "X-Account-Access-Control",
 )
+_FORM: Final = "multipart/form-data"
 _METADATA: Final = {
     "Account": frozenset({"temp-url-key", "temp-url-key-2", "quota-bytes"}),
     "Container": frozenset(
@@ -62,6 +63,13 @@ def refuse_later(request: Request) -> None:
     for name in _HEADERS:
         if name in headers:
             raise Refusal(501, f"This cluster does not have the feature behind the header {name}.")
+    if request.method == "POST" and _is_form(headers.get("Content-Type", "")):
+        # Taken for a description, it would replace the one that an object has.
+        raise Refusal(501, "This cluster does not have form posts: store each file by a PUT of its own.")
+
+
+def _is_form(content_type: str) -> bool:
+    return content_type.partition(";")[0].strip().lower() == _FORM
 
 
 def refuse_metadata(kind: str, name: str) -> None:

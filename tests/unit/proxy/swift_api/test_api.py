@@ -656,6 +656,26 @@ async def test_what_is_not_there_yet_is_501_and_never_stored(
     assert len(serving.store.container_infos) == 1
 
 
+@pytest.mark.parametrize("token", ["owner", ""])
+@pytest.mark.parametrize("path", [C, f"{C}/prefix-", O])
+@pytest.mark.parametrize(
+    "content_type", ["multipart/form-data; boundary=x", "Multipart/Form-Data ;boundary=x"]
+)
+async def test_a_form_post_is_501_and_describes_nothing_anew(
+    serving: Serving, token: str, path: str, content_type: str
+) -> None:
+    await serving.ask("PUT", O, b"hello", X_Object_Meta_Colour="blue")
+    answer = await serving.ask("POST", path, b"--x--\r\n", token, Content_Type=content_type)
+    assert answer.status == 501
+    assert (await serving.ask("HEAD", O)).headers["x-object-meta-colour"] == "blue"
+
+
+async def test_a_post_may_give_any_other_type(serving: Serving) -> None:
+    await serving.ask("PUT", O, b"hello")
+    assert (await serving.ask("POST", O, Content_Type="multipart/mixed; boundary=x")).status == 202
+    assert (await serving.ask("PUT", O, b"hello", Content_Type="multipart/form-data")).status == 201
+
+
 @pytest.mark.parametrize(
     ("error", "status", "text"),
     [
