@@ -171,4 +171,9 @@ def _cause(code: int) -> str:
         return "what it served is not there any more: mount its disk; if it was emptied, format it anew and bind it"
     if code == Exit.TASK_ENDED:
         return "one of its jobs ended by itself: see its log"
+    if -code in (
+        signal.SIGABRT,
+        signal.SIGBUS,
+    ):  # what LMDB does about a damaged page, or one that the disk does not read
+        return f"{cause(code)}: its index may be damaged; if that happens again, run swiftlike-device check"
     return cause(code)

@@ -1,7 +1,7 @@
 """swiftlike-device: format a device, check it, and look into it while no process has it open.
 
 Owns the command line and its exit codes: 0 done, 1 damage or something missing, 2 not done (in use, foreign,
-unreadable).
+unreadable). What reads an index does so in a process of its own, whose death by a damaged page becomes a sentence.
 """
 
 import json
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 
@@ -26,6 +26,7 @@ from storage_node.tables import Held
 from swiftlike.config import ConfigError, load_cluster, load_host
 from swiftlike.entries import unpack_metadata
 from swiftlike.timestamps import ZERO_BALLOT
+from tools.apart import Died, apart
 from tools.votes import NotTold, Waiting, waiting
 
 _DIRECTORY = click.argument("directory", type=click.Path(path_type=Path))
@@ -36,6 +37,8 @@ _INDEX = click.option(
     help="Directory of its index, if not on the device; by default where DIRECTORY says that it is.",
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+_REFUSED: Final = (StorageError, ConfigError, NotTold, RingError, OSError)
+"""What cannot be done, each with its sentence."""
 
 
 @click.group()
@@ -65,8 +68,13 @@ def init(directory: Path, index_directory: Path | None, as_json: bool) -> None:
 @_JSON
 def check_command(directory: Path, index_directory: Path | None, as_json: bool) -> None:
     """Read everything on a device and say what is damaged; writes nothing."""
-    with _refusals(), _closed(directory, index_directory) as closed:
-        report = check(closed)
+    with _refusals():
+        try:
+            report = apart(_REFUSED, _checked, directory, index_directory)
+        except Died as died:
+            if not died.of_damage:
+                raise
+            report = Report(damage=[_unreadable(died)])
     _print(asdict(report), as_json, _told(report))
     sys.exit(1 if report.damage else 0)
 
@@ -83,8 +91,8 @@ def show(directory: Path, path: str, index_directory: Path | None, as_json: bool
         _fail(f"{path!r} names nothing: give account, account/container or account/container/object", 2)
     wanted = b"\0".join((account, *rest))
     letter = (b"a", b"c", b"o")[len(rest)]
-    with _refusals(), _closed(directory, index_directory) as closed:
-        found = list(_find(closed, letter, wanted))
+    with _refusals():
+        found = apart(_REFUSED, _found, directory, index_directory, letter, wanted)
     if not found:
         _fail(f"{directory} holds nothing at {path!r}", 1)
     facts = [_facts(key, held) for key, held in found]
@@ -98,19 +106,8 @@ def show(directory: Path, path: str, index_directory: Path | None, as_json: bool
 @_JSON
 def stats(directory: Path, index_directory: Path | None, as_json: bool) -> None:
     """Say how much a device holds, without reading bodies."""
-    with _refusals(), _closed(directory, index_directory) as closed:
-        with closed.index.reading() as view:
-            live = tables.read_live_bytes(view)
-        figures = {
-            "uuid": str(closed.device.uuid),
-            "generation": closed.device.generation,
-            "index": str(closed.index_directory),
-            "index_bytes": closed.index.used_bytes(),
-            "volumes": len(closed.volumes.ids()),
-            "volume_bytes": sum(map(closed.volumes.size, closed.volumes.ids())),
-            "volume_bytes_live": sum(live.values()),
-            "large_files": len(closed.files.finished()),
-        }
+    with _refusals():
+        figures = apart(_REFUSED, _figures, directory, index_directory)
     _print(figures, as_json, "\n".join(f"{name:18} {value}" for name, value in figures.items()))
 
 
@@ -194,6 +191,34 @@ def _how(each: Waiting) -> str:
     return f": {', '.join(words)}" if words else ""
 
 
+def _checked(directory: Path, index_directory: Path | None) -> Report:
+    with _closed(directory, index_directory) as closed:
+        return check(closed)
+
+
+def _figures(directory: Path, index_directory: Path | None) -> dict[str, Any]:
+    with _closed(directory, index_directory) as closed:
+        with closed.index.reading() as view:
+            live = tables.read_live_bytes(view)
+        return {
+            "uuid": str(closed.device.uuid),
+            "generation": closed.device.generation,
+            "index": str(closed.index_directory),
+            "index_bytes": closed.index.used_bytes(),
+            "volumes": len(closed.volumes.ids()),
+            "volume_bytes": sum(map(closed.volumes.size, closed.volumes.ids())),
+            "volume_bytes_live": sum(live.values()),
+            "large_files": len(closed.files.finished()),
+        }
+
+
+def _found(
+    directory: Path, index_directory: Path | None, letter: bytes, path: bytes
+) -> list[tuple[Key, Held]]:
+    with _closed(directory, index_directory) as closed:
+        return list(_find(closed, letter, path))
+
+
 def _find(closed: ClosedDevice, letter: bytes, path: bytes) -> Iterator[tuple[Key, Held]]:
     """Look for a path in the whole of its tables: slower than by its hash, but it needs no secret."""
     with closed.index.reading() as view:
@@ -265,8 +290,15 @@ def _refusals() -> Iterator[None]:
     """Turn what cannot be done into a sentence and exit code 2."""
     try:
         yield
-    except (StorageError, ConfigError, NotTold, RingError, OSError) as error:
+    except Died as died:
+        _fail(_unreadable(died) if died.of_damage else f"{died}: it was not looked at; try again", 2)
+    except _REFUSED as error:
         _fail(str(error), 2)
+
+
+def _unreadable(died: Died) -> str:
+    """Say what ended the process that read an index."""
+    return f"the index is damaged, or its disk does not read it ({died}): look at the disk, and run rebuild-index"
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -17,7 +17,7 @@ from storage_node.checking import ClosedDevice, check
 from storage_node.compaction import compact, worth_compacting
 from storage_node.device import Device, Settings
 from storage_node.errors import BodyDamaged, DeviceRefused, StorageError
-from storage_node.keys import HEAD_KEY_BYTES, Due, Key, after, register_key
+from storage_node.keys import HEAD_KEY_BYTES, Due, Key, after, register_key, volume_key
 from storage_node.leftovers import remove_leftovers
 from storage_node.locations import InVolume
 from swiftlike.entries import pack_metadata
@@ -40,6 +40,9 @@ from tests.engine.samples import (
 from tests.engine.test_device import flip
 from tests.engine.test_store_contract import body_of, offer, rows
 from tools.device import main
+
+PAGE_BYTES = 4_096
+"""Of LMDB's file."""
 
 
 def run(*arguments: str | Path) -> Result:
@@ -176,6 +179,31 @@ async def test_every_damaged_value_is_told(root: Path) -> None:
     damage = json.loads(run("check", root, "--json").stdout)["damage"]
     assert ["checksum mismatch" in each for each in damage] == [True] * 3
     assert ["was not looked at" in each for each in damage] == [False, False, True]
+
+
+async def test_a_page_of_the_index_that_lmdb_dies_of_is_damage_and_not_a_death_of_the_tool(
+    root: Path,
+) -> None:
+    await fill_device(root)
+    data = root / "index" / "data.mdb"
+    raw = data.read_bytes()
+    told = (
+        "the index is damaged, or its disk does not read it (the process that reads it was killed by SIGABRT)"
+    )
+    # Of the pages that hold the last key one is its present leaf; others are a branch, and copies that stand no more.
+    holding = [at for at in range(0, len(raw), PAGE_BYTES) if volume_key(1) in raw[at : at + PAGE_BYTES]]
+    for at in reversed(holding):
+        data.write_bytes(raw[:at] + bytes(PAGE_BYTES) + raw[at + PAGE_BYTES :])
+        checked = run("check", root, "--json")
+        if told in checked.stdout:
+            break
+    assert checked.exit_code == 1
+    (damage,) = json.loads(checked.stdout)["damage"]
+    assert damage.startswith(told)
+    assert f"damage: {told}" in run("check", root).stdout
+    for other in (run("stats", root), run("show", root, "acc/con/small")):
+        assert other.exit_code == 2
+        assert "the index is damaged" in other.stderr
 
 
 def spoil_value(device: Device, table: bytes) -> None:

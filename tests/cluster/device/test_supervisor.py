@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from storage_node.exits import Exit
-from storage_node.supervisor import Supervisor, load_storage
+from storage_node.supervisor import Supervisor, _cause, load_storage
 from tests.cluster.device.hosts import Host, wait_until
 
 ENDINGS = [
@@ -68,3 +69,10 @@ async def test_a_device_whose_job_ended_by_itself_is_started_again_only_after_a_
     assert await running == 0
     assert errors() == ["device d1: one of its jobs ended by itself: see its log; started again in 3600 s"]
     assert len(started.read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGBUS])
+def test_a_death_by_a_damaged_page_is_told_with_what_looks_into_it(number: signal.Signals) -> None:
+    assert number.name in _cause(-number)
+    assert "its index may be damaged; if that happens again, run swiftlike-device check" in _cause(-number)
+    assert "check" not in _cause(-signal.SIGKILL)
