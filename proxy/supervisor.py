@@ -6,6 +6,7 @@ Never accepts a connection.
 """
 
 import asyncio
+import errno
 import logging
 import signal
 import socket
@@ -44,9 +45,10 @@ def load_proxy(path: Path) -> tuple[HostConfig, ProxyConfig]:
 
 
 @contextmanager
-def held_port(host: str, port: int) -> Iterator[int]:
+def held_port(host: str, port: int, named: str = "bind_host") -> Iterator[int]:
     """Keep a port for this process and its children; port 0 is whichever is free. Yields it; raises PortTaken.
 
+    `named` is what the host's address is given with, for whoever gave one that is not this host's.
     A socket that is bound and never listens gets no connections. That somebody else has the port is only told by a bind
     without SO_REUSEPORT, since with it a second supervisor of the same user would take every other connection.
     """
@@ -62,11 +64,22 @@ def held_port(host: str, port: int) -> Iterator[int]:
                 ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
                 ours.bind((place[0], port, *place[2:]))
-        except OSError as error:
-            raise PortTaken(
-                f"{host}:{port} cannot be listened on ({error.strerror or error}): stop what is there, or choose another port"
-            ) from None
+        except (OSError, UnicodeError) as error:  # the latter for what can be nobody's name
+            why = (error.strerror if isinstance(error, OSError) else None) or error
+            fix = (
+                f"give an address of this host with {named}"
+                if _is_elsewhere(error)
+                else "stop what is there, or choose another port"
+            )
+            raise PortTaken(f"{host}:{port} cannot be listened on ({why}): {fix}") from None
         yield port
+
+
+def _is_elsewhere(error: OSError | UnicodeError) -> bool:
+    """Say whether what was asked for is no address of this host, on whatever port."""
+    return not isinstance(error, OSError) or (
+        isinstance(error, socket.gaierror) or error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+    )
 
 
 class WorkerChildren(Children):

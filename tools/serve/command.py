@@ -7,8 +7,8 @@ import asyncio
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from swiftlike import logs, signals
 from swiftlike.config import ConfigError, ProxyConfig
 from tools.serve.layout import ServeRefused
 from tools.serve.making import POLICY
-from tools.serve.opening import Asked, Opened, host_file, opened, wait_for_predecessor
+from tools.serve.opening import Asked, Opened, host_file, is_made, opened, wait_for_predecessor
 from tools.serve.running import run
 from tools.serve.telling import Ready, as_json, as_page, endpoint
 
@@ -89,11 +89,16 @@ def serve(host: str, wants_json: bool, **options: Any) -> None:
 
 
 def _serve(asked: Asked, show: Callable[[Ready], str]) -> None:
-    with (
-        opened(asked) as cluster,
-        _port(asked, cluster) as port,
-        host_file(cluster, asked, port) as path,
-    ):
+    with ExitStack() as held:
+        if is_made(asked):
+            cluster = held.enter_context(opened(asked))
+            # The processes of a serve that was killed have the port until they have drained.
+            wait_for_predecessor(cluster.layout, cluster.served)
+            port = held.enter_context(_port(asked))
+        else:
+            port = held.enter_context(_port(asked))  # first: one that cannot be had leaves no cluster behind
+            cluster = held.enter_context(opened(asked))
+        path = held.enter_context(host_file(cluster, asked, port))
         ready = _ready(asked, cluster, port)
 
         def when_ready(refusals: Sequence[str]) -> None:
@@ -104,12 +109,8 @@ def _serve(asked: Asked, show: Callable[[Ready], str]) -> None:
         asyncio.run(run(path, when_ready))
 
 
-@contextmanager
-def _port(asked: Asked, cluster: Opened) -> Iterator[int]:
-    """Hold the port, once the processes of a serve that was killed have let go of it."""
-    wait_for_predecessor(cluster.layout, cluster.served)
-    with held_port(asked.bind_host, asked.port) as port:
-        yield port
+def _port(asked: Asked) -> AbstractContextManager[int]:
+    return held_port(asked.bind_host, asked.port, "--host")
 
 
 def _ready(asked: Asked, cluster: Opened, port: int) -> Ready:

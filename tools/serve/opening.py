@@ -83,6 +83,13 @@ class Opened:
     """Devices that are not to be started, by name, and why. What is wrong with the others, their processes say themselves."""
 
 
+def is_made(asked: Asked) -> bool:
+    """Say whether a cluster is there to be opened; what cannot be looked at is told when it is opened."""
+    with suppress(OSError):
+        return Layout(asked.data.absolute()).serve_file.exists()
+    return False
+
+
 @contextmanager
 def opened(asked: Asked) -> Iterator[Opened]:
     """Make the cluster if there is none, check it if there is, and keep its directory to this process.

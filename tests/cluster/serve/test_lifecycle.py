@@ -114,6 +114,7 @@ def test_a_busy_port_is_refused_with_the_fix(tmp_path: Path) -> None:
         f"127.0.0.1:{port} cannot be listened on (Address already in use): stop what is there, or choose"
         in said
     )
+    assert not (tmp_path / "data").exists(), "the next attempt may ask for another cluster"
 
 
 def test_a_second_serve_on_the_port_of_the_first_is_refused(tmp_path: Path) -> None:
@@ -129,6 +130,10 @@ def test_a_second_serve_on_the_port_of_the_first_is_refused(tmp_path: Path) -> N
     [
         (["--devices", "2", "--replicas", "3"], "3 replicas need 3 devices"),
         (["--users", "nowhere.toml"], "nowhere.toml cannot be read"),
+        (
+            ["--host", "203.0.113.9"],
+            "(Cannot assign requested address): give an address of this host with --host",
+        ),
         (["--data", "/dev/null/data"], "cannot be written (Not a directory)"),
     ],
 )
