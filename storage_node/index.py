@@ -36,6 +36,19 @@ _joined: Final = cast("Callable[[bytes, bytes], bytes]", concat)
 _FULL: Final = (lmdb.MapFullError, lmdb.TxnFullError)
 _DAMAGED: Final = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.BadChecksumError)
 
+_LIMIT_OF_FILES: Final = "raise the limit of open files (ulimit -n, or LimitNOFILE of the unit)"
+_FIXES: Final = {
+    errno.EACCES: "give this user access to the directory and its files",
+    errno.EPERM: "give this user access to the directory and its files",
+    errno.EROFS: "its disk is mounted read-only, so look at the disk, and mount it for writing",
+    errno.ENOMEM: "raise the limit on address space (ulimit -v, or LimitAS of the unit): the whole map is reserved at once",
+    errno.EMFILE: _LIMIT_OF_FILES,
+    errno.ENFILE: _LIMIT_OF_FILES,
+    errno.ENOSPC: "its disk is full, so free some MiB of it",
+    errno.EIO: "its disk does not read it, so look at the disk; rebuild-index only when it is lost for good",
+}
+"""What helps where the system refuses to open an index, which is whole for all that anybody knows."""
+
 
 class Identity(NamedTuple):
     """Whose index it is; must equal what `device.toml` says."""
@@ -82,13 +95,7 @@ class Index:
                 lib_version=_LIB_VERSION,
             )
         except lmdb.Error as error:
-            if getattr(error, "code", None) == errno.ENOSPC:
-                raise DeviceRefused(
-                    f"the index in {path} cannot be opened, since its disk is full: free some MiB of it"
-                ) from None
-            raise DeviceRefused(
-                f"the index in {path} cannot be opened ({error}): run rebuild-index"
-            ) from None
+            raise _not_opened(path, error) from None
         self.engine_version: Final = self._env.lib_version()
         if self.engine_version[0] != _LIB_VERSION or self._env.max_key_size() < KEY_BYTES_MIN:
             self._env.close()
@@ -316,6 +323,14 @@ def _all_opened(keys: Sequence[bytes], raws: Sequence[bytes]) -> list[bytes]:
 def _value_of(key: bytes, raw: bytes) -> bytes | None:
     value = raw[:-_CHECKSUM_BYTES]
     return value if xxh3_64_digest(key + value) == raw[-_CHECKSUM_BYTES:] else None
+
+
+def _not_opened(path: Path, error: lmdb.Error) -> DeviceRefused:
+    """Say why there is no index to read. Only what is wrong with its file is one for a rebuild, which forgets votes, promises and rows."""
+    code: int = getattr(error, "code", 0)
+    # The system's errors are positive, LMDB's own negative.
+    fix = _FIXES.get(code) or ("look at its disk" if code > 0 else "run rebuild-index")
+    return DeviceRefused(f"the index in {path} cannot be opened ({error}): {fix}")
 
 
 def _told(error: lmdb.Error) -> StorageError:

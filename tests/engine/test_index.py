@@ -1,6 +1,7 @@
 """The index at its boundary: what LMDB refuses is told in the words of the storage node, and with a code."""
 
 import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import lmdb
 import pytest
 
 from storage_node import index as index_module
-from storage_node.errors import DeviceFailed, IndexDamaged, InsufficientStorage, StorageError
+from storage_node.errors import DeviceFailed, DeviceRefused, IndexDamaged, InsufficientStorage, StorageError
 from storage_node.index import Index, IndexChange, IndexView
 from storage_node.service import reply_to
 from swiftlike.node_calls import Code
@@ -185,3 +186,46 @@ def test_a_put_that_meets_a_full_disk_is_without_effect() -> None:
 def raise_it(error: Exception) -> None:
     """Raise, in an expression."""
     raise error
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "fix"),
+    [
+        (lmdb.ReadonlyError, errno.EACCES, "give this user access"),
+        (lmdb.ReadonlyError, errno.EPERM, "give this user access"),
+        (lmdb.ReadonlyError, errno.EROFS, "mount it for writing"),
+        (lmdb.MemoryError, errno.ENOMEM, "raise the limit on address space"),
+        (lmdb.Error, errno.EMFILE, "raise the limit of open files"),
+        (lmdb.DiskError, errno.EIO, "its disk does not read it"),
+        (lmdb.DiskError, errno.ENOSPC, "free some MiB of it"),
+        (lmdb.Error, errno.ENODEV, "look at its disk"),
+    ],
+)
+def test_an_index_that_the_system_does_not_open_is_not_given_up(
+    path: Path, monkeypatch: pytest.MonkeyPatch, raised: type[lmdb.Error], code: int, fix: str
+) -> None:
+    Index(path, create=True, map_bytes=1 << 20).close()
+
+    def refuse(*arguments: object, **options: object) -> None:
+        error = raised(os.strerror(code))
+        error.__dict__["code"] = code
+        raise error
+
+    monkeypatch.setattr(lmdb, "open", refuse)
+    with pytest.raises(DeviceRefused) as refused:
+        Index(path, map_bytes=1 << 20)
+    assert fix in str(refused.value)
+    assert "run rebuild-index" not in str(refused.value)
+
+
+def test_an_index_that_is_none_wants_to_be_rebuilt(path: Path) -> None:
+    Index(path, create=True, map_bytes=1 << 20).close()
+    (path / "data.mdb").write_bytes(bytes(8_192))
+    with pytest.raises(DeviceRefused, match=r"MDB_INVALID.*: run rebuild-index"):
+        Index(path, map_bytes=1 << 20)
+
+
+def test_an_index_without_room_for_its_map_asks_for_the_limit(path: Path) -> None:
+    Index(path, create=True, map_bytes=1 << 20).close()
+    with pytest.raises(DeviceRefused, match="raise the limit on address space"):
+        Index(path, map_bytes=1 << 48)
