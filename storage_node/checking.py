@@ -74,7 +74,10 @@ class ClosedDevice:
 
 
 def check(closed: ClosedDevice) -> Report:
-    """Read everything and report. Takes as long as reading the disk does."""
+    """Read everything and report. Takes as long as reading the disk does.
+
+    Raises OSError where something may not be read, which says nothing of what it holds.
+    """
     report = Report()
     try:
         with closed.index.reading() as view:
@@ -162,6 +165,8 @@ def _check_body(closed: ClosedDevice, key: bytes, held: Held, report: Report) ->
     try:
         opener = closed.volumes.open if isinstance(held.location, InVolume) else closed.files.open
         extent: Extent = opener(held.location, entry.size, seed_of(entry.body_id))  # type: ignore[arg-type]
+    except PermissionError:
+        raise
     except (StorageError, OSError) as error:
         report.damage.append(f"{_named(key)}: its body is not there ({error}); copy it from another replica")
         return
@@ -169,6 +174,8 @@ def _check_body(closed: ClosedDevice, key: bytes, held: Held, report: Report) ->
         for start, stop in chunks_of(0, entry.size):
             extent.read(start, stop)
         verify_description(closed.volumes, closed.files, keys.key_of(key), entry, held.location)
+    except PermissionError:
+        raise
     except (StorageError, OSError) as error:
         report.damage.append(f"{_named(key)}: {error}")
     finally:

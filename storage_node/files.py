@@ -46,6 +46,7 @@ _TRAILER: Final = Struct(">4sB3x16sQII16s8s")
 assert _TRAILER.size == 64, "the table and the code must agree"
 _MAGIC, _VERSION = b"slfl", 1
 _NAME: Final = re.compile("[0-9a-f]{32}")
+_LEAD: Final = re.compile("[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +134,9 @@ class Files:
         self.settle([file])
 
     def directories(self) -> list[Path]:
-        """Return the directories of finished files."""
-        return sorted(self._directory.glob("[0-9a-f][0-9a-f]"))
+        """Return the directories of finished files. Raises OSError."""
+        with os.scandir(self._directory) as found:
+            return sorted(self._directory / each.name for each in found if _LEAD.fullmatch(each.name))
 
     def finished_in(self, directory: Path) -> list[FileId]:
         """Return the finished files of one directory; whatever else lies there is not ours."""

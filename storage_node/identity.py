@@ -242,10 +242,18 @@ def refusing(root: Path) -> Iterator[None]:
     """Turn what a disk refuses into DeviceRefused, with the fix: nothing of the device is served then."""
     try:
         yield
+    except PermissionError as error:
+        raise DeviceRefused(no_access(error)) from error
     except (OSError, DeviceFailed) as error:
         raise DeviceRefused(
             f"{root} cannot be used ({error}): look at its disk, and whether this user may write there"
         ) from error
+
+
+def no_access(error: PermissionError) -> str:
+    """Say what to do about a file of a device that this user may not use: it is no damage, and nothing is lost."""
+    what = error.filename or "a file of the device"
+    return f"{what} cannot be used ({error.strerror}): give this user access to the whole device"
 
 
 def _sync_names(path: Path) -> None:

@@ -30,6 +30,7 @@ from storage_node.device import Device, Settings
 from storage_node.disk import Disk
 from storage_node.errors import DeviceFailed, DeviceRefused, InsufficientStorage, StorageError
 from storage_node.exits import Exit
+from storage_node.identity import no_access
 from storage_node.metrics import DeviceMetrics
 from storage_node.presence import Presence, watch
 from storage_node.reporting import Reports, Space
@@ -177,6 +178,8 @@ class DeviceProcess:
             )
         except DeviceRefused:
             raise
+        except PermissionError as error:
+            raise DeviceRefused(no_access(error)) from error
         except (OSError, StorageError) as error:
             raise DeviceRefused(
                 f"{self._config.path} cannot be opened ({error}): look at the disk"

@@ -90,7 +90,7 @@ def rebuild_index(
 ) -> Rebuilt:
     """Build a new index for a closed device and give it a new uuid; `seed` is the cluster's.
 
-    It takes the place of the old one, or `index_directory`. Raises DeviceRefused.
+    It takes the place of the old one, or `index_directory`. Raises DeviceRefused, and OSError where something may not be read.
     """
     layout = Layout(seed, {})  # no ring is needed: only standings depend on part powers, and there are none
     disk = disk or Disk()
@@ -168,6 +168,8 @@ def _all_bodies(volumes: Volumes, files: Files, rebuilt: Rebuilt) -> Iterator[_F
     for file in files.finished():
         try:
             found = files.read_trailer(file)
+        except PermissionError:
+            raise  # one who may read it can use it
         except (BodyDamaged, OSError) as error:
             rebuilt.unreadable_files.append(str(error))
             continue

@@ -105,7 +105,7 @@ class Volumes:
     def __init__(
         self, directory: Path, uuid: UUID, disk: Disk, *, volume_bytes_max: int = VOLUME_BYTES_MAX
     ) -> None:
-        """Open every volume in `directory`. Raises DeviceRefused for one that is another device's or newer."""
+        """Open every volume in `directory`. Raises OSError, and DeviceRefused for one that is another device's or newer."""
         self._directory = directory
         self._uuid = uuid
         self._device_seed = _seed_of_device(uuid.bytes)
@@ -116,7 +116,7 @@ class Volumes:
         self._active: Volume | None = None
         self._damaged: set[VolumeId] = set()
         self._last = VolumeId(0)
-        for path in sorted(directory.glob("*.vol")):
+        for path in self._files():
             self._adopt(path)
 
     def stage(self, key: Key, entry_raw: bytes, body: bytes | memoryview, seed: int) -> InVolume:
@@ -197,7 +197,7 @@ class Volumes:
 
     def headless(self) -> list[Path]:
         """Return files that a crash kept from becoming volumes; not the newest, which may be about to become one."""
-        paths = sorted(self._directory.glob("*.vol"))[:-1]
+        paths = self._files()[:-1]
         return [path for path in paths if self._is_not_adopted(path) and _is_headless(path)]
 
     def ruined(self) -> list[Path]:
@@ -205,7 +205,7 @@ class Volumes:
 
         They are never removed. Only while nothing is appended.
         """
-        paths = sorted(self._directory.glob("*.vol"))
+        paths = self._files()
         return [path for path in paths if self._is_not_adopted(path) and not _is_headless(path)]
 
     def damaged(self) -> tuple[VolumeId, ...]:
@@ -267,6 +267,11 @@ class Volumes:
             _, volume = self._volumes.popitem()
             volume.file.release()
         self._active = None
+
+    def _files(self) -> list[Path]:
+        """Return what bears the name of a volume. Raises OSError: what may not be listed would look like a directory that is empty."""
+        with os.scandir(self._directory) as found:
+            return sorted(self._directory / each.name for each in found if each.name.endswith(".vol"))
 
     def _is_not_adopted(self, path: Path) -> bool:
         """Whether a file bears the name of a volume and is none."""

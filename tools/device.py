@@ -19,6 +19,7 @@ from storage_node import keys, tables
 from storage_node.checking import ClosedDevice, Report, check
 from storage_node.errors import StorageError
 from storage_node.formatting import format_device
+from storage_node.identity import no_access
 from storage_node.keys import Key
 from storage_node.rebuilding import Rebuilt
 from storage_node.rebuilding import rebuild_index as rebuild
@@ -292,6 +293,8 @@ def _refusals() -> Iterator[None]:
         yield
     except Died as died:
         _fail(_unreadable(died) if died.of_damage else f"{died}: it was not looked at; try again", 2)
+    except PermissionError as error:
+        _fail(no_access(error), 2)
     except _REFUSED as error:
         _fail(str(error), 2)
 

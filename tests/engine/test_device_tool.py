@@ -5,8 +5,11 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -206,6 +209,57 @@ async def test_a_page_of_the_index_that_lmdb_dies_of_is_damage_and_not_a_death_o
         assert "the index is damaged" in other.stderr
 
 
+DROP_RIGHTS = """
+import ctypes, os, sys
+for capability in (1, 2):  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH: root without them is bound by modes, once it has executed
+    if os.geteuid() == 0 and ctypes.CDLL(None, use_errno=True).prctl(24, capability, 0, 0, 0) != 0:
+        sys.exit(f"prctl(PR_CAPBSET_DROP): {os.strerror(ctypes.get_errno())}")
+os.execv(sys.executable, [sys.executable, "-m", "tools.device", *sys.argv[1:]])
+"""
+
+
+def run_as_anybody(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    """Run the tool as a user who is bound by the modes of files."""
+    return subprocess.run(
+        [sys.executable, "-c", DROP_RIGHTS, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+
+
+async def test_what_this_user_may_not_read_is_not_called_lost(root: Path) -> None:
+    await fill_device(root)
+    volume, _, file = await places(root)
+    cluster = cluster_file(root.parent)
+    for path in (root / "volumes", volume, file, file.parent, root / "staging", root / "index" / "data.mdb"):
+        mode = path.stat().st_mode
+        path.chmod(0)
+        checked = run_as_anybody("check", root)
+        rebuilding = run_as_anybody("rebuild-index", root, "--cluster-file", cluster)
+        path.chmod(mode)
+        assert (checked.returncode, checked.stdout) == (2, "")
+        assert "give this user access" in checked.stderr
+        assert "rebuild-index" not in checked.stderr
+        if root / "index" not in path.parents and path.name != "staging":
+            assert rebuilding.returncode == 2
+            assert "give this user access" in rebuilding.stderr
+            assert run("check", root).exit_code == 0, "the old index is what it was"
+
+
+async def test_a_device_whose_volumes_may_not_be_listed_is_not_served_as_one_that_lost_them(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill_device(root)
+    scandir = os.scandir
+
+    def refusing(path: Path | str = ".") -> Any:
+        if Path(path) == root / "volumes":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(PermissionError):
+        Device(root, LAYOUT, lambda: NOW_US, settings=SETTINGS)
+
+
 def spoil_value(device: Device, table: bytes) -> None:
     """Flip a bit in a value of a table, but not in that of a bucket's head."""
     with device._index._env.begin(write=True) as change:
@@ -291,7 +345,13 @@ async def test_stats_counts_what_is_there(root: Path) -> None:
 
 async def rebuilt(root: Path, *options: str | Path, as_json: bool = True) -> Result:
     """Rebuild the index of a device."""
-    secret, cluster = root.parent / "secret", root.parent / "cluster.toml"
+    form = ("--json",) if as_json else ()
+    return run("rebuild-index", root, "--cluster-file", cluster_file(root.parent), *form, *options)
+
+
+def cluster_file(directory: Path) -> Path:
+    """Write the file of the cluster."""
+    secret, cluster = directory / "secret", directory / "cluster.toml"
     secret.write_text("s" * 32)
     secret.chmod(0o600)
     cluster.write_text(
@@ -299,8 +359,7 @@ async def rebuilt(root: Path, *options: str | Path, as_json: bool = True) -> Res
         '[[policies]]\nindex = 0\nname = "standard"\nreplicas = 3\ndefault = true\n'
     )
     cluster.chmod(0o600)
-    form = ("--json",) if as_json else ()
-    return run("rebuild-index", root, "--cluster-file", cluster, *form, *options)
+    return cluster
 
 
 async def test_a_rebuilt_device_has_its_bodies_a_new_uuid_and_no_vote(root: Path) -> None:
