@@ -36,6 +36,7 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from ring.hashing import HASH_BITS, path_hash
+from swiftlike.spans import behind
 from swiftlike.timestamps import NO_INCARNATION, Timestamp
 
 BUCKET_BYTES: Final = 3
@@ -283,7 +284,5 @@ def digests_mark(kind: bytes, part_power: int) -> bytes:
     return DIGESTS_COUNTED + kind + part_power.to_bytes(1, "big")
 
 
-def after(prefix: bytes) -> bytes:
-    """Return the least key above all that begin with `prefix`, which is not all 0xff."""
-    stripped = prefix.rstrip(b"\xff")
-    return stripped[:-1] + bytes([stripped[-1] + 1])
+after: Final = behind
+"""The least key above all that begin with a prefix, which is not all 0xff."""

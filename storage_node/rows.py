@@ -22,12 +22,11 @@ from swiftlike.digests import EMPTY, Digest, digest_of, fingerprint
 from swiftlike.entries import Entry, EntryDamaged, decode, encode, is_hidden, merge, which_shown
 from swiftlike.limits import LISTING_ROWS_MAX, LISTING_SCANNED_MAX, RANGE_ROWS_MAX
 from swiftlike.node_calls import NamedRows, Page, Query, Row, Tally, as_row
+from swiftlike.spans import bounds, common_prefix
 from swiftlike.timestamps import NO_INCARNATION
 
 EVERY_INCARNATION: Final = b"\xff" * (len(NO_INCARNATION) + 1)
 """Above every incarnation of a container."""
-_LAST_NAME: Final = b"\xff" * 8
-"""Above every name: UTF-8 has no byte 0xff."""
 
 
 def upsert_row(change: Change, listing: Listing, hashed: int, name: bytes, entry: Entry) -> bool:
@@ -208,7 +207,7 @@ def read_page(view: Reading, listing: Listing, hashed: int, query: Query) -> Pag
     prefix = keys.rows_prefix(listing, hashed)
     digest = read_tally(view, listing, hashed).digest
     limit = min(query.limit, LISTING_ROWS_MAX)
-    low, high = _bounds(query)
+    low, high = bounds(query)
     if not query.delimiter:
         return Page(*_read_plain_page(view, prefix, prefix + low, prefix + high, limit, query), digest)
     rows: list[Row] = []
@@ -223,7 +222,7 @@ def read_page(view: Reading, listing: Listing, hashed: int, query: Query) -> Pag
             reached = row.name
             if is_hidden(_raw(row), query.now_us):
                 continue
-            rolled = _common_prefix(row.name, query)
+            rolled = common_prefix(row.name, query)
             if rolled is None:
                 rows.append(row)
                 continue
@@ -268,24 +267,6 @@ def _read_plain_page(
     if query.names_only:
         return NamedRows(names), more
     return tuple(map(as_row, zip(names, raws, strict=True))), more
-
-
-def _bounds(query: Query) -> tuple[bytes, bytes]:
-    """Return the span of names `[low, high)` that a page may hold."""
-    low, high = query.prefix, keys.after(query.prefix) if query.prefix else _LAST_NAME
-    above, below = (query.end_marker, query.marker) if query.reverse else (query.marker, query.end_marker)
-    if above:
-        low = max(low, above + b"\0")
-    if below:
-        high = min(high, below)
-    return low, high
-
-
-def _common_prefix(name: bytes, query: Query) -> bytes | None:
-    if not query.delimiter:
-        return None
-    at = name.find(query.delimiter, len(query.prefix))
-    return None if at < 0 else name[: at + len(query.delimiter)]
 
 
 def condemn_rows(change: Change, container: Key, hashed: int, stop: bytes) -> None:

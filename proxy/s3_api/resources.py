@@ -8,7 +8,6 @@ Owns the split, and S3's words for names that nothing can have. The path was per
 
 from typing import NamedTuple
 
-from proxy.http.request import Request
 from proxy.s3_api.errors import S3Error
 from proxy.store.buckets import is_bucket_name
 from swiftlike.names import OBJECT_BYTES_MAX
@@ -70,8 +69,3 @@ def _is_text(raw: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def resource_of(request: Request, domain: str) -> Resource:
-    """Return what a request is about. Raises S3Error."""
-    return parse_resource(request.path, bucket_of_host(request.headers.get("Host", ""), domain))

@@ -13,9 +13,7 @@ from typing import Final, NamedTuple
 
 from swiftlike.entries import Entry, counted_of, merge
 from swiftlike.node_calls import Page, Query, Row, Tally
-
-LAST_NAME: Final = b"\xff" * 8
-"""Above every name: UTF-8 has no byte 0xff."""
+from swiftlike.spans import behind, bounds, common_prefix
 
 
 class Span(NamedTuple):
@@ -23,30 +21,6 @@ class Span(NamedTuple):
 
     start: bytes
     stop: bytes
-
-
-def behind(prefix: bytes) -> bytes:
-    """Return the first byte string above everything that begins with a prefix of a name."""
-    return prefix[:-1] + bytes([prefix[-1] + 1])
-
-
-def bounds(query: Query) -> Span:
-    """Return the names that a page may hold."""
-    low, high = query.prefix, behind(query.prefix) if query.prefix else LAST_NAME
-    above, below = (query.end_marker, query.marker) if query.reverse else (query.marker, query.end_marker)
-    if above:
-        low = max(low, above + b"\0")
-    if below:
-        high = min(high, below)
-    return Span(low, high)
-
-
-def common_prefix(name: bytes, query: Query) -> bytes | None:
-    """Return what a name is rolled up to, if it is."""
-    if not query.delimiter:
-        return None
-    at = name.find(query.delimiter, len(query.prefix))
-    return None if at < 0 else name[: at + len(query.delimiter)]
 
 
 def span_of(query: Query, more: bytes | None) -> Span:
@@ -62,9 +36,7 @@ def span_of(query: Query, more: bytes | None) -> Span:
 def within(query: Query, span: Span) -> Query:
     """Return the same query, for names of a span only."""
     if query.reverse:
-        return (
-            query if span.start <= bounds(query).start else query._replace(end_marker=before_name(span.start))
-        )
+        return query if span.start <= bounds(query)[0] else query._replace(end_marker=before_name(span.start))
     return query._replace(end_marker=span.stop)
 
 

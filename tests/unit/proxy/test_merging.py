@@ -11,8 +11,6 @@ from proxy.store.merging import (
     Span,
     Sums,
     before_name,
-    bounds,
-    common_prefix,
     compare,
     is_hidden,
     merge_pages,
@@ -24,6 +22,7 @@ from storage_node.tallies import Sums as Counting
 from swiftlike.digests import EMPTY
 from swiftlike.entries import Entry
 from swiftlike.node_calls import Page, Query, Row, Tally
+from swiftlike.spans import bounds, common_prefix
 from swiftlike.timestamps import Ballot, WriteId
 
 NOW_US = 1_000
