@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from ring.device import DeviceId
-from swiftlike.digests import Digest
 from swiftlike.node_calls import HeldVersion
 
 RANGE_ENTRIES: Final = 16
@@ -97,11 +96,3 @@ def just_before(name: bytes) -> bytes:
     if name[-1] == 0:
         return name[:-1]
     return name[:-1] + bytes((name[-1] - 1, 0xFF))
-
-
-def join_spans(digests: Iterable[Digest]) -> Digest:
-    """Return the digest of adjacent spans together."""
-    whole = Digest()
-    for digest in digests:
-        whole = whole.joined(digest)
-    return whole

@@ -68,10 +68,6 @@ class Register(NamedTuple):
         return max(self.ballot, self.promised)
 
 
-UNWRITTEN: Final = Register(None)
-"""A key of which nothing was ever heard, at an owner that never forgot."""
-
-
 def never_accepted(held: Register, first: Version) -> bool:
     """Say whether an owner has definitely never accepted a write since it was first offered as `first`.
 
