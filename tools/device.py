@@ -21,13 +21,15 @@ from storage_node.errors import StorageError
 from storage_node.formatting import format_device
 from storage_node.identity import no_access
 from storage_node.keys import Key
+from storage_node.locations import InFile, InVolume, Location, Nowhere
 from storage_node.rebuilding import Rebuilt
 from storage_node.rebuilding import rebuild_index as rebuild
 from storage_node.tables import Held
 from swiftlike.config import ConfigError, load_cluster, load_host
-from swiftlike.entries import unpack_metadata
-from swiftlike.timestamps import ZERO_BALLOT
+from swiftlike.entries import Version, unpack_metadata
+from swiftlike.timestamps import NO_INCARNATION, NO_WRITE, ZERO_BALLOT
 from tools.apart import Died, apart
+from tools.times import ballot_told, time_told, timestamp_told
 from tools.votes import NotTold, Waiting, waiting
 
 _DIRECTORY = click.argument("directory", type=click.Path(path_type=Path))
@@ -239,16 +241,43 @@ def _facts(key: Key, held: Held) -> dict[str, Any]:
     if entry is not None:
         facts |= {
             "state": "deleted" if entry.tombstone else "live",
-            "ballot": repr(entry.ballot),
+            "ballot": ballot_told(entry.ballot),
             "write id": entry.write_id.hex(),
+            "modified": time_told(entry.modified),
             "size": entry.size,
-            "body": "missing" if not held.location.held else repr(held.location),
+            "body": _place_told(held.location),
             "metadata": {name: str(value) for name, value in unpack_metadata(entry.metadata).items()},
         }
+        if entry.delete_at:
+            facts["delete at"] = time_told(entry.delete_at)
+        if entry.base is not None:
+            facts["base"] = _base_told(entry.base)
+        if entry.incarnation != NO_INCARNATION:
+            facts["incarnation"] = timestamp_told(entry.incarnation)
     if register.promised != ZERO_BALLOT:
-        facts["promised"] = repr(register.promised) + (" (closing)" if register.closing else "")
+        facts["promised"] = ballot_told(register.promised) + (" (closing)" if register.closing else "")
     facts["replaced entries remembered"] = len(register.replaced)
     return facts
+
+
+def _place_told(place: Location) -> str:
+    """Say where a body lies; paths are those on the device."""
+    match place:
+        case InVolume(volume, offset, head_bytes):
+            return (
+                f"in volumes/{volume:08d}.vol, from byte {offset + head_bytes}; its record from byte {offset}"
+            )
+        case InFile(file):
+            return f"in files/{file.hex()[:2]}/{file.hex()}"
+        case Nowhere(missing):
+            return "missing" if missing else "none needed"
+
+
+def _base_told(base: Version) -> str:
+    """Say what a conditional write was judged on."""
+    if base.write_id == NO_WRITE:
+        return "nothing: it was to be the first"
+    return f"write id {base.write_id.hex()}, ballot {ballot_told(base.ballot)}"
 
 
 def _told(report: Report) -> str:

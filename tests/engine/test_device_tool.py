@@ -331,9 +331,35 @@ async def test_show_tells_one_entry_in_words(root: Path) -> None:
     assert "size: 14" in live.stdout
     assert "body: missing" in run("show", root, "acc/con/awaited").stdout
     assert "table: containers" in run("show", root, "acc/con").stdout
+    assert "incarnation: 2023-11-14T22:13:15.000000Z by writer" in run("show", root, "acc/con").stdout
     nothing = run("show", root, "acc/con/nothing")
     assert nothing.exit_code == 1
     assert "holds nothing at 'acc/con/nothing'" in nothing.stderr
+
+
+async def test_what_show_tells_is_in_words(root: Path) -> None:
+    await fill_device(root)
+    async with opened(root) as device:
+        held = device.read(object_key("small"))
+        assert held is not None
+        assert held.register.entry is not None
+        described = post(3, held.register.entry, metadata=pack_metadata({}), delete_at=NOW_US + 60_000_000)
+        assert (await offer(device, object_key("small"), described)).counts
+    _, place, file = await places(root)
+    (small,) = json.loads(run("show", root, "acc/con/small", "--json").stdout)["found"]
+    body_at = place.offset + place.head_bytes
+    assert (
+        small["body"] == f"in volumes/00000001.vol, from byte {body_at}; its record from byte {place.offset}"
+    )
+    assert small["ballot"] == "2023-11-14T22:13:20.000003Z by writer 0000000000000001"
+    assert small["modified"] == "2023-11-14T22:13:20.000003Z"
+    assert small["delete at"] == "2023-11-14T22:14:20.000000Z"
+    assert small["base"].endswith("ballot 2023-11-14T22:13:20.000001Z by writer 0000000000000001")
+    assert f"body: in files/{file.parent.name}/{file.name}" in run("show", root, "acc/con/large").stdout
+    gone = run("show", root, "acc/con/gone").stdout
+    assert "body: none needed" in gone
+    assert "delete at" not in gone
+    assert "base" not in gone
 
 
 async def test_stats_counts_what_is_there(root: Path) -> None:
