@@ -83,6 +83,16 @@ def test_a_new_cluster_has_three_devices_that_its_rings_know_by_their_uuids(tmp_
     assert [policy.replicas for policy in made.cluster.policies] == [3]
 
 
+def test_no_device_gets_the_port_that_clients_are_to_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tools.serve.making.PORTS", range(20_000, 20_100))
+    monkeypatch.setattr("tools.serve.opening.is_free", lambda host, port: port in (20_041, 20_042))
+    for port, given in ((20_041, 20_042), (20_042, 20_041)):
+        made = look(tmp_path / str(port), devices=1, port=port)
+        assert [device.port for device in made.served.devices] == [given]
+
+
 def test_a_cluster_is_found_again_as_it_was_made(data: Path) -> None:
     one, two = look(data), look(data)
     assert not one.was_made

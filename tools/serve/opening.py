@@ -131,11 +131,11 @@ def _refusals(layout: Layout) -> Iterator[None]:
         raise ServeRefused(unwritable(path, error.strerror or str(error), error.errno)) from None
 
 
-def free_ports(count: int, host: str, random: Random) -> list[int]:
-    """Find ports that nothing listens on. Raises ServeRefused."""
+def free_ports(count: int, host: str, random: Random, kept: int) -> list[int]:
+    """Find ports that nothing listens on, besides the one that is `kept` for clients. Raises ServeRefused."""
     found: list[int] = []
     for port in ports_to_try(random):
-        if is_free(host, port):
+        if port != kept and is_free(host, port):
             found.append(port)
         if len(found) == count:
             return found
@@ -239,7 +239,7 @@ def _make(layout: Layout, asked: Asked, users: tuple[UserConfig, ...]) -> None:
     wanted = Wanted(devices, replicas, users)
     check_wanted(wanted)
     check_place(layout)
-    make_cluster(layout, wanted, free_ports(devices, HOST, SystemRandom()))
+    make_cluster(layout, wanted, free_ports(devices, HOST, SystemRandom(), asked.port))
 
 
 def _check_devices(layout: Layout, served: ServeFile, devices: int | None) -> None:
