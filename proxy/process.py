@@ -6,7 +6,7 @@ nothing about a request.
     python -m proxy.process --config HOST.toml --worker NUMBER
 
 Its first line on standard output is `ready` or `refused` and a sentence; logs go to standard error. Exit codes: 0 it
-drained, 2 refused to start, anything else is a bug.
+drained, 2 refused to start, 5 the rings are not followed any more, anything else is a bug.
 """
 
 import argparse
@@ -46,6 +46,9 @@ from swiftlike.supervision import (
 from swiftlike.tls import calling_network
 
 log: Final = logging.getLogger("proxy.process")
+
+UNFOLLOWED_CODE: Final = 5
+"""A worker that ended since nobody follows the rings any more: a restart may help, and one at once would not."""
 
 SEEDED_S: Final = 5.0
 """How long a start waits for the users of the cluster's file to be in the cluster, so that whoever is told that it serves
@@ -106,6 +109,7 @@ class Worker:
         self._proxy = proxy
         self._cluster = cluster
         self._stop = asyncio.Event()
+        self._code = DRAINED_CODE
 
     async def run(self) -> int:
         """Open, serve, drain, close; return the exit code. Raises RingError, and ConfigError for the files of TLS."""
@@ -137,7 +141,7 @@ class Worker:
             await self._stop.wait()
             log.info("draining")
         log.info("closed")
-        return DRAINED_CODE
+        return self._code
 
     def _limits(self) -> HttpLimits:
         proxy = self._proxy
@@ -185,6 +189,8 @@ class Worker:
 
     def _end_unfollowed(self, error: BaseException | None) -> None:
         log.critical("the rings are not followed any more", exc_info=error)
+        if not self._stop.is_set():
+            self._code = UNFOLLOWED_CODE
         self._stop.set()
 
     # --- signals ------------------------------------------------------------------------------------------------

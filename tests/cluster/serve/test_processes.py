@@ -4,12 +4,14 @@ import http.client
 import os
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 
+from proxy.process import UNFOLLOWED_CODE
 from tests.cluster.device.hosts import free_ports
 from tests.cluster.serve.clusters import (
     ACCOUNT,
@@ -49,6 +51,28 @@ def test_without_a_proxy_in_its_file_it_is_refused_with_the_fix(cluster: HandMad
     with cluster.start_proxy(host) as program:
         assert program.process.wait(20) == 2
         assert "proxy is missing: add [proxy] with bind_host and port" in program.log()
+
+
+def test_a_worker_that_follows_the_rings_no_more_does_not_end_as_one_that_drained(
+    cluster: HandMade,
+) -> None:
+    (host,) = cluster.hosts
+    code = (
+        "import sys; from proxy import process\n"
+        "async def ended(self): raise RuntimeError('ended')\n"
+        "process.FollowedRings.run, process.SEEDED_S = ended, 0.0\n"
+        "sys.exit(process.main())"
+    )
+    worker = subprocess.run(
+        [sys.executable, "-c", code, "--config", str(host.config), "--worker", "1"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert worker.returncode == UNFOLLOWED_CODE, worker.stderr
+    assert "the rings are not followed any more" in worker.stderr
+    assert "closed" in worker.stderr, "it drained"
 
 
 def test_a_busy_port_is_refused_with_the_fix(cluster: HandMade) -> None:
