@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from itertools import count
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import lmdb
 import uvloop
@@ -50,6 +50,8 @@ from tests.cluster.device.hosts import (
     wait_serving,
 )
 
+ENDED_WITHIN_S: Final = 60.0
+"""After its time is over, a caller that has not told what it did has died."""
 SMALL_BYTES = 4096
 READ_BYTES = 8 * 1024**2
 CHUNK_BYTES = 256 * 1024
@@ -79,6 +81,8 @@ class Result:
     cpu_s: float
     batch: int = 0
     """Operations in one of its batches, in the mean."""
+    least: int = 0
+    """Operations of the caller that did the fewest."""
 
     @property
     def rate(self) -> float:
@@ -177,7 +181,7 @@ class Bench:
             ours.append(result)
             files.append(statistics.mean(pair[0] for pair in around))
             batches.append(statistics.mean(pair[1] for pair in around))
-            self.known = result.operations // self.callers
+            self.known = result.least
         rate = statistics.median(result.rate for result in ours)
         cpu_us = statistics.median(result.cpu_s / result.operations for result in ours) * 1e6
         to_files = statistics.median(result.rate / raw for result, raw in zip(ours, files, strict=True))
@@ -211,7 +215,7 @@ class Bench:
     def gets(self) -> list[tuple[str, ...]]:
         """Warm 4 KiB gets for each second of the device's CPU."""
         if not self.known:
-            self.known = self.load("put").operations // self.callers
+            self.known = self.load("put").least
         results = [self.load("get") for _ in range(REPEATS)]
         rate = statistics.median(result.rate for result in results)
         per_core = statistics.median(result.per_core for result in results)
@@ -268,12 +272,13 @@ class Bench:
             ready.acquire()
         began_cpu_s, began_batches = cpu_s(self.device.pid), batches_of(self.host)
         go.set()
-        found = [results.get() for _ in processes]
+        found = [results.get(timeout=self.seconds + ENDED_WITHIN_S) for _ in processes]
         spent_s, batches = cpu_s(self.device.pid) - began_cpu_s, batches_of(self.host)
         for process in processes:
             process.join()
         batch = (batches[1] - began_batches[1]) // max(1, batches[0] - began_batches[0])
-        return Result(sum(done for done, _ in found), max(seconds for _, seconds in found), spent_s, batch)
+        each_done = [done for done, _ in found]
+        return Result(sum(each_done), max(seconds for _, seconds in found), spent_s, batch, min(each_done))
 
 
 def _speeds(title: str, pairs: list[tuple[float, float]], goal: str) -> tuple[str, ...]:
