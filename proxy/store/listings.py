@@ -255,23 +255,17 @@ class Listings:
 
     async def _settled(self, placement: Placement, listing: Listing, query: Query, deadline: float) -> Merged:
         """Return merged rows, each of which a majority holds by now. Raises Unavailable."""
-        key, needed = listing.key, quorum(len(placement.owners.voting))
+        needed = quorum(len(placement.owners.voting))
 
-        async def page(client: NodeClient) -> tuple[Page, bool]:
-            return await client.list_rows(key.table, key.path, query, listing.incarnation)
-
-        def merge(said: Mapping[DeviceId, _Said[Page]]) -> tuple[Merged, list[Row]]:
-            pages = [one.value for one in said.values() if one.votes and one.value is not None]
+        def merge(pages: Sequence[Page]) -> tuple[Merged, list[Row]]:
             merged = merge_pages(pages, reverse=query.reverse)
             return merged, held_by_few(merged, pages, needed)
 
-        def is_settled(said: Mapping[DeviceId, _Said[Page]]) -> bool:
-            return self._has_quorum(placement, said) and not merge(said)[1]
-
-        said = await self._ask(placement, deadline, page, page, is_settled)
-        if not self._has_quorum(placement, said):
-            raise Unavailable("too few owners of a listing answered")
-        merged, few = merge(said)
+        pages = await self._pages(
+            placement, listing, query, deadline, suffices=lambda pages: not merge(pages)[1]
+        )
+        merged, few = merge(pages)
+        key = listing.key
         offers = (Listed(key.table, RowOffer(key.path, row.name, entry_of(row))) for row in few)
         ends = await asyncio.gather(*(self._upsert(offer, deadline=deadline) for offer in offers))
         # What is refused belongs to a container that is gone, or about to be deleted: the next page is another one's.
@@ -286,14 +280,17 @@ class Listings:
         query: Query,
         deadline: float,
         among: Collection[DeviceId] | None = None,
+        suffices: Callable[[list[Page]], bool] | None = None,
     ) -> list[Page]:
-        """Return the same page, tombstones too, from owners that are a majority. Raises Unavailable."""
+        """Return the same page, tombstones too, from owners that are a majority, and from all that answer soon where their pages do
+        not suffice. Raises Unavailable.
+        """
         key = listing.key
 
         async def page(client: NodeClient) -> tuple[Page, bool]:
             return await client.list_rows(key.table, key.path, query, listing.incarnation)
 
-        return await self._ask_majority(placement, page, deadline, among)
+        return await self._ask_majority(placement, page, deadline, among, suffices)
 
     # --- sums ---------------------------------------------------------------------------------------------------
 
@@ -351,16 +348,20 @@ class Listings:
         question: Callable[[NodeClient], Awaitable[tuple[A, bool]]],
         deadline: float,
         among: Collection[DeviceId] | None = None,
+        suffices: Callable[[list[A]], bool] | None = None,
     ) -> list[A]:
-        """Return the answers of owners that vote and are a majority. Raises Unavailable."""
+        """Return the answers of owners that vote and are a majority; of more, where these do not suffice. Raises Unavailable."""
 
-        def has_quorum(said: Mapping[DeviceId, _Said[A]]) -> bool:
-            return self._has_quorum(placement, said)
+        def answers(said: Mapping[DeviceId, _Said[A]]) -> list[A]:
+            return [one.value for one in said.values() if one.votes and one.value is not None]
 
-        said = await self._ask(placement, deadline, question, question, has_quorum, among=among)
+        def is_enough(said: Mapping[DeviceId, _Said[A]]) -> bool:
+            return self._has_quorum(placement, said) and (suffices is None or suffices(answers(said)))
+
+        said = await self._ask(placement, deadline, question, question, is_enough, among=among)
         if not self._has_quorum(placement, said):
             raise Unavailable("too few owners of a listing answered")
-        return [one.value for one in said.values() if one.votes and one.value is not None]
+        return answers(said)
 
     async def _ask(
         self,
