@@ -289,19 +289,19 @@ class Replicator:
             async with gate:
                 await self._heal(place, peers, one_way=one_way)
 
-        silent = set(self._comparing.silent)
         async with asyncio.TaskGroup() as healing:
             for place in hints.pop(None, {}):
                 if place[1] in self._shares[place[0]].owned:
                     healing.create_task(heal(place, self._shares[place[0]].others(place[1])))
-            for peer, places in (await self._ask_silent(hints)).items():
+            compared = await self._ask_silent(hints)
+            for peer, places in compared.items():
                 for place in places or ():
                     healing.create_task(heal(place, [peer]))
             for device, hinted in hints.items():
                 for place, one_way in hinted.items():
                     if device is not None and place[1] in self._shares[place[0]].owned:
                         healing.create_task(heal(place, [device], one_way=one_way))
-        if silent - self._comparing.silent:
+        if any(places is not None for places in compared.values()):
             # What is told of sound copies is of the last pass, and may not be long in the past now.
             self._rest_s = self._again_s
             if self._is_resting:
