@@ -117,6 +117,17 @@ class HealingCluster(StoreCluster):
             assert replicator is not None
             await replicator.walk()
 
+    async def replace_disks(self, *numbers: int) -> None:
+        """Put empty disks into the places of some of the three owners', and start their processes."""
+        network = self.cluster.network
+        for number in numbers:
+            await network.crash(self.devices[number].name)
+            self.devices[number].wipe()
+        await self.adopt((0, 1, 2))
+        for number in numbers:
+            network.restart(self.devices[number].name)
+        await asyncio.sleep(0.1)
+
     async def wait(self, holds: Callable[[], bool], within_s: float) -> None:
         """Wait until something holds."""
         for _ in range(int(within_s * 10)):

@@ -35,11 +35,7 @@ from tests.simulation.store_cluster import put as store_put
 def test_a_disk_that_was_replaced_takes_everything_and_votes_again() -> None:
     async def scenario(world: HealingCluster) -> None:
         await fill(world, 0, 1, 2)
-        await world.cluster.network.crash(world.devices[2].name)
-        world.devices[2].wipe()
-        await world.adopt((0, 1, 2))
-        world.cluster.network.restart(world.devices[2].name)
-        await asyncio.sleep(0.1)
+        await world.replace_disks(2)
         assert not world.devices[2].votes()
         await world.walk(2)
         assert world.devices[2].votes()
@@ -167,13 +163,7 @@ def test_what_lies_below_the_floor_comes_only_from_a_voter_to_who_does_not_vote(
 
 async def replace_two(world: HealingCluster) -> None:
     """Lose two of three owners for good: empty disks take their places, and only the first owner remembers anything."""
-    for number in (1, 2):
-        await world.cluster.network.crash(world.devices[number].name)
-        world.devices[number].wipe()
-    await world.adopt((0, 1, 2))
-    for number in (1, 2):
-        world.cluster.network.restart(world.devices[number].name)
-    await asyncio.sleep(0.1)
+    await world.replace_disks(1, 2)
 
 
 async def trust(world: HealingCluster, number: int) -> list[Trusted]:

@@ -1,7 +1,5 @@
 """A thousand objects with names as long as they may be: what owners say of them to each other fits its calls all the same."""
 
-import asyncio
-
 import pytest
 
 from swiftlike.names import OBJECT_BYTES_MAX
@@ -18,16 +16,6 @@ async def hold_long(device: HealingDevice, *, owing: bool = False) -> None:
     """Have a device hold them."""
     for number in range(COUNT):
         await hold(device, f"{number:04}".ljust(OBJECT_BYTES_MAX, "n"), put(number), owing=owing)
-
-
-async def replace_disk(world: HealingCluster, number: int) -> None:
-    """Put an empty disk in the place of one."""
-    device = world.devices[number]
-    await world.cluster.network.crash(device.name)
-    device.wipe()
-    await world.adopt((0, 1, 2))
-    world.cluster.network.restart(device.name)
-    await asyncio.sleep(0.1)
 
 
 def test_a_device_that_missed_them_takes_them() -> None:
@@ -48,7 +36,7 @@ def test_a_disk_that_was_replaced_catches_up_with_them_and_votes(what: str) -> N
             if what == "floor":
                 floor_us = STARTED_US + 10_000
                 await stand(device.store, OBJECTS, 0, Standing(True, floor_us, floor_us))
-        await replace_disk(world, 1)
+        await world.replace_disks(1)
         await world.walk(1)
         assert world.devices[1].votes()
 

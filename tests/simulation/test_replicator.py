@@ -586,11 +586,7 @@ def test_partitions_are_caught_up_with_no_faster_than_as_so_many_entries() -> No
     async def scenario(world: HealingCluster) -> None:
         second = world.devices[1]
         await fill(world, 0, 2, objects=3, rows=3)
-        await world.cluster.network.crash(second.name)
-        second.wipe()
-        await world.adopt((0, 1, 2))
-        world.cluster.network.restart(second.name)
-        await asyncio.sleep(0.1)
+        await world.replace_disks(1)
         assert second.replicator is not None
         rates = Rates(items_per_s=10.0, partition_items=100.0)
         second.replicator.taker = Taker(second.store, second.shelf, None, rates=rates)  # type: ignore[misc]
