@@ -247,7 +247,7 @@ class Listings:
 
     async def _merge(self, placement: Placement, listing: Listing, query: Query, deadline: float) -> Rows:
         collector = Collector(query)
-        following: Query | None = query._replace(delimiter=b"", tombstones=True, names_only=False)
+        following: Query | None = collector.first
         while following is not None:
             merged = await self._settled(placement, listing, following, deadline)
             following = collector.add(merged)

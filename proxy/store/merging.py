@@ -98,6 +98,8 @@ class Collector:
     def __init__(self, query: Query) -> None:
         """Take what the page should hold."""
         self._query: Final = query
+        self.first: Final = query._replace(delimiter=b"", tombstones=True, names_only=False)
+        """What is to be asked first: whole rows, tombstones too, and nothing rolled up."""
         self.rows: Final[list[Row]] = []
         self.more: bytes | None = None
         """The marker of the next page, once it is known that there is one."""
@@ -120,7 +122,7 @@ class Collector:
             self.rows.append(row if rolled is None else Row(rolled, None))
         if merged.more is None:
             return None
-        return query._replace(marker=self._marker_behind(merged.more), delimiter=b"", tombstones=True)
+        return self.first._replace(marker=self._marker_behind(merged.more))
 
     def _marker_behind(self, reached: bytes) -> bytes:
         """Return where to go on, behind all that is rolled up already."""

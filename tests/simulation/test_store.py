@@ -572,6 +572,31 @@ def test_when_no_two_owners_have_the_same_rows_pages_are_merged_and_counts_recon
     play(scenario)
 
 
+def test_names_alone_are_merged_however_many_pages_of_the_owners_that_takes() -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        network, wanted = world.cluster.network, [b"kept/%d" % number for number in range(3)]
+        for number, device in enumerate(world.cluster.devices):
+            await network.crash(device.name)
+            await put(store, wanted[number])
+            for row in range(4):
+                await put(store, b"gone/%d/%d" % (number, row))
+            network.restart(device.name)
+            await asyncio.sleep(1)
+        await asyncio.gather(
+            *(delete(store, b"gone/%d/%d" % (number, row)) for number in range(3) for row in range(4))
+        )
+        merged = store.listings.merged
+        for limit in (1, 2, 3, 10):
+            page = await store.containers.list(
+                CONTAINER, Query(names_only=True, limit=limit), deadline=soon()
+            )
+            assert cast(ListedRows, page.items).names == wanted[:limit]
+        assert store.listings.merged > merged
+
+    play(scenario)
+
+
 def test_where_all_owners_are_slow_a_read_and_a_listing_ask_no_more_of_them_than_they_need() -> None:
     async def scenario(world: StoreCluster, store: Store) -> None:
         await create(store)

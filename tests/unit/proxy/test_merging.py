@@ -63,6 +63,7 @@ queries = st.builds(
     reverse=st.booleans(),
     limit=st.integers(1, 6),
     now_us=st.just(NOW_US),
+    names_only=st.booleans(),
 )
 
 
@@ -86,6 +87,8 @@ def union(held: Sequence[Rows]) -> dict[bytes, Entry]:
 
 def page_of(held: Rows, query: Query) -> Page:
     """What an owner answers that is asked for tombstones too: a page that may be cut short."""
+    assert query.tombstones
+    assert not query.names_only, "an owner refuses to tell tombstones by names alone"
     low, high = bounds(query)
     inside = sorted((name for name in held if low <= name < high), reverse=query.reverse)
     taken = inside[: query.limit]
@@ -115,7 +118,7 @@ def test_a_merged_page_is_the_page_of_the_newest_rows(
 ) -> None:
     split = one_ballot_one_write(held)
     collector = Collector(query)
-    following: Query | None = query._replace(delimiter=b"", tombstones=True)
+    following: Query | None = collector.first
     steps = 0
     while following is not None:
         pages = [
@@ -135,8 +138,8 @@ def test_a_merged_page_is_the_page_of_the_newest_rows(
 def test_what_is_rolled_up_already_is_not_asked_for_again(reverse: bool, marker: bytes) -> None:
     held = {b"a/%d" % number: row(1) for number in range(9)}
     query = Query(delimiter=b"/", reverse=reverse, limit=3)
-    asked = query._replace(delimiter=b"", tombstones=True)
     collector = Collector(query)
+    asked = collector.first
     assert collector.add(merge_pages([page_of(held, asked)], reverse=reverse)) == asked._replace(
         marker=marker
     )
