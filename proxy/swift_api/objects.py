@@ -145,6 +145,9 @@ async def read(ask: Ask) -> Response:
                 return Response(304, headers)
             case Verdict.GO:
                 pass
+    if is_head:  # for which a range means nothing: RFC 9110 §14.2
+        headers.append(("Content-Type", info.content_type))
+        return Response(200, headers, length=info.size)
     header = request.headers.get("Range")
     spans: tuple[Span, ...] = ()
     if header is not None and range_still_holds(request.headers.get("If-Range"), info.etag, modified_s):
@@ -153,26 +156,21 @@ async def read(ask: Ask) -> Response:
         except RangeNotSatisfiable:
             headers.append(("Content-Range", f"bytes */{info.size}"))
             return told(416, "No such range.", headers)
-    return _answer(info, body, headers, spans, is_head)
+    return _answer(info, body, headers, spans)
 
 
-def _answer(
-    info: ObjectInfo, body: ObjectBody, headers: Headers, spans: tuple[Span, ...], is_head: bool
-) -> Response:
+def _answer(info: ObjectInfo, body: ObjectBody, headers: Headers, spans: tuple[Span, ...]) -> Response:
     """Return the whole body or the spans of it that were asked for."""
     content_type = info.content_type
     if len(spans) > 1:
         parts = frame(spans, info.size, content_type, os.urandom(16).hex())
         headers.append(("Content-Type", parts.content_type))
-        stream = None if is_head else parts.stream(body.stream)
-        return Response(206, headers, stream=stream, length=parts.size)
+        return Response(206, headers, stream=parts.stream(body.stream), length=parts.size)
     headers.append(("Content-Type", content_type))
     start, stop, status = 0, info.size, 200
     if spans:
         start, stop, status = *spans[0], 206
         headers.append(("Content-Range", spans[0].content_range(info.size)))
-    if is_head:
-        return Response(status, headers, length=stop - start)
     whole = body.whole
     if whole is not None:
         return Response(status, headers, whole if not spans else memoryview(whole)[start:stop])

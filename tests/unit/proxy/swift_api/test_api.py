@@ -505,8 +505,15 @@ async def test_ranges(
         assert answer.headers["etag"] == MD5_HELLO
         if body is not None:
             assert answer.body == body
-            head = await serving.ask("HEAD", O, Range=asked)
-            assert head.headers["content-length"] == str(len(body))
+
+
+@pytest.mark.parametrize("asked", ["bytes=1-2", "bytes=0-0,4-", "bytes=5-"])
+async def test_a_head_tells_of_the_whole_object_whatever_range_it_names(serving: Serving, asked: str) -> None:
+    await serving.ask("PUT", O, b"hello", Content_Type="text/x")
+    head = await serving.ask("HEAD", O, Range=asked)
+    assert (head.status, head.headers["content-length"]) == (200, "5")
+    assert head.headers["content-type"] == "text/x"
+    assert "content-range" not in head.headers
 
 
 @pytest.mark.parametrize("inline_bytes", [0, 2**20])
