@@ -34,6 +34,8 @@ class Format(Enum):
     PLAIN = "text/plain"
     JSON = "application/json"
     XML = "application/xml"
+    TEXT_XML = "text/xml"
+    """The same under the other name, for whoever accepts only that."""
 
     @property
     def content_type(self) -> str:
@@ -46,7 +48,7 @@ _RANGES: Final = {
     "text/plain": Format.PLAIN,
     "application/json": Format.JSON,
     "application/xml": Format.XML,
-    "text/xml": Format.XML,
+    "text/xml": Format.TEXT_XML,
     "text/*": Format.PLAIN,
     "application/*": Format.JSON,
     "*/*": Format.PLAIN,
@@ -211,7 +213,7 @@ def write_objects(format_: Format, container: bytes, items: Sequence[ListedObjec
             return _plain(items)
         case Format.JSON:
             return f"[{', '.join(map(_json_object, items))}]".encode("ascii")
-        case Format.XML:
+        case Format.XML | Format.TEXT_XML:
             rows = "".join(map(_xml_object, items))
             return f'{_XML}<container name="{_xml(container.decode())}">{rows}</container>'.encode()
 
@@ -225,7 +227,7 @@ def write_containers(
             return _plain(items)
         case Format.JSON:
             return f"[{', '.join(map(_json_container, items))}]".encode("ascii")
-        case Format.XML:
+        case Format.XML | Format.TEXT_XML:
             rows = "".join(map(_xml_container, items))
             return f'{_XML}<account name="{_xml(account.decode())}">{rows}</account>'.encode()
 

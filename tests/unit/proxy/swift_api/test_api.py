@@ -276,7 +276,8 @@ async def test_a_listing_has_the_type_of_its_format(serving: Serving) -> None:
         ("", "*/*", "text/plain; charset=utf-8"),
         ("?format=json", "*/*", "application/json; charset=utf-8"),
         ("?format=xml", "*/*", "application/xml; charset=utf-8"),
-        ("", "text/xml", "application/xml; charset=utf-8"),
+        ("", "application/xml", "application/xml; charset=utf-8"),
+        ("", "text/xml", "text/xml; charset=utf-8"),
     ):
         for method in ("GET", "HEAD"):
             answer = await serving.ask(method, f"{C}{query}", Accept=accept)

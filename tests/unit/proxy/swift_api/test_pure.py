@@ -184,7 +184,7 @@ def test_times_are_written_as_swift_does() -> None:
         ({}, None, Format.PLAIN),
         ({}, "*/*", Format.PLAIN),
         ({}, "application/json", Format.JSON),
-        ({}, "text/xml", Format.XML),
+        ({}, "text/xml", Format.TEXT_XML),
         ({}, "application/xml;q=0.5, application/json;q=0.4", Format.XML),
         ({}, "text/html, */*;q=0.1", Format.PLAIN),
         ({}, "application/json;q=x, text/plain;q=0.1", Format.PLAIN),
