@@ -90,8 +90,9 @@ class Accounts:
                 described = dict(describe(before))
                 if described == before and not is_new:
                     return None
-                metadata = pack_metadata(described)
-                return Entry(ballot, write_id, micros_of(write_id), metadata=metadata, objects=0)
+                # What clients are shown is when the account came to be, not when it was described last.
+                created_us = micros_of(write_id) if newest is None or is_new else newest.modified
+                return Entry(ballot, write_id, created_us, metadata=pack_metadata(described), objects=0)
 
             return judge
 

@@ -406,11 +406,15 @@ def test_an_account_comes_with_its_first_container_and_lists_it_at_once() -> Non
         assert (await store.accounts.read(b"acc", deadline=soon())).entry is None
         for name in (b"b", b"a"):
             await create(store, ContainerName(b"acc", name))
-        assert (await store.accounts.read(b"acc", deadline=soon())).entry is not None
+        created = (await store.accounts.read(b"acc", deadline=soon())).entry
+        assert created is not None
         page = await store.accounts.list(b"acc", Query(), deadline=soon())
         assert [getattr(item, "name", None) for item in page.items] == [b"a", b"b"]
         assert not await store.accounts.write(b"acc", describing(x="y"), deadline=soon())
-        assert (await store.accounts.read(b"acc", deadline=soon())).attributes == {"x": "y"}
+        described = await store.accounts.read(b"acc", deadline=soon())
+        assert described.attributes == {"x": "y"}
+        assert described.entry is not None
+        assert described.entry.modified == created.modified, "it is still the account that was made then"
         assert await store.accounts.write(b"new", keep, deadline=soon())
 
     play(scenario)

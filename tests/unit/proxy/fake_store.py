@@ -175,7 +175,10 @@ class FakeAccounts:
     async def write(self, account: bytes, describe: Describe, *, deadline: float) -> bool:
         old = await self.read(account, deadline=deadline)
         attributes = dict(describe(old.attributes))
-        self._store.account_infos[account] = AccountInfo(account, self._store.entry(attributes), attributes)
+        entry = self._store.entry(attributes)
+        if old.entry is not None:
+            entry = entry._replace(modified=old.entry.modified)
+        self._store.account_infos[account] = AccountInfo(account, entry, attributes)
         return old.entry is None
 
     async def delete(self, account: bytes, *, deadline: float) -> None:
