@@ -28,6 +28,9 @@ DATA: Final = Path("swiftlike-data")
 
 REFUSED: Final = 2
 
+SAMPLE: Final = "README.md"
+"""What a checkout has to upload."""
+
 
 @click.command()
 @click.option(
@@ -126,6 +129,7 @@ def _ready(asked: Asked, cluster: Opened, port: int) -> Ready:
         policy.replicas,
         proxy.worker_count(),
         _swift(),
+        SAMPLE if Path(SAMPLE).is_file() else None,
     )
 
 

@@ -25,6 +25,8 @@ class Ready:
     workers: int
     swift: str = "swift"
     """What to type for python-swiftclient's program."""
+    sample: str | None = "README.md"
+    """A file to upload from where one stands; None: there is none, and a line of text is uploaded."""
 
     @property
     def auth_url(self) -> str:
@@ -77,7 +79,7 @@ def as_page(ready: Ready) -> str:
         "",
         "Try",
         f"  curl -i -H {shlex.quote('X-Auth-User: ' + user.name)} -H {shlex.quote('X-Auth-Key: ' + user.key)} {auth}",
-        f"  {shlex.quote(ready.swift)} -A {auth} -U {name} -K {key} upload first README.md",
+        f"  {_upload(ready, f'{shlex.quote(ready.swift)} -A {auth} -U {name} -K {key}')}",
     ]
     if user.s3_access_key:
         lines += [
@@ -86,3 +88,10 @@ def as_page(ready: Ready) -> str:
         ]
     lines += ["", "Ctrl-C ends it. Started again on the same directory, it comes up with everything in it."]
     return "\n".join(lines)
+
+
+def _upload(ready: Ready, swift: str) -> str:
+    """Return the command that puts a first object in."""
+    if ready.sample is not None:
+        return f"{swift} upload first {shlex.quote(ready.sample)}"
+    return f"echo hello | {swift} upload --object-name hello first -"

@@ -48,6 +48,15 @@ def test_people_get_commands_that_a_shell_takes_as_they_are() -> None:
     assert [shlex.split(line)[0] for line in page if "upload" in line] == [".venv/bin/swift"]
 
 
+def test_where_there_is_no_file_to_upload_a_line_of_text_is() -> None:
+    page = as_page(replace(READY, sample=None))
+    assert "README.md" not in page
+    command = next(line for line in page.splitlines() if "upload" in line)
+    words = shlex.split(command)
+    assert words[:4] == ["echo", "hello", "|", "swift"]
+    assert words[words.index("upload") :] == ["upload", "--object-name", "hello", "first", "-"]
+
+
 @pytest.mark.parametrize(
     ("host", "url"),
     [
