@@ -1,23 +1,26 @@
 """Listings: a page of rows, and what all rows add up to, as a majority of the owners has them.
 
-Owns whom to ask and in what order. One owner gives the page and the digest of its listing, enough others give theirs:
-equal digests prove the page at once. Rows are under way all the time in a busy listing, so otherwise the digests of the
+Owns what is asked, and what follows from the answers. One owner gives the page and the digest of its listing, enough others give
+theirs: equal digests prove the page at once. Rows are under way all the time in a busy listing, so otherwise the digests of the
 page's own names are compared, and only where those differ too are the rows of several owners merged (`merging`). So a
 page costs what it holds, and not what the container holds. A merged row that too few owners hold is brought to a majority
 before it is shown, as a read does with what it finds: what one page shows, the next one cannot miss.
+
+While its partition moves a page is proved, or settled, only where a majority of the new owners holds the same: what it shows is
+shown after the move, too.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from random import Random
-from typing import Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol
 
 from proxy.cluster.nodes import Nodes
 from proxy.cluster.placement import Key, Placement
-from proxy.cluster.quorum import Answer, Need, Verdict, judge, quorum
-from proxy.cluster.rounds import Pace, Patience, Round, Stragglers
-from proxy.cluster.witnesses import Witnesses
+from proxy.cluster.quorum import quorum
+from proxy.cluster.rounds import Patience, Stragglers
 from proxy.store.errors import Unavailable
+from proxy.store.listing_owners import ListingOwners, Said, has_joint_quorum, has_quorum, is_held, votes
 from proxy.store.merging import (
     Collector,
     Merged,
@@ -36,20 +39,23 @@ from proxy.store.merging import (
 )
 from proxy.store.rows import Upserted
 from proxy.store.values import ContainerInfo, PolicyUsage, Usage
-from ring.device import Device, DeviceId
+from ring.device import DeviceId
 from swiftlike.digests import Digest
 from swiftlike.entries import Entry
 from swiftlike.limits import ITEMS_MAX
 from swiftlike.listed import Listed
 from swiftlike.names import ROW_BYTES_MAX
-from swiftlike.node_calls import ACCOUNTS, CONTAINERS, Page, Query, Row, RowOffer, Tally
+from swiftlike.node_calls import ACCOUNTS, Page, Query, Row, RowOffer, Tally
 from swiftlike.node_client import NodeClient, NodeFailed
 from swiftlike.timestamps import NO_INCARNATION, Timestamp
 
-A = TypeVar("A")
-
 HIDDEN_STOP: Final = b"\0\xff"
 """Above every hidden name, which begins with NUL, and below every other."""
+
+BRING_TRIES_MAX: Final = 4
+"""Times that rows of a page are brought to a container that is being deleted, or whose owners hold different entries of it."""
+BRING_PAUSE_S: Final = 0.01
+"""Before the second of those; twice as long before each further one."""
 
 
 class Upsert(Protocol):
@@ -59,10 +65,18 @@ class Upsert(Protocol):
         """Bring a row there; say what became of it."""
 
 
+class Settle(Protocol):
+    """The way of a register to one entry that is chosen, above whatever promise stands in its way."""
+
+    async def __call__(self, key: Key, *, deadline: float) -> object:
+        """Settle it, if enough owners answer."""
+
+
 class Listing(NamedTuple):
     """The rows of one incarnation of a container, or of an account."""
 
     key: Key
+    """Its register; a container's owes its row to the account, which a carry-through takes over."""
     incarnation: Timestamp = NO_INCARNATION
 
 
@@ -73,13 +87,6 @@ class Rows(NamedTuple):
     more: bytes | None
     tally: Tally | None = None
     """What the whole listing adds up to, where the proof of the page told it."""
-
-
-class _Said(NamedTuple, Generic[A]):
-    """What an owner answered; None when it failed."""
-
-    value: A | None
-    votes: bool
 
 
 class Listings:
@@ -93,16 +100,16 @@ class Listings:
         random: Random,
         now_us: Callable[[], int],
         upsert: Upsert,
+        settle: Settle,
     ) -> None:
-        """Take how devices are called, who owns the calls, what jitter is drawn from, the present, and who brings rows to listings."""
+        """Take how devices are called, who owns the calls, what jitter is drawn from, the present, who brings rows to listings, and who
+        settles a container that refuses them.
+        """
         self._nodes: Final = nodes
-        self._stragglers: Final = stragglers
-        self._patience: Final = patience
-        self._random: Final = random
-        self._pace: Final = Pace(patience.hedge_s)
-        self._witnesses: Final = Witnesses(nodes, stragglers, patience)
+        self._owners: Final = ListingOwners(nodes, stragglers, patience, random)
         self._now_us: Final = now_us
         self._upsert: Final = upsert
+        self._settle: Final = settle
         self.proved = self.proved_by_span = self.merged = 0
         """Pages by how they were found."""
 
@@ -171,9 +178,13 @@ class Listings:
     async def _piece(self, listing: Listing, query: Query, deadline: float) -> Rows:
         placement = self._nodes.place(listing.key)
         said = await self._ask_for_page(placement, listing, query, deadline)
-        pages = {owner: one.value for owner, one in said.items() if isinstance(one.value, Page)}
+        pages = {
+            owner: one.value
+            for owner, one in said.items()
+            if isinstance(one.value, Page) and owner in placement.owners.voting
+        }
         for page in pages.values():
-            if self._agrees(placement, {owner: _digest_of(one) for owner, one in said.items()}, page.digest):
+            if is_held(placement, said, _digest_of, page.digest):
                 self.proved += 1
                 equal = (one.value for one in said.values() if isinstance(one.value, Tally))
                 return Rows(
@@ -190,7 +201,7 @@ class Listings:
 
     async def _ask_for_page(
         self, placement: Placement, listing: Listing, query: Query, deadline: float
-    ) -> Mapping[DeviceId, _Said[Page | Tally]]:
+    ) -> Mapping[DeviceId, Said[Page | Tally]]:
         """Ask one owner for the page and enough others for the digest of theirs; the rest only if that is not enough."""
         key = listing.key
 
@@ -200,15 +211,14 @@ class Listings:
         async def tally(client: NodeClient) -> tuple[Page | Tally, bool]:
             return await client.tally(key.table, key.path, listing.incarnation)
 
-        def is_proved(said: Mapping[DeviceId, _Said[Page | Tally]]) -> bool:
-            digests = {owner: _digest_of(one) for owner, one in said.items()}
+        def is_proved(said: Mapping[DeviceId, Said[Page | Tally]]) -> bool:
             return any(
-                self._agrees(placement, digests, one.value.digest)
+                is_held(placement, said, _digest_of, one.value.digest)
                 for one in said.values()
                 if isinstance(one.value, Page)
             )
 
-        return await self._ask(placement, deadline, page, tally, is_proved)
+        return await self._owners.ask(placement, deadline, page, tally, is_proved, jointly=True)
 
     async def _prove_span(
         self,
@@ -227,17 +237,16 @@ class Listings:
         async def digest(client: NodeClient) -> tuple[Digest, bool]:
             return await client.span_digest(key.table, key.path, *span, listing.incarnation)
 
-        def has_quorum(said: Mapping[DeviceId, _Said[Digest]]) -> bool:
-            return self._has_quorum(placement, said) and owner in said
+        def is_enough(said: Mapping[DeviceId, Said[Digest]]) -> bool:
+            return has_joint_quorum(placement, said) and owner in said
 
-        said = await self._ask(placement, deadline, digest, digest, has_quorum, first=owner)
+        said = await self._owners.ask(
+            placement, deadline, digest, digest, is_enough, first=owner, jointly=True
+        )
         ours = said.get(owner)
-        if ours is None or ours.value is None:
+        if ours is None or ours.value is None or not is_held(placement, said, _itself, ours.value):
             return None
-        digests = {other: one.value if one.votes else None for other, one in said.items()}
-        if not self._agrees(placement, digests, ours.value):
-            return None
-        client = self._client(placement, placement.devices[owner], deadline)
+        client = self._nodes.client(placement, placement.devices[owner], deadline)
         try:
             again, _ = await client.list_rows(key.table, key.path, within(query, span), listing.incarnation)
         except NodeFailed as failure:
@@ -255,23 +264,50 @@ class Listings:
 
     async def _settled(self, placement: Placement, listing: Listing, query: Query, deadline: float) -> Merged:
         """Return merged rows, each of which a majority holds by now. Raises Unavailable."""
-        needed = quorum(len(placement.owners.voting))
+        key, owners = listing.key, placement.owners
 
-        def merge(pages: Sequence[Page]) -> tuple[Merged, list[Row]]:
-            merged = merge_pages(pages, reverse=query.reverse)
-            return merged, held_by_few(merged, pages, needed)
+        async def page(client: NodeClient) -> tuple[Page, bool]:
+            return await client.list_rows(key.table, key.path, query, listing.incarnation)
 
-        pages = await self._pages(
-            placement, listing, query, deadline, suffices=lambda pages: not merge(pages)[1]
-        )
-        merged, few = merge(pages)
-        key = listing.key
-        offers = (Listed(key.table, RowOffer(key.path, row.name, entry_of(row))) for row in few)
-        ends = await asyncio.gather(*(self._upsert(offer, deadline=deadline) for offer in offers))
-        # What is refused belongs to a container that is gone, or about to be deleted: the next page is another one's.
-        if Upserted.UNAVAILABLE in ends:
-            raise Unavailable("too few owners of a listing took what it would show")
+        def merge(said: Mapping[DeviceId, Said[Page]]) -> tuple[Merged, set[Row]]:
+            merged = merge_pages(votes(placement, said), reverse=query.reverse)
+            few = set(held_by_few(merged, votes(placement, said), quorum(len(owners.voting))))
+            if owners.joining:
+                there = [said[owner].value for owner in owners.joining if owner in said]
+                held = [one for one in there if one is not None]
+                few.update(held_by_few(merged, held, quorum(len(owners.joining))))
+            return merged, few
+
+        def suffices(said: Mapping[DeviceId, Said[Page]]) -> bool:
+            return has_quorum(placement, said) and not merge(said)[1]
+
+        said = await self._owners.ask(placement, deadline, page, page, suffices, jointly=True)
+        if not has_quorum(placement, said):
+            raise Unavailable("too few owners of a listing answered")
+        merged, few = merge(said)
+        await self._bring(key, sorted(few), deadline)
         return merged
+
+    async def _bring(self, key: Key, rows: Sequence[Row], deadline: float) -> None:
+        """Bring rows to a majority of a listing's owners. Raises Unavailable.
+
+        What is refused for good belongs to a container that is gone: the next page is another one's. One that is being deleted may yet
+        stay, with what this page shows: as for a write's row, the delete has its time, and is lifted then.
+        """
+        for attempt in range(BRING_TRIES_MAX):
+            offers = (Listed(key.table, RowOffer(key.path, row.name, entry_of(row))) for row in rows)
+            ends = await asyncio.gather(*(self._upsert(offer, deadline=deadline) for offer in offers))
+            if Upserted.UNAVAILABLE in ends:
+                raise Unavailable("too few owners of a listing took what it would show")
+            rows = [row for row, end in zip(rows, ends, strict=True) if end is Upserted.CLOSING]
+            if not rows:
+                return
+            if attempt:
+                await self._settle(key, deadline=deadline)
+            await asyncio.sleep(BRING_PAUSE_S * 2**attempt)
+        raise Unavailable(
+            "the owners of a listing did not take what it would show while its container was being deleted"
+        )
 
     async def _pages(
         self,
@@ -280,17 +316,14 @@ class Listings:
         query: Query,
         deadline: float,
         among: Collection[DeviceId] | None = None,
-        suffices: Callable[[list[Page]], bool] | None = None,
     ) -> list[Page]:
-        """Return the same page, tombstones too, from owners that are a majority, and from all that answer soon where their pages do
-        not suffice. Raises Unavailable.
-        """
+        """Return the same page, tombstones too, from owners that are a majority. Raises Unavailable."""
         key = listing.key
 
         async def page(client: NodeClient) -> tuple[Page, bool]:
             return await client.list_rows(key.table, key.path, query, listing.incarnation)
 
-        return await self._ask_majority(placement, page, deadline, among, suffices)
+        return await self._owners.ask_majority(placement, page, deadline, among)
 
     # --- sums ---------------------------------------------------------------------------------------------------
 
@@ -311,7 +344,7 @@ class Listings:
         async def tally(client: NodeClient) -> tuple[Tally, bool]:
             return await client.tally(key.table, key.path, listing.incarnation)
 
-        tallies = await self._ask_majority(placement, tally, deadline)
+        tallies = await self._owners.ask_majority(placement, tally, deadline)
         for tallied in tallies:
             if sum(other.digest == tallied.digest for other in tallies) >= quorum(
                 len(placement.owners.voting)
@@ -321,7 +354,7 @@ class Listings:
         async def ranges(client: NodeClient) -> tuple[Ranges, bool]:
             return await _all_ranges(client, listing)
 
-        compared = compare(await self._ask_majority(placement, ranges, deadline))
+        compared = compare(await self._owners.ask_majority(placement, ranges, deadline))
         sums = compared.sums
         for span in compared.differing:
             sums = sums.joined(await self._sums_of_span(placement, listing, span, deadline))
@@ -340,100 +373,10 @@ class Listings:
                 return sums
             query = query._replace(marker=merged.more)
 
-    # --- asking -------------------------------------------------------------------------------------------------
-
-    async def _ask_majority(
-        self,
-        placement: Placement,
-        question: Callable[[NodeClient], Awaitable[tuple[A, bool]]],
-        deadline: float,
-        among: Collection[DeviceId] | None = None,
-        suffices: Callable[[list[A]], bool] | None = None,
-    ) -> list[A]:
-        """Return the answers of owners that vote and are a majority; of more, where these do not suffice. Raises Unavailable."""
-
-        def answers(said: Mapping[DeviceId, _Said[A]]) -> list[A]:
-            return [one.value for one in said.values() if one.votes and one.value is not None]
-
-        def is_enough(said: Mapping[DeviceId, _Said[A]]) -> bool:
-            return self._has_quorum(placement, said) and (suffices is None or suffices(answers(said)))
-
-        said = await self._ask(placement, deadline, question, question, is_enough, among=among)
-        if not self._has_quorum(placement, said):
-            raise Unavailable("too few owners of a listing answered")
-        return answers(said)
-
-    async def _ask(
-        self,
-        placement: Placement,
-        deadline: float,
-        first_question: Callable[[NodeClient], Awaitable[tuple[A, bool]]],
-        question: Callable[[NodeClient], Awaitable[tuple[A, bool]]],
-        enough: Callable[[Mapping[DeviceId, _Said[A]]], bool],
-        among: Collection[DeviceId] | None = None,
-        first: DeviceId | None = None,
-    ) -> Mapping[DeviceId, _Said[A]]:
-        """Ask a majority, the rest when that is not enough or takes long; those are asked the first one's question too.
-
-        Raises Unavailable when the partition moves, and nobody vouches that the move was not settled meanwhile.
-        """
-        order = [owner for owner in placement.owners.voting if among is None or owner in among]
-        self._random.shuffle(order)
-        if first in order:
-            order.remove(first)
-            order.insert(0, first)
-        needed = quorum(len(placement.owners.voting))
-        round_deadline = min(deadline, self._nodes.now() + self._patience.round_s)
-
-        async def ask(owner: DeviceId, asked: Callable[[NodeClient], Awaitable[tuple[A, bool]]]) -> _Said[A]:
-            client = self._client(placement, placement.devices[owner], round_deadline)
-            try:
-                value, votes = await asked(client)
-            except NodeFailed as failure:
-                self._nodes.heed(placement, failure)
-                return _Said(None, votes=False)
-            return _Said(value, votes)
-
-        async with Round[_Said[A]](self._stragglers, self._pace) as asked_round:
-            for at, owner in enumerate(order[:needed]):
-                asked_round.ask(owner, ask(owner, question if at else first_question))
-            await asked_round.until(
-                lambda said: enough(said) or any(not one.votes for one in said.values()),
-                patience_s=self._pace.hedge_s,
-            )
-            if not enough(asked_round.answers):
-                for owner in order[needed:]:
-                    asked_round.ask(owner, ask(owner, first_question))
-                await asked_round.until(lambda said: enough(said) or self._has_quorum(placement, said))
-                await asked_round.until(enough, patience_s=self._patience.hedge_s)
-            said = dict(asked_round.answers)
-        if placement.owners.joining and not await self._witnesses.hear(
-            placement, [owner for owner, one in said.items() if one.votes], deadline
-        ):
-            raise Unavailable("too few new owners of a listing that moves answered")
-        return said
-
-    def _client(self, placement: Placement, device: Device, deadline: float) -> NodeClient:
-        return self._nodes.client(placement, device, deadline)
-
-    def _has_quorum(self, placement: Placement, said: Mapping[DeviceId, _Said[A]]) -> bool:
-        answers = {owner: Answer.VOTE if one.votes else Answer.NO for owner, one in said.items()}
-        return judge(placement.owners, Need.READ, answers) is Verdict.REACHED
-
-    def _agrees(
-        self, placement: Placement, digests: Mapping[DeviceId, Digest | None], digest: Digest
-    ) -> bool:
-        answers = {
-            owner: Answer.VOTE if found == digest else Answer.NO
-            for owner, found in digests.items()
-            if found is not None
-        }
-        return judge(placement.owners, Need.READ, answers) is Verdict.REACHED
-
 
 def listing_of(info: ContainerInfo) -> Listing:
     """Return the listing of a container."""
-    return Listing(Key(CONTAINERS, info.name.path), info.incarnation)
+    return Listing(info.name.key, info.incarnation)
 
 
 def usage_of(sums: Sums) -> Usage:
@@ -461,8 +404,12 @@ def _without_hidden(query: Query) -> Query:
     return query._replace(marker=max(query.marker, HIDDEN_STOP))
 
 
-def _digest_of(said: _Said[Page | Tally]) -> Digest | None:
-    return said.value.digest if said.votes and said.value is not None else None
+def _digest_of(value: Page | Tally) -> Digest:
+    return value.digest
+
+
+def _itself(value: Digest) -> Digest:
+    return value
 
 
 async def _all_ranges(client: NodeClient, listing: Listing) -> tuple[Ranges, bool]:

@@ -57,7 +57,13 @@ class Store:
         self._rows: Final = Rows(nodes, self._stragglers, patience)
         self.debts: Final = Debts(nodes)
         self.listings: Final = Listings(
-            nodes, self._stragglers, patience, random, registers.clock.now_us, self._rows.upsert
+            nodes,
+            self._stragglers,
+            patience,
+            random,
+            registers.clock.now_us,
+            self._rows.upsert,
+            registers.settle,
         )
         self.usage: Final = UsageCarrier(nodes, registers.clock, self.listings, self._rows)
         self.accounts: Final = Accounts(registers, self.listings)

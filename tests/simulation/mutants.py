@@ -13,7 +13,7 @@ from uuid import UUID
 from proxy.cluster import decisions, placement
 from proxy.cluster.offers import OfferEnd, Offers
 from proxy.cluster.quorum import Answer, Need, Owners, Verdict, distinct
-from proxy.store import listings, rows
+from proxy.store import listing_owners, rows
 from proxy.store.payer import Payer
 from ring.device import DeviceId
 from ring.ring import Ring
@@ -93,7 +93,7 @@ def mutated(mutant: Mutant | None) -> Iterator[None]:
             with patch.object(rows, "judge", _one_is_enough):
                 yield
         case Mutant.LIST_FROM_ONE:
-            with patch.object(listings, "judge", _one_is_enough):
+            with patch.object(listing_owners, "judge", _one_is_enough):
                 yield
         case Mutant.WIPED_VOTES:
             with patch.object(world_processes, "founding_partitions", _owned):

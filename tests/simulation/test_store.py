@@ -30,9 +30,10 @@ from storage_node.keys import Key as StoredKey
 from storage_node.keys import Listing
 from storage_node.store import RowOffer
 from swiftlike.entries import Entry, pack_metadata
-from swiftlike.node_calls import ACCOUNTS, CONTAINERS, Method, Query
+from swiftlike.node_calls import ACCOUNTS, CONTAINERS, Method, Query, Standing
 from swiftlike.rpc.simulated import Weather
 from swiftlike.timestamps import NO_WRITE, Ballot, Timestamp
+from tests.engine.conftest import stand
 from tests.simulation.quorum_cluster import next_ring, ring_fields
 from tests.simulation.store_cluster import (
     CONTAINER,
@@ -660,20 +661,22 @@ def test_an_owner_that_is_silent_while_the_others_differ_does_not_keep_a_page_fr
         play(scenario, seed=seed)
 
 
+def unacknowledged(name: bytes, incarnation: Timestamp) -> RowOffer:
+    """The row of a write whose writer has died, for whoever it has come to."""
+    metadata = pack_metadata({"etag": "e", "type": "t"})
+    entry = Entry(Ballot.of(now_us(), 1, incarnation), NO_WRITE, now_us(), metadata=metadata)
+    return RowOffer(StoredKey(CONTAINERS, CONTAINER.path), name, entry)
+
+
 def test_what_one_page_has_shown_the_next_one_shows_too_whoever_is_asked() -> None:
     async def scenario(world: StoreCluster, store: Store) -> None:
         await create(store)
         await put(store, b"a")
         await asyncio.sleep(1)
         container = await store.containers.read(CONTAINER, deadline=soon())
-        ballot, metadata = (
-            Ballot.of(now_us(), 1, container.incarnation),
-            pack_metadata({"etag": "e", "type": "t"}),
-        )
-        entry = Entry(ballot, NO_WRITE, now_us(), metadata=metadata)
         network, (first, second, _third) = world.cluster.network, world.cluster.devices
         # As of a write that nobody was told of: its row has come to one owner.
-        await second.store.upsert_rows([RowOffer(StoredKey(CONTAINERS, CONTAINER.path), b"b", entry)])
+        await second.store.upsert_rows([unacknowledged(b"b", container.incarnation)])
         await network.crash(first.name, silent=True)
         assert await names(store) == [b"a", b"b"]
         network.restart(first.name)
@@ -683,6 +686,59 @@ def test_what_one_page_has_shown_the_next_one_shows_too_whoever_is_asked() -> No
 
     for seed in range(5):
         play(scenario, seed=seed)
+
+
+def test_what_few_hold_of_a_container_whose_delete_came_to_nothing_is_shown_by_every_later_page_too() -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        await put(store, b"a")
+        await asyncio.sleep(1)
+        container = await store.containers.read(CONTAINER, deadline=soon())
+        network, (first, second, _third) = world.cluster.network, world.cluster.devices
+        await second.store.upsert_rows([unacknowledged(b"b", container.incarnation)])
+        for device in world.cluster.devices:
+            # Of a proxy that has died before it found the container to have rows.
+            register = StoredKey(CONTAINERS, CONTAINER.path)
+            await device.store.prepare(register, Ballot.of(now_us(), 1), closing=True)
+        await network.crash(first.name, silent=True)
+        assert world.debts() == 0
+        assert await names(store) == [b"a", b"b"]
+        assert world.debts() == 2, "what was carried through may owe its row to the account still"
+        network.restart(first.name)
+        await network.crash(second.name, silent=True)
+        await asyncio.sleep(1)
+        assert await names(store) == [b"a", b"b"]
+
+    for seed in range(5):
+        play(scenario, seed=seed)
+
+
+@pytest.mark.parametrize("owners", [(0, 3, 4), (0, 1, 3)], ids=["two-move", "one-moves"])
+def test_what_a_page_has_shown_while_its_listing_moved_is_shown_by_the_new_owners_too(
+    owners: tuple[int, ...],
+) -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        cluster = world.cluster
+        moving = next_ring(cluster.ring, ring_fields(owners, 5, moving={0: (0, 1, 2)}))
+        await cluster.adopt(moving, 0.1)
+        await put(store, b"a")
+        await asyncio.sleep(1)
+        container = await store.containers.read(CONTAINER, deadline=soon(), max_age_s=0)
+        # As of a write that nobody was told of: its row has come to two old owners, when the new ones had caught up.
+        offer = unacknowledged(b"b", container.incarnation)
+        for number in (1, 2):
+            await cluster.devices[number].store.upsert_rows([offer])
+        assert await names(store) == [b"a", b"b"]
+        for number in owners:
+            for table in cluster.layout.part_powers:
+                await stand(cluster.devices[number].store, table, 0, Standing(votes=True))
+        await cluster.adopt(next_ring(moving, ring_fields(owners, 5)), 0.1)
+        for _ in range(3):
+            assert await names(store) == [b"a", b"b"]
+
+    for seed in range(5):
+        play(scenario, seed=seed, others=2)
 
 
 def test_while_a_partition_moves_rows_need_a_majority_of_the_new_owners_too_and_old_ones_are_listed() -> None:
