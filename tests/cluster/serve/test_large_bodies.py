@@ -59,6 +59,17 @@ def staged(serve_data: Path) -> list[str]:
     return [str(path) for path in serve_data.glob("devices/*/staging/*")]
 
 
+def staged_bytes(serve_data: Path) -> int:
+    """Say how much of bodies on their way the devices hold."""
+    return sum(Path(path).stat().st_size for path in staged(serve_data))
+
+
+def private_bytes(serve: Serve) -> int:
+    """Return the memory that is the workers' own."""
+    status = [Path(f"/proc/{serve.worker(number)}/status").read_text() for number in (1, 2)]
+    return sum(int(text.partition("RssAnon:")[2].split()[0]) * 1024 for text in status)
+
+
 def test_a_device_that_dies_in_the_middle_of_an_upload_does_not_end_it(serve: Serve, tmp_path: Path) -> None:
     mib = 24
     with Swift.of(serve.ready, timeout_s=60) as swift:
@@ -110,6 +121,52 @@ def test_a_client_that_vanishes_in_the_middle_of_an_upload_leaves_nothing(
         wait_for(lambda: not staged(tmp_path / "data"), "the devices have let go of it", 60)
         assert swift.names(BOX) == []
         assert swift.request("GET", BOX, "o1").status == 404
+
+
+def test_many_uploads_that_stall_take_little_memory_and_their_space_is_back_when_the_clients_vanish(
+    serve: Serve, tmp_path: Path
+) -> None:
+    uploads, mib, data = 8, 24, tmp_path / "data"
+    with Swift.of(serve.ready) as swift:
+        before = most = private_bytes(serve)
+        connections = [begin_put(serve, swift, f"o{number}", 1024 * MIB) for number in range(uploads)]
+        for piece in body_of(mib):
+            for connection in connections:
+                connection.send(piece)
+            most = max(most, private_bytes(serve))
+        # What each owner lacks of it is in buffers.
+        wait_for(lambda: staged_bytes(data) > 0.9 * 3 * uploads * mib * MIB, "the devices have it", 60)
+        most = max(most, private_bytes(serve))
+        assert most - before < uploads * mib * MIB / 3
+        for connection in connections:
+            connection.close()
+        wait_for(lambda: not staged(data), "the devices have let go of it", 60)
+        assert not list(data.glob("devices/*/files/*/*"))
+        assert swift.names(BOX) == []
+
+
+def test_a_proxy_that_dies_in_the_middle_of_a_download_never_passes_a_part_off_as_the_whole(
+    serve: Serve,
+) -> None:
+    mib = 64
+    with Swift.of(serve.ready, timeout_s=60) as swift:
+        connection = begin_put(serve, swift, "large", mib * MIB)
+        go_on(connection, mib)
+        connection.close()
+        connection.request("GET", f"{swift.path}/{BOX}/large", headers={"X-Auth-Token": swift.token})
+        answer = connection.getresponse()
+        digest = hashlib.md5(answer.read(MIB), usedforsecurity=False)
+        # Whichever of them it comes from.
+        for number in (1, 2):
+            serve.kill_and_wait(f"worker {number}", serve.worker(number))
+        with pytest.raises((OSError, http.client.HTTPException)):
+            answer.read()
+        connection.close()
+        swift.close()
+        rest = swift.request("GET", BOX, "large", Range=f"bytes={MIB}-")
+        assert rest.status == 206
+        digest.update(rest.body)
+        assert digest.hexdigest() == digest_of(mib)
 
 
 def test_a_proxy_that_dies_in_the_middle_of_an_upload_leaves_nothing(serve: Serve, tmp_path: Path) -> None:

@@ -107,6 +107,30 @@ def test_metrics_tell_of_requests_by_method_and_class_of_status(cluster: HandMad
     assert "swiftlike_proxy_requests_in_flight 0.0" in lines
 
 
+def test_a_worker_with_as_many_requests_as_it_may_have_says_when_to_come_again(cluster: HandMade) -> None:
+    (host,) = cluster.hosts
+    host.proxy["requests_in_flight_max"] = 1
+    host.write()
+    with cluster.running(), Swift((host.address, host.proxy_port), NAME, KEY) as swift:
+        assert swift.request("PUT", "box").status == 201
+        slow = http.client.HTTPConnection(host.address, host.proxy_port, timeout=20)
+        slow.putrequest("PUT", f"{swift.path}/box/slow")
+        for name, value in (
+            ("X-Auth-Token", swift.token),
+            ("Content-Length", "5"),
+            ("Expect", "100-continue"),
+        ):
+            slow.putheader(name, value)
+        slow.endheaders()
+        assert slow.sock.recv(1024).startswith(b"HTTP/1.1 100"), "it is at work"
+        refused = swift.request("GET", "box")
+        assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+        slow.send(b"hello")
+        assert slow.getresponse().status == 201
+        slow.close()
+        assert swift.request("GET", "box", "slow").body == b"hello"
+
+
 def test_a_worker_whose_metrics_port_is_taken_is_refused(cluster: HandMade) -> None:
     (host,) = cluster.hosts
     with socket.create_server(("127.0.0.1", 0)) as squatter:

@@ -34,13 +34,14 @@ HEADERS = [
     "X-Object-Meta-", "X-Object-Meta-A", "X-Container-Meta-A", "X-Container-Read", "X-Container-Write", "X-Copy-From",
     "Destination", "Destination-Account", "X-Copy-From-Account", "X-Delete-At", "X-Delete-After", "X-Storage-Policy",
     "X-Detect-Content-Type", "Accept", "Host", "Referer", "X-Auth-User", "X-Auth-Key", "X-Auth-Token", "Expect",
-    "Transfer-Encoding", "Content-Length", "Connection", "Upgrade", "X-Fresh-Metadata", "X-Remove-Container-Meta-A",
+    "Transfer-Encoding", "Content-Length", "Content-MD5", "Connection", "Upgrade", "X-Fresh-Metadata", "X-Remove-Container-Meta-A",
 ]  # fmt: skip
 VALUES = [
     "", "*", "x", "bytes=0-1", "bytes=-", "bytes=-1", "bytes=1-0,2-,-3", "bytes=" + "0-1," * 100, "bytes=9" + "9" * 99,
     '"', 'W/"x"', '"a","b', "Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 99 Xxx 9999 99:99:99 GMT", "c/o", "/c/o", "c", "c/%ff",
     "-1", "0", "5", "1e9", "9" * 30, "99999999999999", "true", "é", "\udcff\udcfe", "v" * 300, "v" * 9000, "a:b", ".r:*,.rlistings", ".r:-",
     "100-continue", "chunked", "gzip, chunked", "close", "websocket", "text/html;q=x", ";;;,,,", "\x7f", "\x01", "\t", "gold", "owner",
+    "XUFAKrxLKna5cZ2REBfFkg==", "multipart/form-data; boundary=x",
 ]  # fmt: skip
 SOUND_HEADERS = [
     name for name in HEADERS if name not in ("Host", "Transfer-Encoding", "Content-Length", "X-Auth-Token")
@@ -60,6 +61,7 @@ QUERIES = [
     "?delimiter=%00",
     "?prefix=é&delimiter=/",
     "?path=/&reverse=1",
+    "?path=o/",
     "?a&a=%&=&&",
     "?" + "a&" * 150,
 ]
