@@ -39,7 +39,7 @@ from storage_node.errors import BodyDamaged, BodyGone
 from storage_node.keys import Key
 from storage_node.locations import FileId, InFile
 from swiftlike.entries import Entry, EntryDamaged, decode
-from swiftlike.limits import BLOCK_BYTES, BODY_BYTES_MAX, WRITEBACK_BYTES
+from swiftlike.limits import BLOCK_BYTES, BODY_BYTES_MAX, CACHED_BYTES, WRITEBACK_BYTES
 from swiftlike.rpc.transport import Body
 
 _TRAILER: Final = Struct(">4sB3x16sQII16s8s")
@@ -249,7 +249,8 @@ class StagedFile:
         for piece in pieces:
             self.sums.append(block_sums(piece, self._seed, at // BLOCK_BYTES))
             at += len(piece)
-        self._disk.write(self.fd, self.size, pieces)
+        is_direct = self.size >= CACHED_BYTES and at % BLOCK_BYTES == 0
+        self._disk.write(self.fd, self.size, pieces, direct=is_direct)
         self.size = at
         if self.size - self._begun >= WRITEBACK_BYTES:
             self._disk.begin_writeback(self.fd, self._begun, self.size - self._begun)

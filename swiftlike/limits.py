@@ -114,6 +114,13 @@ STANDINGS_MOVED_MAX: Final = 10_000
 WRITEBACK_BYTES: Final = 8 * 1024**2
 """Bytes of a streamed body after which the disk begins to write them, beside the arrival of the next."""
 
+CACHED_BYTES: Final = 16 * 1024**2
+"""Bytes at the beginning of a body that go through the page cache. What follows passes it by, so that a stream of long bodies
+does not drive the index and the small ones out of memory, and is not copied into it."""
+
+DIRECT_READ_BYTES_MIN: Final = 512 * 1024
+"""Bytes that are read past the cache at the least: shorter spans may well be read again."""
+
 LEFTOVERS_MAX: Final = 10_000
 """Files that one pass of the removal takes, whose ids it remembers meanwhile."""
 
