@@ -45,12 +45,15 @@ from swiftlike.entries import Entry
 from swiftlike.limits import ITEMS_MAX
 from swiftlike.listed import Listed
 from swiftlike.names import ROW_BYTES_MAX
-from swiftlike.node_calls import ACCOUNTS, Page, Query, Row, RowOffer, Tally
+from swiftlike.node_calls import ACCOUNTS, NamedRows, Page, Query, Row, RowOffer, Tally
 from swiftlike.node_client import NodeClient, NodeFailed
 from swiftlike.timestamps import NO_INCARNATION, Timestamp
 
 HIDDEN_STOP: Final = b"\0\xff"
 """Above every hidden name, which begins with NUL, and below every other."""
+
+PROOFS_MAX: Final = 2
+"""Times that a page is held against the digests of its names, before it is merged, which costs several times as much."""
 
 BRING_TRIES_MAX: Final = 4
 """Times that rows of a page are brought to a container that is being deleted, or whose owners hold different entries of it."""
@@ -229,7 +232,10 @@ class Listings:
         page: Page,
         deadline: float,
     ) -> Rows | None:
-        """Prove a page by the digests of its own names, and read it again behind that: it may have been older than they."""
+        """Prove a page by the digests of its own names, and read it again behind that: it may have been older than they, or younger.
+
+        Versions of a row only grow, so what is the same before and behind the digests is what they were taken of.
+        """
         key, span = listing.key, span_of(query, page.more)
         if span.start >= span.stop:
             return Rows(page.rows, page.more)
@@ -240,19 +246,27 @@ class Listings:
         def is_enough(said: Mapping[DeviceId, Said[Digest]]) -> bool:
             return has_joint_quorum(placement, said) and owner in said
 
-        said = await self._owners.ask(
-            placement, deadline, digest, digest, is_enough, first=owner, jointly=True
-        )
-        ours = said.get(owner)
-        if ours is None or ours.value is None or not is_held(placement, said, _itself, ours.value):
-            return None
         client = self._nodes.client(placement, placement.devices[owner], deadline)
-        try:
-            again, _ = await client.list_rows(key.table, key.path, within(query, span), listing.incarnation)
-        except NodeFailed as failure:
-            self._nodes.heed(placement, failure)
-            return None
-        return Rows(again.rows, page.more if again.more is None else again.more)
+        before = page.rows
+        for _ in range(PROOFS_MAX):
+            said = await self._owners.ask(
+                placement, deadline, digest, digest, is_enough, first=owner, jointly=True
+            )
+            ours = said.get(owner)
+            if ours is None or ours.value is None or not is_held(placement, said, _itself, ours.value):
+                return None
+            try:
+                again, _ = await client.list_rows(
+                    key.table, key.path, within(query, span), listing.incarnation
+                )
+            except NodeFailed as failure:
+                self._nodes.heed(placement, failure)
+                return None
+            if _are_same(before, again.rows):
+                return Rows(again.rows, page.more if again.more is None else again.more)
+            # What has come, or changed, since the digests were taken may be at this owner alone.
+            before = again.rows
+        return None
 
     async def _merge(self, placement: Placement, listing: Listing, query: Query, deadline: float) -> Rows:
         collector = Collector(query)
@@ -402,6 +416,13 @@ def _without_hidden(query: Query) -> Query:
     if query.reverse:
         return query._replace(end_marker=max(query.end_marker, HIDDEN_STOP))
     return query._replace(marker=max(query.marker, HIDDEN_STOP))
+
+
+def _are_same(one: Sequence[Row], other: Sequence[Row]) -> bool:
+    """Say whether two pages of one query show the same: all of their rows, or their names, where these are all that was asked for."""
+    if isinstance(one, NamedRows) and isinstance(other, NamedRows):
+        return list(one.names) == list(other.names)
+    return list(one) == list(other)
 
 
 def _digest_of(value: Page | Tally) -> Digest:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from hashlib import md5
 from typing import Any, cast
@@ -30,11 +31,11 @@ from storage_node.keys import Key as StoredKey
 from storage_node.keys import Listing
 from storage_node.store import RowOffer
 from swiftlike.entries import Entry, pack_metadata
-from swiftlike.node_calls import ACCOUNTS, CONTAINERS, Method, Query, Standing
+from swiftlike.node_calls import ACCOUNTS, CONTAINERS, Method, Page, Query, Standing
 from swiftlike.rpc.simulated import Weather
 from swiftlike.timestamps import NO_WRITE, Ballot, Timestamp
 from tests.engine.conftest import stand
-from tests.simulation.quorum_cluster import next_ring, ring_fields
+from tests.simulation.quorum_cluster import SimulatedDevice, next_ring, ring_fields
 from tests.simulation.store_cluster import (
     CONTAINER,
     PATIENCE,
@@ -686,6 +687,53 @@ def test_what_one_page_has_shown_the_next_one_shows_too_whoever_is_asked() -> No
 
     for seed in range(5):
         play(scenario, seed=seed)
+
+
+@pytest.mark.parametrize("query", [Query(limit=2), Query(limit=2, names_only=True)], ids=["rows", "names"])
+def test_a_row_that_comes_while_a_page_is_proved_is_not_shown_as_if_it_were(query: Query) -> None:
+    async def shown_of(store: Store) -> list[bytes]:
+        page = await store.containers.list(CONTAINER, query, deadline=soon())
+        return cast(ListedRows, page.items).names
+
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        for name in (b"a", b"c", b"e"):
+            await put(store, name)
+        await asyncio.sleep(1)
+        incarnation = (await store.containers.read(CONTAINER, deadline=soon())).incarnation
+        coming = unacknowledged(b"b", incarnation)
+        # Beyond the page all of them differ, so that it is proved by its span.
+        for number, device in enumerate(world.cluster.devices):
+            await device.store.upsert_rows([unacknowledged(b"z%d" % number, incarnation)])
+        asked, has_come = Counter[str](), list[SimulatedDevice]()
+
+        def spied(device: SimulatedDevice) -> Callable[..., Page]:
+            list_rows = device.store.list_rows
+
+            def read(*arguments: Any) -> Page:
+                asked[device.name] += 1
+                if (
+                    asked[device.name] == 2 and not has_come
+                ):  # the owner whose page is proved is asked once more
+                    has_come.append(device)
+                    device.store.upsert_rows([coming])
+                return list_rows(*arguments)
+
+            return read
+
+        for device in world.cluster.devices:
+            device.store.list_rows = spied(device)  # type: ignore[method-assign]
+        shown = await shown_of(store)
+        if not has_come:
+            return
+        await world.cluster.network.crash(has_come[0].name, silent=True)
+        assert await shown_of(store) == shown or b"b" not in shown
+        seen.append(shown)
+
+    seen: list[list[bytes]] = []
+    for seed in range(12):
+        play(scenario, seed=seed)
+    assert seen, "some of them are proved by their span"
 
 
 def test_what_few_hold_of_a_container_whose_delete_came_to_nothing_is_shown_by_every_later_page_too() -> None:
