@@ -8,6 +8,8 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -111,6 +113,49 @@ def test_a_device_that_is_killed_costs_no_request(tmp_path: Path) -> None:
             assert failures(count()) == {}
         with connect() as swift:
             check_all(lanes, swift, BOX)
+
+
+def test_a_device_that_is_killed_costs_no_listing_and_no_name_of_a_long_one(tmp_path: Path) -> None:
+    with Serve(tmp_path / "data", "--log-level", "info") as serve:
+        connect = connector(serve.address, serve.ready["swift"]["user"], serve.ready["swift"]["key"])
+        # More than one answer of a device holds.
+        long = [f"{number:04}-".ljust(1_000, "x") for number in range(1_200)]
+        with connect() as swift:
+            assert swift.request("PUT", BOX).status == 201
+
+        def put(some: list[str]) -> set[int]:
+            with connect() as swift:
+                return {swift.put(BOX, name, b"x").status for name in some}
+
+        ended, pages, wrong = threading.Event(), Counter[str](), list[object]()
+
+        def list_all(form: str) -> None:
+            with connect() as swift:
+                while not ended.is_set():
+                    answer = swift.request("GET", BOX, query=f"format={form}")
+                    body = answer.body.decode()
+                    found = body.split() if form == "plain" else [one["name"] for one in json.loads(body)]
+                    if (answer.status, found) != (200, long):
+                        wrong.append((answer.status, len(found)))
+                        return
+                    pages[form] += 1
+
+        def has_listed(count: int) -> bool:
+            return bool(wrong) or pages.total() >= count
+
+        with ThreadPoolExecutor(8) as pool:
+            assert set().union(*pool.map(put, (long[at::8] for at in range(8)))) == {201}
+            lists = [pool.submit(list_all, form) for form in ("plain", "json", "plain", "json")]
+            try:
+                for name in ("d1", "d2", "d3"):
+                    wait_for(partial(has_listed, pages.total() + 8), "some more are listed")
+                    serve.kill_and_wait(f"device {name}", serve.device(name))
+            finally:
+                ended.set()
+            for one in lists:
+                one.result()
+        assert not wrong
+        assert min(pages["plain"], pages["json"]) > 0
 
 
 def test_a_worker_that_is_killed_costs_only_the_requests_in_its_hands(tmp_path: Path) -> None:
