@@ -5,10 +5,13 @@ Owns the framing, and the length of the whole before any of it is read. Never re
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from proxy.http.ranges import Span
 from swiftlike.rpc.transport import Body
+
+TOGETHER_BYTES: Final = 64 * 1024
+"""Bytes of spans that are gathered before they leave."""
 
 
 class Multipart(NamedTuple):
@@ -31,14 +34,20 @@ class Multipart(NamedTuple):
         return sum(map(len, self.heads)) + sum(span.size for span in self.spans) + len(self.tail)
 
     async def stream(self, read: Callable[[int, int], AsyncIterator[Body]]) -> AsyncIterator[Body]:
-        """Yield the whole, reading each span in turn."""
+        """Yield the whole, reading each span in turn. What is short comes in one piece, so that all of it was read by then."""
+        held: list[Body] = []
+        held_bytes = 0
         for head, span in zip(self.heads, self.spans, strict=True):
-            yield head
+            held.append(head)
             source: Any = read(span.start, span.stop)
             async with aclosing(source) as chunks:
                 async for chunk in chunks:
-                    yield chunk
-        yield self.tail
+                    held.append(chunk)
+                    held_bytes += len(chunk)
+                    if held_bytes >= TOGETHER_BYTES:
+                        yield b"".join(held)
+                        held, held_bytes = [], 0
+        yield b"".join([*held, self.tail])
 
 
 def frame(spans: Sequence[Span], body_bytes: int, content_type: str, boundary: str) -> Multipart:

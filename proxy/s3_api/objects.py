@@ -7,6 +7,7 @@ be refused without it has been.
 from typing import Final
 
 from proxy.auth.decisions import Action
+from proxy.http.begun import begun
 from proxy.http.conditions import NO_CONDITIONS, Verdict, parse_conditions, range_still_holds
 from proxy.http.dates import seconds_up
 from proxy.http.errors import RangeNotSatisfiable
@@ -38,7 +39,7 @@ from proxy.s3_api.tags import TAGGING, read_header, read_tags
 from proxy.s3_api.uploads import BodyReader, S3Upload
 from proxy.s3_api.versions import check_version
 from proxy.s3_api.xml import XML_TYPE
-from proxy.store.errors import ConditionFailed
+from proxy.store.errors import BodyGone, ConditionFailed
 from proxy.store.manifest_bodies import manifest_of
 from proxy.store.manifests import Manifest
 from proxy.store.values import Attributes, Description, ObjectBody, ObjectInfo
@@ -68,6 +69,10 @@ async def store(ask: Ask) -> Response:
 
 async def read(ask: Ask) -> Response:
     """GET and HEAD."""
+    return await begun(lambda: _read(ask), BodyGone)
+
+
+async def _read(ask: Ask) -> Response:
     check_version(ask)
     overrides = _read_overrides(ask)
     part = _read_part(ask)

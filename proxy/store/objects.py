@@ -6,7 +6,7 @@ write whose container went away meanwhile. Never sees a header, never touches a 
 """
 
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Final, TypeVar
 
 from proxy.cluster.decisions import Judge, Outcome, is_present
@@ -376,13 +376,18 @@ class Objects:
         """
         if source == target:
             return await self._copy_onto_itself(source, describe, deadline, source_condition, condition)
-        info, body = await self.read(source, deadline=deadline)
-        if source_condition is not None and not source_condition(info):
-            raise ConditionFailed(info)
-        if info.size > BODY_BYTES_MAX:
-            raise CopyTooLarge
-        upload = Copy(info, body, describe)
-        return info, await self.put(target, upload, deadline=deadline, condition=condition)
+        for _ in range(TRIES_MAX):
+            info, body = await self.read(source, deadline=deadline)
+            if source_condition is not None and not source_condition(info):
+                raise ConditionFailed(info)
+            if info.size > BODY_BYTES_MAX:
+                raise CopyTooLarge
+            upload = Copy(info, body, describe)
+            with suppress(
+                BodyGone
+            ):  # the source was replaced while it was read: nothing is stored, and it is read again
+                return info, await self.put(target, upload, deadline=deadline, condition=condition)
+        raise BodyGone
 
     async def _copy_onto_itself(
         self,

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Final
 
 from proxy.auth.decisions import Action
+from proxy.http.begun import begun
 from proxy.http.byteranges import frame
 from proxy.http.conditions import NO_CONDITIONS, Conditions, Verdict, parse_conditions, range_still_holds
 from proxy.http.dates import seconds_up
@@ -18,7 +19,7 @@ from proxy.http.errors import BodyTooLarge, RangeNotSatisfiable
 from proxy.http.ranges import Span, resolve_ranges
 from proxy.http.request import Request
 from proxy.http.response import Headers, Response
-from proxy.store.errors import ConditionFailed, NoSuchObject
+from proxy.store.errors import BodyGone, ConditionFailed, NoSuchObject
 from proxy.store.values import Attributes, Condition, Description, ObjectBody, ObjectInfo, Received
 from proxy.swift_api.asks import Ask
 from proxy.swift_api.descriptions import describe_anew, describe_new, read_delete_at_us
@@ -127,6 +128,10 @@ def condition_of(conditions: Conditions) -> Condition:
 async def read(ask: Ask) -> Response:
     """GET and HEAD."""
     await ask.require_by_acl(Action.READ_OBJECT)
+    return await begun(lambda: _read(ask), BodyGone)
+
+
+async def _read(ask: Ask) -> Response:
     request = ask.request
     objects, name = ask.around.store.objects, ask.resource.of_object
     is_head = request.method == "HEAD"

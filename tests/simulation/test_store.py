@@ -236,6 +236,36 @@ def test_a_copy_has_the_body_and_the_description_it_is_given() -> None:
     play(scenario)
 
 
+def test_a_copy_whose_source_is_replaced_while_it_is_read_is_one_of_what_replaced_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        old, new = b"o" * (2 * 1024 * 1024), b"n" * (3 * 1024 * 1024)
+        await put(store, b"a", old)
+        read, times = store.objects.read, 0
+
+        async def read_and_replace(*arguments: Any, **options: Any) -> Any:
+            nonlocal times
+            found = await read(*arguments, **options)
+            times += 1
+            if times == 1:
+                await put(store, b"a", new)
+                await asyncio.sleep(1)
+            return found
+
+        monkeypatch.setattr(store.objects, "read", read_and_replace)
+
+        def describe(source: ObjectInfo, received: Received) -> Description:
+            return Description({**source.attributes, "etag": received.md5})
+
+        source, copy = await store.objects.copy(named(b"a"), named(b"b"), describe, deadline=soon())
+        assert (source.size, copy.size, times) == (len(new), len(new), 2)
+        assert await get(store, b"b") == new
+
+    play(scenario)
+
+
 # --- containers -------------------------------------------------------------------------------------------------
 
 

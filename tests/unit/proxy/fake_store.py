@@ -10,6 +10,7 @@ from typing import TypeVar
 from proxy.store import manifests
 from proxy.store.errors import (
     AccountDeleted,
+    BodyGone,
     ConditionFailed,
     ContainerNotEmpty,
     NoSuchAccount,
@@ -52,10 +53,13 @@ Item = TypeVar("Item")
 class FakeBody:
     """A body in memory, which streams in pieces when it is asked for as one."""
 
-    def __init__(self, raw: bytes, inline_bytes: int, piece_bytes: int = 64 * 1024) -> None:
+    def __init__(
+        self, raw: bytes, inline_bytes: int, piece_bytes: int = 64 * 1024, *, is_gone: bool = False
+    ) -> None:
         self._raw = raw
         self._inline = len(raw) <= inline_bytes
         self._piece_bytes = piece_bytes
+        self._is_gone = is_gone
 
     @property
     def whole(self) -> Body | None:
@@ -65,6 +69,8 @@ class FakeBody:
         return self._raw
 
     async def stream(self, start: int, stop: int) -> AsyncIterator[Body]:
+        if self._is_gone:
+            raise BodyGone
         for at in range(start, stop, self._piece_bytes):
             yield self._raw[at : min(stop, at + self._piece_bytes)]
 
@@ -82,6 +88,8 @@ class FakeStore:
         self.inline_bytes = inline_bytes
         self.page_items = page_items
         """Items of one page at most, however many are asked for."""
+        self.bodies_gone = 0
+        """Of the next objects that are looked up, those whose body is gone before it is read."""
         self.account_infos: dict[bytes, AccountInfo] = {}
         self.deleted_accounts: set[bytes] = set()
         self.container_infos: dict[ContainerName, ContainerInfo] = {}
@@ -311,7 +319,9 @@ class FakeObjects:
         raw = self._store.bodies[name]
         if manifests.is_manifest(found.attributes):
             return found, ManifestBody(FakeBody(raw, len(raw)), found.size, self._look)
-        return found, FakeBody(raw, min(inline_bytes, self._store.inline_bytes))
+        is_gone = self._store.bodies_gone > 0
+        self._store.bodies_gone -= is_gone
+        return found, FakeBody(raw, min(inline_bytes, self._store.inline_bytes), is_gone=is_gone)
 
     async def _look(self, part: ObjectName) -> tuple[ObjectInfo, ObjectBody]:
         return await self.read(part, deadline=0.0)

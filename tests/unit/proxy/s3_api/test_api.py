@@ -17,6 +17,7 @@ from botocore.credentials import Credentials
 
 from proxy.dialects import Answering
 from proxy.http.access_log import AccessLog
+from proxy.http.begun import TRIES_MAX
 from proxy.http.request import Request
 from proxy.http.response import Response
 from proxy.s3_api import asks, copies
@@ -541,6 +542,15 @@ async def test_a_single_range_is_honoured(
     if body is not None:
         assert answer.body == body
         assert ("x-amz-checksum-crc64nvme" in answer.headers) == (status == 200)
+
+
+async def test_a_body_that_is_gone_before_its_first_byte_is_looked_up_again(s3: S3) -> None:
+    await s3.ask("PUT", "/box/o", b"hello")
+    s3.store.inline_bytes, s3.store.bodies_gone = 0, TRIES_MAX - 1
+    answer = await s3.ask("GET", "/box/o")
+    assert (answer.status, answer.body) == (200, b"hello")
+    s3.store.bodies_gone = TRIES_MAX
+    assert code_of(await s3.ask("GET", "/box/o")) == "ServiceUnavailable"
 
 
 async def test_the_only_part_of_an_object_is_all_of_it(s3: S3) -> None:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
+from proxy.http.begun import TRIES_MAX
 from proxy.store.errors import (
     OutcomeUnknown,
     OutOfSpace,
@@ -532,6 +533,24 @@ async def test_several_ranges_come_as_one_multipart_answer(inline_bytes: int) ->
         assert parts[1] == b"\r\nContent-Type: text/x\r\nContent-Range: bytes 0-0/5\r\n\r\nh\r\n"
         assert parts[2] == b"\r\nContent-Type: text/x\r\nContent-Range: bytes 4-4/5\r\n\r\no\r\n"
         assert parts[3] == b"--\r\n"
+
+
+@pytest.mark.parametrize("asked", [None, "bytes=1-2", "bytes=0-0,4-"])
+async def test_a_body_that_is_gone_before_its_first_byte_is_looked_up_again(asked: str | None) -> None:
+    store = FakeStore(Clock(lambda: NOW_US, 1), inline_bytes=0)
+    ranged = {} if asked is None else {"Range": asked}
+    async with serve(store=store) as serving:
+        await serving.ask("PUT", C)
+        await serving.ask("PUT", O, b"hello")
+        status = (await serving.ask("GET", O, b"", "owner", **ranged)).status
+        store.bodies_gone = TRIES_MAX - 1
+        answer = await serving.ask("GET", O, b"", "owner", **ranged)
+        assert (answer.status, answer.headers["etag"]) == (status, MD5_HELLO)
+        assert len(answer.body) == int(answer.headers["content-length"])
+        store.bodies_gone = TRIES_MAX
+        answer = await serving.ask("GET", O, b"", "owner", **ranged)
+        assert answer.status == 503, "and never a length that does not come"
+        assert "etag" not in answer.headers
 
 
 async def test_reads_obey_conditions(serving: Serving) -> None:
