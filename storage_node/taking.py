@@ -254,7 +254,7 @@ class Taker:
                 )
                 whole.taken += sum(kept)
                 whole.left += len(kept) - sum(kept)
-            paths = paths[max(1, page.served) :]
+            paths = paths[page.served :]
         return whole
 
     async def _body_here(self, table: bytes, path: bytes) -> WriteId:

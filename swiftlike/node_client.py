@@ -317,15 +317,17 @@ class NodeClient:
         return list(map(HeldVersion.of, unpack_list(reply.body)))
 
     async def copies(self, table: bytes, wanted: Sequence[tuple[bytes, WriteId]]) -> Copies:
-        """Return copies of what stands at the first of these keys.
+        """Return copies of what stands at the first of these keys, at one of them at least.
 
         Each with the body that the caller has already, NO_WRITE for none: that one is not sent.
         """
         reply = await self._call(Method.COPIES, self._placed(table), pack_list(wanted))
         found = self._parse(Method.COPIES, reply, lambda: list(map(HeldCopy.of, unpack_list(reply.body))))
         served = reply.header["served"]
-        if not 0 <= served <= len(wanted):
-            raise NodeFailed(self.peer, Method.COPIES, _damaged("it tells of more than was asked for"))
+        if not min(1, len(wanted)) <= served <= len(wanted):
+            raise NodeFailed(
+                self.peer, Method.COPIES, _damaged("it tells of none, or of more than was asked for")
+            )
         # Where a release is older than this figure, nobody is known to wait.
         return Copies(found, served, reply.header.get("lag_us", 0) / 1e6)
 
