@@ -98,6 +98,41 @@ def test_what_was_acknowledged_is_there_after_everything_was_killed_at_once(tmp_
         check_all(lanes, swift, BOX)
 
 
+def test_of_who_fills_and_who_deletes_a_container_at_once_one_has_his_way_and_of_its_creators_one_is_the_first(
+    tmp_path: Path,
+) -> None:
+    with Serve(tmp_path / "data", "--workers", "2") as serve, ThreadPoolExecutor(8) as pool:
+        connect = connector(serve.address, serve.ready["swift"]["user"], serve.ready["swift"]["key"])
+        clients = [connect() for _ in range(8)]
+
+        def at_once(*asked: tuple[str, ...]) -> list[int]:
+            together = threading.Barrier(len(asked))
+
+            def ask(swift: Swift, method: str, *names: str) -> int:
+                together.wait(20)
+                return swift.request(method, *names).status
+
+            asking = [pool.submit(ask, swift, *each) for swift, each in zip(clients, asked, strict=False)]
+            return [one.result() for one in asking]
+
+        for number in range(20):
+            box = f"box {number}"
+            created = at_once(*[("PUT", box)] * 8)
+            assert sorted(created) == [201] + [202] * 7
+            put, deleted = at_once(("PUT", box, "o"), ("DELETE", box))
+            if put == 201:
+                assert deleted == 409
+                assert clients[7].names(box) == ["o"]
+                assert clients[6].request("GET", box, "o").status == 200
+            else:
+                assert (put, deleted) == (404, 204)
+                assert clients[7].request("PUT", box).status == 201
+                assert clients[6].names(box) == []
+                assert clients[5].request("GET", box, "o").status == 404
+        for swift in clients:
+            swift.close()
+
+
 def test_a_device_that_is_killed_costs_no_request(tmp_path: Path) -> None:
     with Serve(tmp_path / "data", "--log-level", "info") as serve:
         connect = connector(serve.address, serve.ready["swift"]["user"], serve.ready["swift"]["key"])
