@@ -121,6 +121,8 @@ def read_delete_at_us(headers: CIMultiDictProxy[str], now_us: int) -> int:
         return 0
     if due_us <= now_us - now_us % _MICROS:
         raise Refusal(400, f"{header} in past")
+    if due_us >= 10**_DIGITS_MAX * _MICROS:  # shown as X-Delete-At, it could not be sent back
+        raise Refusal(400, f"{header} is later than any X-Delete-At of {_DIGITS_MAX} digits")
     return due_us
 
 

@@ -151,6 +151,15 @@ def test_a_due_time_that_is_past_or_none_is_refused(header: str, value: str) -> 
         read_delete_at_us(headers(**{header: value}), NOW_US)
 
 
+def test_an_object_is_never_due_later_than_can_be_said() -> None:
+    latest_s = 9_999_999_999
+    after = latest_s - NOW_US // 1_000_000
+    assert read_delete_at_us(headers(X_Delete_After=str(after)), NOW_US) == latest_s * 1_000_000
+    assert read_delete_at_us(headers(X_Delete_At=str(latest_s)), NOW_US) == latest_s * 1_000_000
+    with pytest.raises(Refusal, match="later than any X-Delete-At of 10 digits"):
+        read_delete_at_us(headers(X_Delete_After=str(after + 1)), NOW_US)
+
+
 @pytest.mark.parametrize(
     ("name", "content_type"),
     [
