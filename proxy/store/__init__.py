@@ -7,6 +7,7 @@
     rows            rows upserted at a majority of a listing's owners, in batches
     debts           debts cleared behind the answer, in batches
     merging         a page out of the rows of several owners, and what they add up to: pure
+    listing_owners  a question to the owners of a listing, and whose word counts
     listings        a page of rows and its sums, proved by digests or merged
     usage           what containers hold, carried to their accounts
     accounts        accounts
