@@ -18,7 +18,6 @@ decides what is accepted and never sees a file.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 from typing import Final, TypeVar
 
 from storage_node.errors import BallotRefused, InsufficientStorage
@@ -135,10 +134,9 @@ class BodyStreams:
             start = fields.number("start", 0, body.size, 0)
             stop = fields.number("stop", start, body.size, body.size)
             await stream.send(header=header)
-            async with aclosing(body.stream(start, stop)) as chunks:
-                async for chunk in chunks:
-                    for at in range(0, len(chunk), stream.message_bytes):
-                        await stream.send(chunk[at : at + stream.message_bytes])
+            async for chunk in body.stream(start, stop):
+                for at in range(0, len(chunk), stream.message_bytes):
+                    await stream.send(chunk[at : at + stream.message_bytes])
             return Reply()
         finally:
             body.release()

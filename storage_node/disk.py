@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 
-from storage_node.direct_io import write_direct
 from storage_node.errors import BodyGone, DeviceFailed
 from swiftlike.limits import IOVECS_MAX
 
@@ -31,15 +30,8 @@ class Disk:
         """Open a file that exists."""
         return os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
 
-    def write(
-        self, fd: int, offset: int, buffers: Sequence[bytes | memoryview], *, direct: bool = False
-    ) -> None:
-        """Write all of the buffers at `offset`, in as few system calls as the kernel allows.
-
-        `direct`: they are whole pages, and pass the page cache by where the file system can do that.
-        """
-        if direct and write_direct(fd, offset, buffers):
-            return
+    def write(self, fd: int, offset: int, buffers: Sequence[bytes | memoryview]) -> None:
+        """Write all of the buffers at `offset`, in as few system calls as the kernel allows."""
         for first in range(0, len(buffers), IOVECS_MAX):
             some = buffers[first : first + IOVECS_MAX]
             wanted = sum(map(len, some))
@@ -57,7 +49,10 @@ class Disk:
             os.ftruncate(fd, length)
 
     def begin_writeback(self, fd: int, offset: int, length: int) -> None:
-        """Ask the kernel to begin writing what was written there, without waiting: the sync at the end is then short."""
+        """Ask the kernel to begin writing what was written there, without waiting: the sync at the end is then short.
+
+        What is on the disk already leaves the page cache.
+        """
         os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
 
     def sync(self, fd: int) -> None:

@@ -5,7 +5,7 @@ suite holds it to that.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -186,7 +186,7 @@ class MemoryBody:
         assert 0 <= start <= stop <= self.size
         return self._body[start:stop]
 
-    async def stream(self, start: int, stop: int) -> AsyncGenerator[memoryview, None]:
+    async def stream(self, start: int, stop: int) -> AsyncIterator[memoryview]:
         """Yield the bytes `[start, stop)` in chunks."""
         for chunk_start, chunk_stop in chunks_of(start, stop):
             yield self._body[chunk_start:chunk_stop]

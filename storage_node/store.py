@@ -9,7 +9,7 @@ call is cancelled, the change may still happen.
 """
 
 from asyncio import Future
-from collections.abc import AsyncGenerator, Callable, Container, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
@@ -69,8 +69,8 @@ class Body(Protocol):
         another version's place by now: begin the read again.
         """
 
-    def stream(self, start: int, stop: int) -> AsyncGenerator[memoryview, None]:
-        """Yield the verified bytes `[start, stop)` in chunks. Close it when done: it may be reading ahead."""
+    def stream(self, start: int, stop: int) -> AsyncIterator[memoryview]:
+        """Yield the verified bytes `[start, stop)` in chunks."""
 
     def release(self) -> None:
         """Let go of the body."""

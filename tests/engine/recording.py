@@ -93,10 +93,8 @@ class RecordingDisk(Disk):
         self._paths[fd] = path
         return fd
 
-    def write(
-        self, fd: int, offset: int, buffers: Sequence[bytes | memoryview], *, direct: bool = False
-    ) -> None:
-        super().write(fd, offset, buffers, direct=direct)
+    def write(self, fd: int, offset: int, buffers: Sequence[bytes | memoryview]) -> None:
+        super().write(fd, offset, buffers)
         self.log.append(Write(self._paths[fd], offset, b"".join(buffers)))
 
     def sync(self, fd: int) -> None:

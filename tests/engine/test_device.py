@@ -468,13 +468,11 @@ class FaultyDisk(Disk):
         if effect in self.failing:
             raise OSError(self.failing[effect], os.strerror(self.failing[effect]))
 
-    def write(
-        self, fd: int, offset: int, buffers: Sequence[bytes | memoryview], *, direct: bool = False
-    ) -> None:
+    def write(self, fd: int, offset: int, buffers: Sequence[bytes | memoryview]) -> None:
         self._fail("write")
         if self.refuse is not None and any(self.refuse in bytes(buffer) for buffer in buffers):
             raise OSError(errno.EIO, "Input/output error")
-        super().write(fd, offset, buffers, direct=direct)
+        super().write(fd, offset, buffers)
 
     def _flush_file(self, fd: int) -> None:
         self.syncs += 1

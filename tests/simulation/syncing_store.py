@@ -5,7 +5,7 @@ answered; a crash in the middle leaves either. It can be slow, full, and hold bo
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from random import Random
 from typing import Any, NoReturn, TypeAlias
 
@@ -184,6 +184,6 @@ class _RottenBody(MemoryBody):
         await self._store.disown(self._key, self._place)
         raise BodyDamaged(f"device {self._store.name}: block checksum mismatch")
 
-    async def stream(self, start: int, stop: int) -> AsyncGenerator[memoryview, None]:
+    async def stream(self, start: int, stop: int) -> AsyncIterator[memoryview]:
         """Find the damage."""
         yield await self.read(start, stop)

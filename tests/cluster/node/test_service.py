@@ -367,7 +367,7 @@ async def test_a_disk_that_refuses_a_streamed_body_has_a_code_and_is_no_bug(
     if node.root is None:
         pytest.skip("a store in memory has no disk")
 
-    def refuse(disk: Disk, fd: int, offset: int, buffers: object, *, direct: bool) -> None:
+    def refuse(disk: Disk, fd: int, offset: int, buffers: object) -> None:
         raise OSError(error, os.strerror(error))
 
     with monkeypatch.context() as patch:
