@@ -16,7 +16,7 @@ from xxhash import xxh3_64_digest
 
 from storage_node.disk import SharedFile
 from storage_node.errors import BodyDamaged
-from swiftlike.limits import BLOCK_BYTES, CACHED_BYTES, READ_CHUNK_BYTES, STREAMED_READ_BYTES_MIN
+from swiftlike.limits import BLOCK_BYTES, READ_CHUNK_BYTES
 from swiftlike.timestamps import WriteId
 
 SUM_BYTES: Final = 8
@@ -42,17 +42,6 @@ def pread_waiting(fd: int, wanted: int, offset: int) -> memoryview:
             return buffer[:at]
         at += got
     return buffer
-
-
-def pread_streamed(fd: int, wanted: int, offset: int, ahead_bytes: int) -> memoryview:
-    """Read as `pread_waiting` does what is not to stay in the page cache, while the disk brings what follows."""
-    if wanted < STREAMED_READ_BYTES_MIN:
-        return pread_waiting(fd, wanted, offset)  # the checksums
-    if ahead_bytes:
-        os.posix_fadvise(fd, offset + wanted, ahead_bytes, os.POSIX_FADV_WILLNEED)
-    read = pread_waiting(fd, wanted, offset)
-    os.posix_fadvise(fd, offset, wanted, os.POSIX_FADV_DONTNEED)
-    return read
 
 
 def pread_salvaging(fd: int, wanted: int, offset: int) -> memoryview:
@@ -127,11 +116,6 @@ class Extent:
     seed: int
     place: str
     """What a message calls it."""
-
-    def is_streamed(self, start: int, stop: int) -> bool:
-        """Whether this span lies so far behind the beginning of a body, and is so long, that it is not to stay in memory."""
-        is_file = self.body_at == 0  # a volume begins with its header
-        return is_file and start >= CACHED_BYTES and stop - start >= STREAMED_READ_BYTES_MIN
 
     def read(self, start: int, stop: int, pread: Pread = pread_waiting) -> memoryview:
         """Return the verified bytes `[start, stop)` of the body, which must lie within it.

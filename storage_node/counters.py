@@ -12,7 +12,6 @@ class Counters:
     bodies_damaged: int = 0
     cold_reads: int = 0
     warm_reads: int = 0
-    streamed_reads: int = 0
     batches: int = 0
     operations: int = 0
     """Operations in those batches, so that their mean size can be told."""

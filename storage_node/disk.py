@@ -49,10 +49,7 @@ class Disk:
             os.ftruncate(fd, length)
 
     def begin_writeback(self, fd: int, offset: int, length: int) -> None:
-        """Ask the kernel to begin writing what was written there, without waiting: the sync at the end is then short.
-
-        What is on the disk already leaves the page cache.
-        """
+        """Ask the kernel to begin writing what was written there, without waiting: the sync at the end is then short."""
         os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
 
     def sync(self, fd: int) -> None:

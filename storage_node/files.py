@@ -39,7 +39,7 @@ from storage_node.errors import BodyDamaged, BodyGone
 from storage_node.keys import Key
 from storage_node.locations import FileId, InFile
 from swiftlike.entries import Entry, EntryDamaged, decode
-from swiftlike.limits import BLOCK_BYTES, BODY_BYTES_MAX, CACHED_BYTES, LEFT_BEHIND_BYTES, WRITEBACK_BYTES
+from swiftlike.limits import BLOCK_BYTES, BODY_BYTES_MAX, WRITEBACK_BYTES
 from swiftlike.rpc.transport import Body
 
 _TRAILER: Final = Struct(">4sB3x16sQII16s8s")
@@ -107,8 +107,6 @@ class Files:
         self._disk.write(staged.fd, staged.size, [rest + xxh3_64_digest(rest)])
         self._disk.cut(staged.fd, staged.size + len(rest) + SUM_BYTES)
         self._disk.sync(staged.fd)
-        if staged.size > CACHED_BYTES:
-            self._disk.begin_writeback(staged.fd, CACHED_BYTES, staged.size - CACHED_BYTES)
         if staged.path != path:
             self._disk.rename(staged.path, path)
             staged.path = path  # where `abort` finds it, should the sync below fail
@@ -254,7 +252,5 @@ class StagedFile:
         self._disk.write(self.fd, self.size, pieces)
         self.size = at
         if self.size - self._begun >= WRITEBACK_BYTES:
-            leaves_from = max(CACHED_BYTES, self._begun - LEFT_BEHIND_BYTES)
-            begins_at = min(self._begun, leaves_from)
-            self._disk.begin_writeback(self.fd, begins_at, self.size - begins_at)
+            self._disk.begin_writeback(self.fd, self._begun, self.size - self._begun)
             self._begun = self.size

@@ -22,7 +22,6 @@ _HELP: Final = {
     "bodies_damaged": "Bodies whose checksum did not match; they are in quarantine",
     "cold_reads": "Reads that had to wait for the disk, on a thread",
     "warm_reads": "Reads served from the page cache, without a hop",
-    "streamed_reads": "Reads of long bodies that were not to stay in the page cache",
     "batches": "Batches made durable, each under one sync of the volume and one of the index",
     "operations": "Operations in those batches",
     "calls": "Calls that were begun",

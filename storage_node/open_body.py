@@ -5,16 +5,14 @@ bad. Whether a bad body is believed is for the device to judge: it may have been
 """
 
 from collections.abc import AsyncIterator, Callable
-from functools import partial
 from typing import Any, Final, Protocol
 
 from storage_node.bad_bodies import BadBodies
-from storage_node.blocks import Cold, Extent, chunks_of, pread_streamed, pread_waiting, pread_warm
+from storage_node.blocks import Cold, Extent, chunks_of, pread_waiting, pread_warm
 from storage_node.counters import Counters
 from storage_node.errors import BodyDamaged
 from storage_node.keys import Key
 from storage_node.locations import Location
-from swiftlike.limits import READ_AHEAD_BYTES
 
 
 class ReadingDevice(Protocol):
@@ -43,19 +41,10 @@ class OpenBody:
         self._extent = extent
         self.size: Final = extent.size
 
-    async def read(self, start: int, stop: int, ahead_bytes: int = 0) -> memoryview:
-        """Return the verified bytes `[start, stop)`: without a hop if they are warm.
-
-        `ahead_bytes`: what follows will be read next, as far as that.
-        """
+    async def read(self, start: int, stop: int) -> memoryview:
+        """Return the verified bytes `[start, stop)`: without a hop if they are warm."""
         counters = self._device.counters
         try:
-            if self._extent.is_streamed(start, stop):
-                counters.streamed_reads += 1
-                streamed: memoryview = await self._device.on_thread(
-                    self._extent.read, start, stop, partial(pread_streamed, ahead_bytes=ahead_bytes)
-                )
-                return streamed
             try:
                 warm = self._extent.read(start, stop, pread_warm)
             except Cold:
@@ -74,7 +63,7 @@ class OpenBody:
     async def stream(self, start: int, stop: int) -> AsyncIterator[memoryview]:
         """Yield the verified bytes `[start, stop)` in chunks that end where blocks do."""
         for chunk_start, chunk_stop in chunks_of(start, stop):
-            yield await self.read(chunk_start, chunk_stop, min(READ_AHEAD_BYTES, stop - chunk_stop))
+            yield await self.read(chunk_start, chunk_stop)
 
     def release(self) -> None:
         """Let go of the body."""

@@ -114,19 +114,6 @@ STANDINGS_MOVED_MAX: Final = 10_000
 WRITEBACK_BYTES: Final = 8 * 1024**2
 """Bytes of a streamed body after which the disk begins to write them, beside the arrival of the next."""
 
-CACHED_BYTES: Final = 16 * 1024**2
-"""Bytes at the beginning of a body that stay in the page cache. What follows leaves it as soon as it is on the disk, or was read, so
-that long bodies do not drive the index and the small ones out of memory."""
-
-LEFT_BEHIND_BYTES: Final = 32 * 1024**2
-"""How far behind the end of a body that is written the disk has surely come: pages from there on are asked to leave once more."""
-
-STREAMED_READ_BYTES_MIN: Final = 512 * 1024
-"""Bytes behind the first CACHED_BYTES that are read at once by whoever reads on; fewer may well be read again."""
-
-READ_AHEAD_BYTES: Final = 4 * 1024**2
-"""Bytes of such a body that the disk is asked for ahead of their reading."""
-
 LEFTOVERS_MAX: Final = 10_000
 """Files that one pass of the removal takes, whose ids it remembers meanwhile."""
 
