@@ -7,6 +7,7 @@ taken from the directory of the file that names it, `tuple[T, ...]` is an array,
 that its dataclass keeps out of its repr is a secret: a complaint about it does not show what it is.
 """
 
+import errno
 import tomllib
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -50,9 +51,7 @@ def read_secret(path: Path) -> bytes:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be read ({error.strerror}): write it, or correct its name"
-        ) from None
+        raise _unreadable(path, error) from None
     if mode & SECRET_MODE_MASK:
         raise ConfigError(f"{path} holds a secret and others may read it: run chmod 600 {path}")
     return read_file(path)
@@ -63,9 +62,13 @@ def read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be read ({error.strerror}): write it, or correct its name"
-        ) from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> ConfigError:
+    fixes = {errno.ENOENT: "write it, or correct its name", errno.EACCES: "give this user access to it"}
+    fix = fixes.get(error.errno or 0, "correct its name, or look at its disk")
+    return ConfigError(f"{path} cannot be read ({error.strerror}): {fix}")
 
 
 class _Reader:

@@ -1,5 +1,6 @@
 """Configuration: what a good file means, and what each wrong one is told."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -270,6 +271,24 @@ def test_a_short_secret_is_refused(directory: Path) -> None:
 def test_a_file_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere.toml cannot be read \(No such file or directory\)"):
         load_host(tmp_path / "nowhere.toml")
+
+
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [
+        (errno.EACCES, r"cannot be read \(Permission denied\): give this user access to it"),
+        (errno.EIO, r"cannot be read \(Input/output error\): correct its name, or look at its disk"),
+    ],
+)
+def test_a_file_that_is_there_and_cannot_be_read_is_refused_with_another_fix(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, number: int, sentence: str
+) -> None:
+    def refuse(path: Path) -> bytes:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(ConfigError, match=sentence):
+        load_cluster(directory / "cluster.toml")
 
 
 def test_a_host_without_devices_needs_no_certificate_of_its_own(directory: Path) -> None:

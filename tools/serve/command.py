@@ -35,7 +35,7 @@ SAMPLE: Final = "README.md"
 @click.command()
 @click.option(
     "--data",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=click.Path(path_type=Path),
     default=DATA,
     show_default=True,
     help="Directory that holds the cluster; made if it does not exist.",

@@ -144,6 +144,8 @@ def check_place(layout: Layout) -> None:
 
 def unwritable(path: Path, why: str, number: int | None = None) -> str:
     """Say that nothing can be kept there; `number` is the system's, where it said so."""
+    if number in (errno.ENOTDIR, errno.EEXIST):
+        return f"{path} is not a directory: choose another one with --data"
     fix = "make room there" if number in (errno.ENOSPC, errno.EDQUOT) else "give this user access to it"
     return f"{path} cannot be written ({why}): {fix}, or choose another directory with --data"
 

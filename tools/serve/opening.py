@@ -100,11 +100,15 @@ def opened(asked: Asked) -> Iterator[Opened]:
     with ExitStack() as held:
         with _refusals(layout):
             users = _read_users(asked.users_file)
+            if not is_made(asked):
+                _wanted(asked, users)  # what cannot be leaves no directory behind
             layout.data.mkdir(mode=0o700, parents=True, exist_ok=True)
             held.enter_context(locked(layout.data))
             was_made = not layout.serve_file.exists()
             if was_made:
-                _make(layout, asked, users)
+                wanted = _wanted(asked, users)
+                check_place(layout)
+                make_cluster(layout, wanted, free_ports(wanted.devices, HOST, SystemRandom(), asked.port))
             served = read_serve_file(layout)
             _check_devices(layout, served, asked.devices)
             cluster, left_out = _check_cluster(layout, served, asked.replicas)
@@ -233,13 +237,13 @@ def wait_for_predecessor(layout: Layout, served: ServeFile) -> bool:
     return waited
 
 
-def _make(layout: Layout, asked: Asked, users: tuple[UserConfig, ...]) -> None:
+def _wanted(asked: Asked, users: tuple[UserConfig, ...]) -> Wanted:
+    """Return the cluster that is to be made. Raises ServeRefused for one that cannot be."""
     devices = asked.devices if asked.devices is not None else max(3, asked.replicas or 3)
     replicas = asked.replicas if asked.replicas is not None else min(3, devices)
     wanted = Wanted(devices, replicas, users)
     check_wanted(wanted)
-    check_place(layout)
-    make_cluster(layout, wanted, free_ports(devices, HOST, SystemRandom(), asked.port))
+    return wanted
 
 
 def _check_devices(layout: Layout, served: ServeFile, devices: int | None) -> None:

@@ -134,7 +134,8 @@ def test_a_second_serve_on_the_port_of_the_first_is_refused(tmp_path: Path) -> N
             ["--host", "203.0.113.9"],
             "(Cannot assign requested address): give an address of this host with --host",
         ),
-        (["--data", "/dev/null/data"], "cannot be written (Not a directory)"),
+        (["--data", "/dev/null/data"], "/dev/null is not a directory: choose another one with --data"),
+        (["--data", "/dev/null"], "/dev/null is not a directory: choose another one with --data"),
     ],
 )
 def test_what_cannot_be_served_is_refused_in_one_sentence(
