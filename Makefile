@@ -1,7 +1,7 @@
 # Everything a newcomer types. `make test` builds its own environment in .venv and passes on a clean machine.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help test serve laws lint format types lock clients clean simulate pins nemesis bench-ring bench-device bench-crash bench-healing bench-compare bench-stages bench-stalls
+.PHONY: help test serve laws lint format types lock clients clean simulate pins nemesis bench-ring bench-device bench-crash bench-parts bench-healing bench-compare bench-stages bench-stalls
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 BIN := .venv/bin
@@ -92,6 +92,9 @@ KILLS ?= 300
 bench-crash: $(READY) ## many more crash states (of each of 3 runs) and kills than `make test` tries, in about 10 minutes
 	CRASH_STATES=$(CRASH_STATES) KILLS=$(KILLS) $(BIN)/pytest -n 2 --dist worksteal --timeout 0 --durations 0 \
 		tests/engine/test_crash_states.py tests/engine/test_kill.py
+
+bench-parts: $(READY) ## an object of 10,000 parts, all of which go with it (`make test` tries 2,500), in two minutes
+	PARTS=10000 $(BIN)/pytest --timeout 0 tests/simulation/test_multipart.py -k thousands_of_parts
 
 clean: ## remove the environment and caches
 	rm -rf .venv .venv-clients .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
