@@ -26,7 +26,8 @@ class Different(NamedTuple):
     """What a comparison of versions came to."""
 
     taken: tuple[HeldVersion, ...]
-    """What the other owner holds, and is newer than what is held here, or whole where this one's body is missing."""
+    """What the other one holds, and is newer than what is held here, or whole where this one's body is missing: of the same write, under
+    whatever ballot, since a write whose body few hold may be carried through without it."""
     known: frozenset[bytes]
     """The paths of those of which something is held here."""
     is_more_here: bool
@@ -48,19 +49,25 @@ def compare(here: Iterable[HeldVersion], there: Iterable[HeldVersion]) -> Differ
     is_more_here = False
     for held in there:
         own = mine.pop(held.path, None)
-        if own is None or held.ballot > own.ballot:
+        if own is None:
             if held.version is not None:
                 taken.append(held)
-                if own is not None:
-                    known.add(held.path)
             continue
-        if held.ballot < own.ballot or (own.whole and not held.whole):
-            is_more_here = True
-        elif held.whole and not own.whole:
+        is_one = _is_one_write(held, own)
+        if held.ballot > own.ballot or (held.whole and not own.whole and is_one):
             taken.append(held)
             known.add(held.path)
+        is_more_here |= own.ballot > held.ballot or (own.whole and not held.whole and is_one)
     is_more_here = is_more_here or any(own.version is not None for own in mine.values())
     return Different(tuple(taken), frozenset(known), is_more_here)
+
+
+def _is_one_write(one: HeldVersion, other: HeldVersion) -> bool:
+    return (
+        one.version is not None
+        and other.version is not None
+        and one.version.write_id == other.version.write_id
+    )
 
 
 def covers(there: HeldVersion, here: HeldVersion) -> bool:

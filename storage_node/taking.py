@@ -288,7 +288,8 @@ class Taker:
         own = None if held is None else held.register.entry
         whole = held is not None and held.location.held
         if own is not None and own.ballot > entry.ballot:
-            return True
+            lacks_body = not whole and copy.whole and own.body_id == entry.body_id
+            return not lacks_body or await self._fill(key, copy, source)
         if own is not None and own.ballot == entry.ballot and (whole or not copy.whole):
             return True
         has_body = own is not None and whole and own.body_id == entry.body_id
@@ -299,6 +300,21 @@ class Taker:
             self.counts["without_body"] += 1
             return False
         return await self._accept(key, copy, source, copy.body, catching_up=catching_up)
+
+    async def _fill(self, key: Key, copy: HeldCopy, source: Source) -> bool:
+        """Take the body alone: what stands here is the same write, carried through without it."""
+        body_id = copy.entry.body_id
+        if copy.body is not None:
+            return await self._store.fill(key, body_id, memoryview(copy.body))
+        staged = self._store.stage(body_id)
+        try:
+            async with source.streams.get_stream(key.table, key.path, body_id=body_id) as (_, chunks):
+                async for chunk in chunks:
+                    await self._bytes.spend(len(chunk))
+                    await undisturbed(staged.write(chunk))
+            return await undisturbed(self._store.fill(key, body_id, staged))
+        finally:
+            await undisturbed(staged.abort())
 
     async def _offer_streamed(self, key: Key, copy: HeldCopy, source: Source, *, catching_up: bool) -> bool:
         entry = copy.entry

@@ -500,6 +500,30 @@ def test_a_handoff_keeps_what_owners_lack_the_body_of_and_what_it_owes() -> None
     play_healing(scenario, others=1)
 
 
+@pytest.mark.parametrize("size", [4, RPC_BODY_BYTES_MAX + 1])
+def test_a_body_that_only_a_handoff_has_comes_to_owners_that_hold_its_write_under_a_later_ballot(
+    size: int,
+) -> None:
+    body = b"b" * size
+
+    async def scenario(world: HealingCluster) -> None:
+        handoff, owners = world.devices[3], world.devices[:3]
+        carried = put(1, body)._replace(ballot=ballot(9))
+        await hold(handoff, "o", put(1, body), body)
+        for device in owners:
+            await hold(device, "o", carried, None)
+        await world.walk(3)
+        assert held(handoff, "o") == (put(1, body), True), "it is the only one"
+        for device in owners:
+            assert device.replicator is not None
+            await device.replicator.heed_hints()
+            assert held(device, "o") == (carried, True)
+        await world.walk(3)
+        assert held(handoff, "o")[0] is None
+
+    play_healing(scenario, others=1)
+
+
 def test_a_handoff_lets_go_of_what_all_owners_have_promised_never_to_take_and_of_nothing_less() -> None:
     async def scenario(world: HealingCluster) -> None:
         *owners, handoff = world.devices

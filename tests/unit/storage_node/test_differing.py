@@ -22,9 +22,12 @@ from swiftlike.node_calls import HeldVersion
 from swiftlike.timestamps import NO_WRITE, ZERO_BALLOT, Ballot, WriteId
 
 
-def held(path: bytes, at: int | None, *, whole: bool = True) -> HeldVersion:
-    """What stands at a key; None: only a promise."""
-    version = None if at is None else Version(WriteId(at.to_bytes(16, "big")), Ballot.of(at, 1))
+def held(path: bytes, at: int | None, *, whole: bool = True, write: int | None = None) -> HeldVersion:
+    """What stands at a key, of a write that may have been carried to this ballot; None: only a promise."""
+    write = write or at
+    version = (
+        None if at is None or write is None else Version(WriteId(write.to_bytes(16, "big")), Ballot.of(at, 1))
+    )
     return HeldVersion(path, version, ZERO_BALLOT, whole, owes=False)
 
 
@@ -47,6 +50,23 @@ A = b"a"
         ),
         pytest.param([held(A, 1)], [held(A, 1, whole=False)], [], True, id="its body is missing there"),
         pytest.param(
+            [held(A, 2, whole=False, write=1)],
+            [held(A, 1)],
+            [held(A, 1)],
+            True,
+            id="it was carried on here without its body",
+        ),
+        pytest.param(
+            [held(A, 1)],
+            [held(A, 2, whole=False, write=1)],
+            [held(A, 2, whole=False, write=1)],
+            True,
+            id="it was carried on there without its body",
+        ),
+        pytest.param(
+            [held(A, 2, whole=False)], [held(A, 1)], [], True, id="the body of an older write is none of it"
+        ),
+        pytest.param(
             [held(A, 1, whole=False)], [held(A, 1, whole=False)], [], False, id="its body is missing at both"
         ),
     ],
@@ -59,6 +79,11 @@ def test_what_is_taken_and_what_is_told(
     assert found.known == ({A} if taken and here else set()), "what is unknown here has no body here"
 
 
+def write_of(at: int) -> int:
+    """Each write has two ballots: it was carried from one to the other."""
+    return (at + 1) // 2
+
+
 versions = st.dictionaries(
     st.sampled_from([b"a", b"b", b"c", b"d"]), st.tuples(st.integers(1, 4), st.booleans()), max_size=4
 )
@@ -67,7 +92,15 @@ versions = st.dictionaries(
 def applied(
     mine: dict[bytes, tuple[int, bool]], taken: Iterable[HeldVersion]
 ) -> dict[bytes, tuple[int, bool]]:
-    return mine | {each.path: (each.ballot.micros, each.whole) for each in taken}
+    then = dict(mine)
+    for each in taken:
+        at, whole = each.ballot.micros, each.whole
+        if each.path in mine:
+            own_at, own_whole = mine[each.path]
+            whole |= own_whole and write_of(own_at) == write_of(at)
+            at = max(at, own_at)
+        then[each.path] = at, whole
+    return then
 
 
 @given(versions, versions)
@@ -75,7 +108,7 @@ def test_two_owners_that_each_take_hold_the_same_versions_and_nothing_more_to_te
     one: dict[bytes, tuple[int, bool]], other: dict[bytes, tuple[int, bool]]
 ) -> None:
     def listed(mine: dict[bytes, tuple[int, bool]]) -> list[HeldVersion]:
-        return [held(path, at, whole=whole) for path, (at, whole) in mine.items()]
+        return [held(path, at, whole=whole, write=write_of(at)) for path, (at, whole) in mine.items()]
 
     one_then = applied(one, compare(listed(one), listed(other)).taken)
     other_then = applied(other, compare(listed(other), listed(one)).taken)
