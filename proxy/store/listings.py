@@ -45,7 +45,7 @@ from swiftlike.entries import Entry
 from swiftlike.limits import ITEMS_MAX
 from swiftlike.listed import Listed
 from swiftlike.names import ROW_BYTES_MAX
-from swiftlike.node_calls import ACCOUNTS, NamedRows, Page, Query, Row, RowOffer, Tally
+from swiftlike.node_calls import ACCOUNTS, Page, Query, Row, RowOffer, Tally
 from swiftlike.node_client import NodeClient, NodeFailed
 from swiftlike.timestamps import NO_INCARNATION, Timestamp
 
@@ -58,7 +58,7 @@ PROOFS_MAX: Final = 2
 BRING_TRIES_MAX: Final = 4
 """Times that rows of a page are brought to a container that is being deleted, or whose owners hold different entries of it."""
 BRING_PAUSE_S: Final = 0.01
-"""Before the second of those; twice as long before each further one."""
+"""For a delete that is under way to come to its end, before it is lifted."""
 
 
 class Upsert(Protocol):
@@ -234,7 +234,8 @@ class Listings:
     ) -> Rows | None:
         """Prove a page by the digests of its own names, and read it again behind that: it may have been older than they, or younger.
 
-        Versions of a row only grow, so what is the same before and behind the digests is what they were taken of.
+        Versions of a row only grow, so what was read between two equal digests is what they were taken of. Two equal pages do not
+        say so: a name may have gone and come back meanwhile, or the other way round.
         """
         key, span = listing.key, span_of(query, page.more)
         if span.start >= span.stop:
@@ -247,7 +248,7 @@ class Listings:
             return has_joint_quorum(placement, said) and owner in said
 
         client = self._nodes.client(placement, placement.devices[owner], deadline)
-        before = page.rows
+        whole = page.digest
         for _ in range(PROOFS_MAX):
             said = await self._owners.ask(
                 placement, deadline, digest, digest, is_enough, first=owner, jointly=True
@@ -259,13 +260,14 @@ class Listings:
                 again, _ = await client.list_rows(
                     key.table, key.path, within(query, span), listing.incarnation
                 )
+                is_same = again.digest == whole or (await digest(client))[0] == ours.value
             except NodeFailed as failure:
                 self._nodes.heed(placement, failure)
                 return None
-            if _are_same(before, again.rows):
+            if is_same:
                 return Rows(again.rows, page.more if again.more is None else again.more)
             # What has come, or changed, since the digests were taken may be at this owner alone.
-            before = again.rows
+            whole = again.digest
         return None
 
     async def _merge(self, placement: Placement, listing: Listing, query: Query, deadline: float) -> Rows:
@@ -309,6 +311,10 @@ class Listings:
         stay, with what this page shows: as for a write's row, the delete has its time, and is lifted then.
         """
         for attempt in range(BRING_TRIES_MAX):
+            if attempt == 1:
+                await asyncio.sleep(BRING_PAUSE_S)
+            if attempt:  # and offered at once behind that, before the next delete comes
+                await self._settle(key, deadline=deadline)
             offers = (Listed(key.table, RowOffer(key.path, row.name, entry_of(row))) for row in rows)
             ends = await asyncio.gather(*(self._upsert(offer, deadline=deadline) for offer in offers))
             if Upserted.UNAVAILABLE in ends:
@@ -316,9 +322,6 @@ class Listings:
             rows = [row for row, end in zip(rows, ends, strict=True) if end is Upserted.CLOSING]
             if not rows:
                 return
-            if attempt:
-                await self._settle(key, deadline=deadline)
-            await asyncio.sleep(BRING_PAUSE_S * 2**attempt)
         raise Unavailable(
             "the owners of a listing did not take what it would show while its container was being deleted"
         )
@@ -416,13 +419,6 @@ def _without_hidden(query: Query) -> Query:
     if query.reverse:
         return query._replace(end_marker=max(query.end_marker, HIDDEN_STOP))
     return query._replace(marker=max(query.marker, HIDDEN_STOP))
-
-
-def _are_same(one: Sequence[Row], other: Sequence[Row]) -> bool:
-    """Say whether two pages of one query show the same: all of their rows, or their names, where these are all that was asked for."""
-    if isinstance(one, NamedRows) and isinstance(other, NamedRows):
-        return list(one.names) == list(other.names)
-    return list(one) == list(other)
 
 
 def _digest_of(value: Page | Tally) -> Digest:

@@ -766,6 +766,74 @@ def test_a_row_that_comes_while_a_page_is_proved_is_not_shown_as_if_it_were(quer
     assert seen, "some of them are proved by their span"
 
 
+@pytest.mark.parametrize("names_only", [False, True], ids=["rows", "names"])
+@pytest.mark.parametrize("is_there", [False, True], ids=["comes-and-goes", "goes-and-comes"])
+def test_a_name_that_comes_and_goes_while_a_page_is_proved_is_shown_as_the_digests_had_it(
+    names_only: bool, is_there: bool
+) -> None:
+    """Of the last of its two changes only the owner whose page is proved has heard, and no client was told of it."""
+    query = Query(limit=3, names_only=names_only)
+
+    async def shown_of(store: Store) -> list[bytes]:
+        page = await store.containers.list(CONTAINER, query, deadline=soon())
+        return cast(ListedRows, page.items).names
+
+    async def scenario(world: StoreCluster, store: Store) -> None:
+        await create(store)
+        for name in (b"a", b"c", b"d", b"e"):
+            await put(store, name)
+        await asyncio.sleep(1)
+        incarnation = (await store.containers.read(CONTAINER, deadline=soon())).incarnation
+        first, *others = world.cluster.devices
+
+        def changed(age: int, tombstone: bool) -> RowOffer:
+            offer = unacknowledged(b"b", incarnation)
+            ballot = Ballot.of(now_us() + age, 1, incarnation)
+            metadata = b"" if tombstone else offer.entry.metadata
+            return replace(
+                offer, entry=offer.entry._replace(ballot=ballot, tombstone=tombstone, metadata=metadata)
+            )
+
+        oldest, acknowledged, coming = (
+            changed(1, not is_there),
+            changed(2, is_there),
+            changed(1_000_000, not is_there),
+        )
+        for number, device in enumerate(world.cluster.devices):
+            # Beyond the page all of them differ, so that it is proved by its span.
+            await device.store.upsert_rows([unacknowledged(b"z%d" % number, incarnation)])
+        await first.store.upsert_rows([oldest])
+        for device in others:
+            await device.store.upsert_rows([acknowledged])
+        list_rows, span_digest, asked = first.store.list_rows, first.store.span_digest, Counter[str]()
+
+        def read(*arguments: Any) -> Page:
+            asked["page"] += 1
+            if asked["page"] == 2 and asked["digest"]:
+                asked["came"] += 1
+                first.store.upsert_rows([coming])
+            return list_rows(*arguments)
+
+        def digest(*arguments: Any) -> Any:
+            asked["digest"] += 1
+            if asked["digest"] == 1 and asked["page"] == 1:
+                first.store.upsert_rows([acknowledged])
+            return span_digest(*arguments)
+
+        first.store.list_rows, first.store.span_digest = read, digest  # type: ignore[assignment,method-assign]
+        shown = await shown_of(store)
+        if not asked["came"]:
+            return
+        await world.cluster.network.crash(first.name, silent=True)
+        seen.append((shown, await shown_of(store)))
+
+    seen: list[tuple[list[bytes], list[bytes]]] = []
+    for seed in range(12):
+        play(scenario, seed=seed)
+    assert seen, "some of them are proved by their span"
+    assert all(shown == later for shown, later in seen)
+
+
 def test_what_few_hold_of_a_container_whose_delete_came_to_nothing_is_shown_by_every_later_page_too() -> None:
     async def scenario(world: StoreCluster, store: Store) -> None:
         await create(store)

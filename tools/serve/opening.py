@@ -130,7 +130,7 @@ def _refusals(layout: Layout) -> Iterator[None]:
         raise ServeRefused(str(refusal)) from None
     except OSError as error:
         path = Path(error.filename or layout.data)
-        if not os.path.lexists(path):
+        while not os.path.lexists(path):
             path = path.parent  # what keeps a new file from being there
         raise ServeRefused(unwritable(path, error.strerror or str(error), error.errno)) from None
 
