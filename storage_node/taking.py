@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -306,25 +307,23 @@ class Taker:
         body_id = copy.entry.body_id
         if copy.body is not None:
             return await self._store.fill(key, body_id, memoryview(copy.body))
+        async with self._streamed(key, body_id, source) as staged:
+            return await undisturbed(self._store.fill(key, body_id, staged))
+
+    async def _offer_streamed(self, key: Key, copy: HeldCopy, source: Source, *, catching_up: bool) -> bool:
+        async with self._streamed(key, copy.entry.body_id, source) as staged:
+            return await self._accept(key, copy, source, staged, catching_up=catching_up)
+
+    @asynccontextmanager
+    async def _streamed(self, key: Key, body_id: WriteId, source: Source) -> AsyncIterator[Staged]:
+        """Stage a body that is too large for a call; it is gone behind the context, unless it was taken over."""
         staged = self._store.stage(body_id)
         try:
             async with source.streams.get_stream(key.table, key.path, body_id=body_id) as (_, chunks):
                 async for chunk in chunks:
                     await self._bytes.spend(len(chunk))
                     await undisturbed(staged.write(chunk))
-            return await undisturbed(self._store.fill(key, body_id, staged))
-        finally:
-            await undisturbed(staged.abort())
-
-    async def _offer_streamed(self, key: Key, copy: HeldCopy, source: Source, *, catching_up: bool) -> bool:
-        entry = copy.entry
-        staged = self._store.stage(entry.body_id)
-        try:
-            async with source.streams.get_stream(key.table, key.path, body_id=entry.body_id) as (_, chunks):
-                async for chunk in chunks:
-                    await self._bytes.spend(len(chunk))
-                    await undisturbed(staged.write(chunk))
-            return await self._accept(key, copy, source, staged, catching_up=catching_up)
+            yield staged
         finally:
             await undisturbed(staged.abort())
 
