@@ -383,9 +383,8 @@ class Objects:
             if info.size > BODY_BYTES_MAX:
                 raise CopyTooLarge
             upload = Copy(info, body, describe)
-            with suppress(
-                BodyGone
-            ):  # the source was replaced while it was read: nothing is stored, and it is read again
+            # The source may be replaced while it is read: then nothing is stored, and it is read again.
+            with suppress(BodyGone):
                 return info, await self.put(target, upload, deadline=deadline, condition=condition)
         raise BodyGone
 
